@@ -1,0 +1,7 @@
+"""``python -m tag2mask``: the same as the ``tag2mask`` command."""
+
+import sys
+
+from tag2mask.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""Scores of the CAMs after each validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from tag2mask.metrics import THRESHOLDS, ThresholdSweep, at_full_size
+
+
+class CAMScores(Callback):
+    """Log mIoU, mFDR and mFNR of the CAMs on every photograph of the validation split, at full size.
+
+    ``val/cam_miou``, ``val/cam_mfdr``, ``val/cam_mfnr`` are those of the best threshold of the sweep, which is
+    ``val/cam_threshold``: it is chosen on the scored photographs, so they are upper bounds. With ``threshold`` they are
+    also logged at that one, as ``val/cam_miou_fixed`` and so on. Means are over all classes with the background.
+    """
+
+    def __init__(self, thresholds: Sequence[float] = THRESHOLDS, threshold: float | None = None) -> None:
+        """Score at each of ``thresholds``, and at ``threshold`` if there is one."""
+        self.threshold = threshold
+        self.thresholds = sorted({*thresholds, *([] if threshold is None else [threshold])})
+        self.sweep: ThresholdSweep | None = None
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start counting."""
+        self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds).to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count one photograph; only its tagged classes may win."""
+        assert self.sweep is not None
+        mask = batch["mask"][0]
+        score, winner = at_full_size(outputs.cam, outputs.classes, mask.shape)
+        self.sweep.update(score, winner, mask)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the scores."""
+        assert self.sweep is not None
+        found = self.sweep.compute()
+        best = int(torch.nan_to_num(found["miou"], nan=-1).argmax())
+        scores = {f"val/cam_{name}": found[name][best].item() for name in ("miou", "mfdr", "mfnr")}
+        scores["val/cam_threshold"] = found["threshold"][best].item()
+        if self.threshold is not None:
+            fixed = self.thresholds.index(self.threshold)
+            scores |= {f"val/cam_{name}_fixed": found[name][fixed].item() for name in ("miou", "mfdr", "mfnr")}
+        pl_module.log_dict(scores, prog_bar=False)
+        self.sweep = None

@@ -1,0 +1,49 @@
+"""Checkpoints that a killed process cannot spoil."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from tag2mask import files
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place, then move it over the old one.
+
+    Lightning's own writes to the system's folder for temporary files and moves from there, which is a copy, that can be
+    cut short, where that folder is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        with files.atomic(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep ``last.ckpt``: written every so many steps and when training ends. No score chooses a checkpoint."""
+
+    def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 250) -> None:
+        """Write into ``dirpath`` every ``every_n_train_steps`` steps."""
+        super().__init__(
+            dirpath=dirpath,
+            every_n_train_steps=every_n_train_steps,
+            save_top_k=0,
+            save_last=True,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let the trainer write atomically."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the trained network."""
+        super().on_train_end(trainer, pl_module)
+        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

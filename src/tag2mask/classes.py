@@ -1,0 +1,59 @@
+"""Class names, mask values and colours of the data sets."""
+
+import numpy as np
+
+BACKGROUND = 0
+"""Mask value of the background."""
+
+IGNORE = 255
+"""Mask value of pixels that are neither trained on nor scored."""
+
+VOC = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""PASCAL VOC 2012, by mask value."""
+
+COCO = tuple(
+    (
+        "background,person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
+        "parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,"
+        "suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,"
+        "tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,"
+        "hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,"
+        "cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,"
+        "toothbrush"
+    ).split(",")
+)
+"""MS COCO 2014, by mask value (1 to 80, in the order of the annotation file's category ids)."""
+
+
+def palette() -> np.ndarray:
+    """Return the VOC colour map, (256, 3) uint8: the colour of each mask value, by the devkit's bit interleaving."""
+    colours = np.zeros((256, 3), np.uint8)
+    for value in range(256):
+        rest = value
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                colours[value, channel] |= ((rest >> channel) & 1) << bit
+            rest >>= 3
+    return colours

@@ -1,0 +1,156 @@
+"""LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from tag2mask import classes
+from tag2mask.data import folder, voc
+from tag2mask.data.dataset import EvaluationSet, Photo, ResumableLoader, SeededSampler, ShardSampler, TrainingSet
+from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
+from tag2mask.errors import InputError
+
+
+class WSSSDataModule(LightningDataModule):
+    """Trains on image tags, scores against masks. Subclasses say what the classes and the photographs are."""
+
+    class_names: tuple[str, ...]
+    """Foreground classes, in the order of the mask values 1, 2, ..."""
+
+    @abstractmethod
+    def photos(self, split: str) -> list[Photo]:
+        """Return the photographs of a split; reads lists and tags, no image."""
+
+    def __init__(
+        self,
+        root: str,
+        train_split: str = "train",
+        val_split: str = "val",
+        predict_split: str = "train",
+        batch_size: int = 32,
+        num_workers: int = 4,
+        preprocessing: Preprocessing = Preprocessing(),
+        subset: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Set up loaders.
+
+        Args:
+            root: folder of the data set.
+            train_split: whose tags are trained on; its masks are never opened.
+            val_split: whose masks score the CAMs, photograph by photograph at full size.
+            predict_split: whose CAMs `predict` writes.
+            batch_size: of training, on each device.
+            num_workers: processes that load images; 0 loads them in the main process.
+            preprocessing: sizes, flips and normalisation.
+            subset: share of the training split that is drawn, in (0, 1].
+            seed: of the draw, the order and the crops.
+        """
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.hparams["preprocessing"] = asdict(preprocessing)  # plain, so that checkpoints load with weights_only
+        self.root = Path(root)
+        self.train_split, self.val_split, self.predict_split = train_split, val_split, predict_split
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.preprocessing = preprocessing
+        self.subset, self.seed = subset, seed
+        self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
+        if not 0 < subset <= 1:
+            raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of foreground classes."""
+        return len(self.class_names)
+
+    def setup(self, stage: str) -> None:
+        """Read the lists and tags of the splits that ``stage`` needs."""
+        if stage == "fit":
+            self.train_photos = self._training_photos()
+            self.val_photos = self.photos(self.val_split)  # none where one's own photographs have no masks
+        if stage in ("validate", "test"):
+            self.val_photos = self._some(self.val_split)
+        if stage == "predict":
+            self.predict_photos = self._some(self.predict_split)
+
+    def _some(self, split: str) -> list[Photo]:
+        photos = self.photos(split)
+        if not photos:
+            raise InputError(f"the split {split!r} of {self.root} is empty; name another one or add photographs")
+        return photos
+
+    def _training_photos(self) -> list[Photo]:
+        photos = self._some(self.train_split)
+        untagged = [photo.name for photo in photos if photo.tags is None]
+        if untagged:
+            raise InputError(
+                f"{len(untagged)} of {len(photos)} photographs of the split {self.train_split!r} have no tags, the "
+                f"first {untagged[0]}; tag them or train on another split"
+            )
+        count = max(1, round(self.subset * len(photos)))
+        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
+        return [photos[index] for index in sorted(chosen)]
+
+    def _ranks(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"ranks": 1, "rank": 0}
+        return {"ranks": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return shuffled crops; the last, smaller batch is left out unless it is the only one."""
+        data = TrainingSet(self.train_photos, self.num_classes, TrainingTransform(self.preprocessing))
+        sampler = SeededSampler(data, self.seed, **self._ranks())
+        return ResumableLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=len(sampler) >= self.batch_size,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
+        data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)
+        sampler = ShardSampler(data, **self._ranks())
+        return DataLoader(data, batch_size=1, sampler=sampler, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """Return whole photographs with masks, one a batch, every one of the split; without any, an empty list."""
+        return self._whole(self.val_photos, masks=True) if self.val_photos else []
+
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return whole photographs, one a batch, without masks."""
+        done = self.done()
+        return self._whole([photo for photo in self.predict_photos if photo.name not in done], masks=False)
+
+
+class VOCDataModule(WSSSDataModule):
+    """PASCAL VOC 2012 in the devkit's layout; ``root`` is the folder VOCdevkit/VOC2012."""
+
+    class_names = classes.VOC[1:]
+
+    def photos(self, split: str) -> list[Photo]:
+        """Return the photographs of ``train``, ``val``, ``test``, ``trainaug`` or a list in ImageSets/Segmentation."""
+        return voc.voc_photos(self.root, split)
+
+
+class FolderDataModule(WSSSDataModule):
+    """One's own photographs, or the sample set: see `tag2mask.data.folder` for the layout of ``root``."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Classes that the folder names."""
+        return folder.class_names(self.root)
+
+    def photos(self, split: str) -> list[Photo]:
+        """Return the photographs of ``<split>.txt``, or what `folder.folder_photos` takes in its place."""
+        return folder.folder_photos(self.root, split)

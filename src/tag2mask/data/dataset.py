@@ -1,0 +1,180 @@
+"""Photographs as samples, the same for every data set.
+
+A sample is a dict: ``image`` (3, H, W) float32, normalised; ``label`` (C,) float32, 1 where the class is tagged, all -1
+where the photograph has no tags; ``name``; for evaluation also ``size`` (2,) int64, height and width of the photograph,
+and ``mask`` (height, width) int64 where there is one.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from tag2mask import files
+from tag2mask.classes import IGNORE
+from tag2mask.errors import InputError
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph of a data set.
+
+    Attributes:
+        name: without folder and ending; names the files made from it.
+        image: path of the photograph.
+        tags: mask values of its classes (1 is the first), None where nobody tagged it.
+        mask: path of its label PNG, None where there is none.
+    """
+
+    name: str
+    image: Path
+    tags: tuple[int, ...] | None
+    mask: Path | None = None
+
+    def label(self, num_classes: int) -> np.ndarray:
+        """Return the tags as 0/1, (C,) float32; all -1 without tags."""
+        if self.tags is None:
+            return np.full(num_classes, -1, np.float32)
+        return np.isin(np.arange(1, num_classes + 1), self.tags).astype(np.float32)
+
+
+class TrainingSet(Dataset[Sample]):
+    """Crops and their tags. Masks are never opened.
+
+    Its keys are pairs (index, seed): the seed settles the crop, so that a run can be repeated and taken up again.
+    """
+
+    def __init__(
+        self, photos: Sequence[Photo], num_classes: int, transform: Callable[[np.ndarray, int], torch.Tensor]
+    ) -> None:
+        """Take tagged ``photos``; ``transform`` turns an image (H, W, 3) uint8 and a seed into (3, h, w) float32."""
+        self.photos = photos
+        self.num_classes = num_classes
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        photo = self.photos[index]
+        image = self.transform(files.read_image(photo.image), seed)
+        return {"image": image, "label": torch.from_numpy(photo.label(self.num_classes)), "name": photo.name}
+
+
+class EvaluationSet(Dataset[Sample]):
+    """Whole photographs, with masks at the photograph's own size."""
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        num_classes: int,
+        transform: Callable[[np.ndarray], torch.Tensor],
+        masks: bool,
+    ) -> None:
+        """Take ``photos``; with ``masks`` each must have one, without it none is opened."""
+        self.photos = photos
+        self.num_classes = num_classes
+        self.transform = transform
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        photo = self.photos[index]
+        image = files.read_image(photo.image)
+        sample: Sample = {
+            "image": self.transform(image),
+            "label": torch.from_numpy(photo.label(self.num_classes)),
+            "name": photo.name,
+            "size": torch.tensor(image.shape[:2]),
+        }
+        if self.masks:
+            sample["mask"] = torch.from_numpy(read_mask(photo, image.shape[:2], self.num_classes))
+        return sample
+
+
+def read_mask(photo: Photo, size: tuple[int, ...], num_classes: int) -> np.ndarray:
+    """Read the mask of a photograph, (height, width) int64, and check its size and values."""
+    if photo.mask is None:
+        raise InputError(f"{photo.name} has no mask and cannot be scored; add one or take it off the list")
+    mask = files.read_label(photo.mask).astype(np.int64)
+    if mask.shape != tuple(size):
+        raise InputError(
+            f"{photo.mask} is {mask.shape[1]} x {mask.shape[0]} pixels and its photograph {size[1]} x {size[0]}; "
+            "they must be of one size"
+        )
+    beyond = np.setdiff1d(mask[mask > num_classes], IGNORE)
+    if beyond.size:
+        raise InputError(
+            f"{photo.mask} holds the value {beyond[0]}; expected 0 to {num_classes} ({num_classes} classes) or {IGNORE}"
+        )
+    return mask
+
+
+class SeededSampler(DistributedSampler[Any]):
+    """Shuffles by seed and epoch, and hands out (index, seed of the sample); can start in the middle of an epoch."""
+
+    def __init__(self, dataset: Dataset[Sample], seed: int, ranks: int = 1, rank: int = 0) -> None:
+        """Draw the share of ``rank`` among ``ranks`` from ``dataset``."""
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
+        self.skip = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch))
+        count = len(self.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(count, generator=generator).tolist()
+        order = (order * -(-self.total_size // count))[: self.total_size]  # equal shares, a few images twice
+        for index in order[self.rank :: self.num_replicas][self.skip :]:
+            yield index, sample_seed(self.seed, self.epoch, index)
+
+
+def sample_seed(*numbers: int) -> int:
+    """Mix numbers to a seed of 32 bits, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), "little")
+
+
+class ShardSampler(DistributedSampler[Any]):
+    """Every image once: rank r of R takes r, r + R, r + 2 R, ...; none is doubled to make shares equal."""
+
+    def __init__(self, dataset: Dataset[Sample], ranks: int = 1, rank: int = 0) -> None:
+        """Take the share of ``rank`` among ``ranks`` of ``dataset``."""
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+        self.share = range(rank, len(dataset), ranks)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A training loader that Lightning can take up in the middle of an epoch; its sampler is a `SeededSampler`."""
+
+    _done = 0
+    _start = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        start, self._start = self._start, 0
+        self._done = start
+        self.sampler.skip = start * (self.batch_size or 1)  # type: ignore[attr-defined]
+        for batch in super().__iter__():
+            self._done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the present epoch have been handed out."""
+        return {"batches": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next epoch start after the batches that ``state`` counts."""
+        self._start = state["batches"] % max(len(self), 1)

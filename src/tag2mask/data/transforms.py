@@ -1,0 +1,79 @@
+"""From a photograph to the network's input, through albumentations."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index for its version when imported
+
+from dataclasses import dataclass
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+
+cv2.setNumThreads(0)  # the loader's processes are the parallelism
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photographs become network input. The defaults are Puzzle-CAM's, which the paper's recipe follows.
+
+    Attributes:
+        long_side: range from which the longer side of a training image is drawn, in pixels.
+        crop_size: side of the training crop, in pixels; smaller images are padded with zeros after normalisation.
+        flip: share of training images that are mirrored.
+        mean: of each channel, for values in [0, 1]; the default is ImageNet's, EfficientNet-Lite wants 0.498.
+        std: of each channel, likewise; EfficientNet-Lite wants 0.502.
+        max_side: longer side to which larger photographs are shrunk for evaluation; null keeps their size.
+    """
+
+    long_side: tuple[int, int] = (320, 640)
+    crop_size: int = 512
+    flip: float = 0.5
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    max_side: int | None = None
+
+
+class TrainingTransform:
+    """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32."""
+
+    def __init__(self, how: Preprocessing) -> None:
+        """Build the pipeline."""
+        low, high = how.long_side
+        size = how.crop_size
+        self.pipeline = A.Compose(
+            [
+                A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC),
+                A.HorizontalFlip(p=how.flip),
+                A.Normalize(how.mean, how.std),
+                A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0),
+                A.RandomCrop(size, size),
+                A.ToTensorV2(),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray, seed: int) -> torch.Tensor:
+        """Transform one image; the same seed gives the same crop."""
+        self.pipeline.set_random_seed(seed)
+        tensor: torch.Tensor = self.pipeline(image=image)["image"]
+        return tensor
+
+
+class EvaluationTransform:
+    """The whole photograph, normalised, shrunk where it is larger than ``max_side``: (H, W, 3) uint8 -> (3, h, w)."""
+
+    def __init__(self, how: Preprocessing) -> None:
+        """Build the pipeline."""
+        self.max_side = how.max_side
+        self.pipeline = A.Compose([A.Normalize(how.mean, how.std), A.ToTensorV2()])
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
+        """Transform one image."""
+        height, width = image.shape[:2]
+        if self.max_side is not None and max(height, width) > self.max_side:
+            factor = self.max_side / max(height, width)
+            size = max(1, round(width * factor)), max(1, round(height * factor))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        tensor: torch.Tensor = self.pipeline(image=image)["image"]
+        return tensor

@@ -1,0 +1,191 @@
+"""Scores of a folder of CAM files or label PNGs against masks.
+
+Shape letters in this file: G classes with the background, N thresholds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tag2mask import files
+from tag2mask.classes import IGNORE
+from tag2mask.errors import InputError
+from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, scores
+
+MEANS = ("miou", "mfdr", "mfnr", "miou_foreground", "mfdr_foreground", "mfnr_foreground")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored.
+
+    Attributes:
+        predictions: folder of CAM files (.npz) or of label PNGs.
+        masks: folder of label PNGs with the truth.
+        names: photographs to score; each must have both.
+        classes: names by mask value, the background first.
+    """
+
+    predictions: Path
+    masks: Path
+    names: Sequence[str]
+    classes: Sequence[str]
+
+    @property
+    def ending(self) -> str:
+        """``.npz`` where the folder holds CAM files, else ``.png``."""
+        return ".npz" if any(self.predictions.glob("*.npz")) else ".png"
+
+
+def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]:
+    """Return the photographs to score: those in the list, or without a list every prediction that has a mask."""
+    for folder in (predictions, masks):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; expected one of predictions and one of masks")
+    if listed is not None:
+        try:
+            names = listed.read_text(encoding="utf-8-sig").split()
+        except OSError as error:
+            raise InputError(
+                f"{listed} cannot be read ({error.strerror}); expected a list of names, one a line"
+            ) from None
+    else:
+        found = {path.stem for path in predictions.iterdir() if path.suffix in (".npz", ".png")}
+        names = sorted(found & {path.stem for path in masks.glob("*.png")})
+    if not names:
+        raise InputError(f"nothing to score: no name in {listed or predictions} that has a mask in {masks}")
+    return names
+
+
+def check_complete(task: Task) -> None:
+    """Raise ``InputError`` where a photograph of the list lacks its prediction or its mask."""
+    for folder, ending in ((task.predictions, task.ending), (task.masks, ".png")):
+        missing = [name for name in task.names if not (folder / f"{name}{ending}").is_file()]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(task.names)} listed photographs have no {ending} file in {folder}, the first "
+                f"{missing[0]}; make them or shorten the list: none is left out silently"
+            )
+
+
+def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = None) -> dict[str, Any]:
+    """Score every photograph at full size.
+
+    Args:
+        task: what is scored.
+        thresholds: background thresholds of the sweep, for CAM files.
+        threshold: one chosen elsewhere, scored besides.
+
+    Returns:
+        For label PNGs the scores; for CAM files those of the best threshold under ``best``, of the given one under
+        ``fixed`` and all under ``sweep``. Fractions; ``iou``, ``fdr``, ``fnr`` by class name, null where undefined.
+    """
+    check_complete(task)
+    if task.ending == ".png":
+        return {"images": len(task.names), "best": _named(scores(count_labels(task)), task.classes)}
+    steps = sorted({*thresholds, *([] if threshold is None else [threshold])})
+    found = count_cams(task, steps).compute()
+    each = [_named({k: v[i] for k, v in found.items() if k != "threshold"}, task.classes) for i in range(len(steps))]
+    for value, score in zip(steps, each, strict=True):
+        score["threshold"] = value
+    result = {"images": len(task.names), "best": max(each, key=lambda s: s["miou"] or 0.0)}
+    if threshold is not None:
+        result["fixed"] = each[steps.index(threshold)]
+    result["sweep"] = [{k: s[k] for k in ("threshold", *MEANS)} for s in each]
+    return result
+
+
+def count_cams(task: Task, thresholds: Sequence[float]) -> ThresholdSweep:
+    """Count the pixels of CAM files at every threshold."""
+    sweep = ThresholdSweep(len(task.classes), list(thresholds))
+    for name in task.names:
+        path = task.predictions / f"{name}.npz"
+        cam, truth = files.read_cam(path), _truth(task, name)
+        if tuple(cam.size) != truth.shape:
+            raise InputError(_sizes(path, tuple(cam.size), task.masks / f"{name}.png", truth.shape))
+        if cam.classes.size and not 0 < cam.classes.min() <= cam.classes.max() < len(task.classes):
+            raise InputError(
+                f"{path} holds the class {cam.classes.max()}; expected 1 to {len(task.classes) - 1}: give --classes of "
+                "the data set it was made for"
+            )
+        maps, values = torch.from_numpy(cam.cam), torch.from_numpy(cam.classes.astype(np.uint8))
+        score, winner = at_full_size(maps, values, truth.shape)
+        sweep.update(score, winner, torch.from_numpy(truth))
+    return sweep
+
+
+def count_labels(task: Task) -> Tensor:
+    """Return the confusion matrix of label PNGs, (G, G) int64."""
+    counts = SegmentationScores(len(task.classes))
+    for name in task.names:
+        path = task.predictions / f"{name}.png"
+        label, truth = files.read_label(path), _truth(task, name)
+        if label.shape != truth.shape:
+            raise InputError(_sizes(path, label.shape, task.masks / f"{name}.png", truth.shape))
+        if label.max() >= len(task.classes):
+            raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
+        counts.update(torch.from_numpy(label), torch.from_numpy(truth))
+    return counts.confusion
+
+
+def _truth(task: Task, name: str) -> np.ndarray:
+    path = task.masks / f"{name}.png"
+    truth = files.read_label(path)
+    beyond = truth[(truth >= len(task.classes)) & (truth != IGNORE)]
+    if beyond.size:
+        raise InputError(f"{path} holds the value {beyond[0]}; expected 0 to {len(task.classes) - 1} or {IGNORE}")
+    return truth
+
+
+def _sizes(path: Path, size: Iterable[int], mask: Path, other: Iterable[int]) -> str:
+    ours, theirs = " x ".join(map(str, size)), " x ".join(map(str, other))
+    return f"{path} is of a photograph of {ours} pixels (height x width), {mask} is {theirs}; they must be of one size"
+
+
+def _named(found: dict[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:
+    """Turn scores into plain numbers, per-class ones by name, undefined ones into None."""
+    plain: dict[str, Any] = {}
+    for key, value in found.items():
+        numbers = [None if v != v else v for v in value.double().flatten().tolist()]
+        plain[key] = dict(zip(classes, numbers, strict=True)) if value.ndim else numbers[0]
+    return plain
+
+
+def mean_over(score: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the means of IoU, FDR and FNR over some classes, keyed ``miou7``, ``mfdr7``, ``mfnr7`` for seven."""
+    unknown = [name for name in names if name not in score["iou"]]
+    if unknown:
+        raise InputError(f"no class {unknown[0]!r} among {', '.join(score['iou'])}; mend --mean-over")
+    means = {}
+    for key in ("iou", "fdr", "fnr"):
+        values = [score[key][name] for name in names if score[key][name] is not None]
+        means[f"m{key}{len(names)}"] = sum(values) / len(values) if values else None
+    return means
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the scores as text, in percent: a line a class, then the means."""
+    shown = result.get("fixed", result["best"])
+    lines = [f"{'class':<16}{'IoU':>7}{'FDR':>7}{'FNR':>7}"]
+    for name in shown["iou"]:
+        lines.append(f"{name:<16}" + "".join(_percent(shown[key][name]) for key in ("iou", "fdr", "fnr")))
+    lines.append(f"{'mean':<16}" + "".join(_percent(shown[key]) for key in MEANS[:3]))
+    lines.append(f"{'mean foreground':<16}" + "".join(_percent(shown[key]) for key in MEANS[3:]))
+    for key in shown:
+        if key.startswith("miou") and key[4:].isdigit():
+            names = (key, key.replace("iou", "fdr"), key.replace("iou", "fnr"))
+            lines.append(f"{'mean of ' + key[4:]:<16}" + "".join(_percent(shown[name]) for name in names))
+    head = f"{result['images']} images, percent"
+    if "threshold" in shown:
+        how = "given" if "fixed" in result else "best of the sweep, chosen on these images"
+        head += f", threshold {shown['threshold']:.2f} ({how})"
+    return "\n".join([head, *lines])
+
+
+def _percent(value: float | None) -> str:
+    return f"{'-':>7}" if value is None else f"{100 * value:>7.1f}"

@@ -1,0 +1,228 @@
+"""The files that the stages pass to each other: CAM files, label PNGs and ``run.json``.
+
+Every file is written beside its place and then moved over it, so that a killed process leaves the old file or none.
+Shape letters in this file: K classes of one image, H x W the photograph, h x w its CAM.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tag2mask import __version__, classes
+from tag2mask.errors import InputError
+
+RUN_FILE = "run.json"
+
+
+class CAM(NamedTuple):
+    """The class activation maps of one photograph.
+
+    Attributes:
+        cam: one map a class, in [0, 1], (K, h, w); it covers the whole photograph.
+        classes: mask value of each map (1 is the first class), (K,).
+        size: height and width of the photograph in pixels, (2,).
+    """
+
+    cam: np.ndarray
+    classes: np.ndarray
+    size: np.ndarray
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON; tuples become lists and paths text."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    with atomic(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; ``InputError`` where it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not a JSON file ({error}); delete it and make it again") from error
+
+
+def write_cam(path: Path, cam: CAM) -> None:
+    """Write a CAM file: ``.npz`` without pickle, the maps as float16."""
+    with atomic(path) as file:
+        np.savez_compressed(
+            file,
+            cam=np.asarray(cam.cam, np.float16),
+            classes=np.asarray(cam.classes, np.int16),
+            size=np.asarray(cam.size, np.int32),
+        )
+
+
+def read_cam(path: Path) -> CAM:
+    """Read a CAM file; ``InputError`` where it is missing, cut short or something else."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            cam = CAM(data["cam"], data["classes"], data["size"])
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; make it with `tag2mask predict`") from None
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
+        raise InputError(
+            f"{path} is not a whole CAM file ({error}); delete it and run `tag2mask predict` again"
+        ) from None
+    if cam.cam.ndim != 3 or cam.classes.shape != cam.cam.shape[:1] or cam.size.shape != (2,):
+        raise InputError(
+            f"{path} holds cam {cam.cam.shape}, classes {cam.classes.shape}, size {cam.size.shape}; "
+            "expected (K, h, w), (K,), (2,); run `tag2mask predict` again"
+        )
+    return cam
+
+
+def write_label(path: Path, label: np.ndarray) -> None:
+    """Write a label map (H, W) of mask values as a palette PNG."""
+    image = Image.fromarray(np.asarray(label, np.uint8), mode="P")
+    image.putpalette(classes.palette().tobytes())
+    with atomic(path) as file:
+        image.save(file, format="PNG")
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Read a label map, (H, W) uint8: the values of a palette or grey PNG."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise InputError(
+                    f"{path} is a {image.mode} picture; a mask holds class numbers: save it as a palette or grey PNG"
+                )
+            return np.array(image, dtype=np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; a mask of that name was expected") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as a mask ({error}); replace it") from None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a photograph of any mode as RGB, (H, W, 3) uint8, turned as its EXIF orientation says."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
+                upright = _eight_bits(np.asarray(upright, np.float64))
+            return np.array(upright.convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} cannot be read as a photograph ({error}); replace it or take its name off the list"
+        ) from None
+
+
+def _eight_bits(values: np.ndarray) -> Image.Image:
+    """Scale grey values of 16 bits, or of any larger range, to 8 bits; smaller ones stay."""
+    top = 255 if values.max() <= 255 else max(65535.0, values.max())
+    return Image.fromarray((values.clip(0) / top * 255).round().astype(np.uint8))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB array (H, W, 3) uint8 as PNG."""
+    with atomic(path) as file:
+        Image.fromarray(picture).save(file, format="PNG")
+
+
+def commit() -> str:
+    """Return the commit of the source tree that runs, with ``+changes`` where files differ from it, or ``unknown``."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a copy that lies in somebody else's repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", str(folder)) else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    names = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy", "opencv-python-headless")
+    found = {"tag2mask": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
+    """Write ``run.json`` into ``folder``: the configuration, the command, commit, versions, time and ``facts``."""
+    record = {
+        "config": config,
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "versions": versions(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **facts,
+    }
+    write_json(Path(folder) / RUN_FILE, record)
+
+
+def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> bool:
+    """Say whether the outputs in ``folder`` were made with ``config``, so that the work can be taken up there.
+
+    Returns:
+        False where the folder has no ``run.json`` (nothing was begun) or where ``overwrite`` is set.
+
+    Raises:
+        InputError: they were made with another configuration.
+    """
+    path = Path(folder) / RUN_FILE
+    if overwrite or not path.exists():
+        return False
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is not the record of a run; delete it, and what is beside it if you do not know it")
+    before = record.get("config")
+    now = json.loads(json.dumps(config, default=str))
+    if before != now:
+        raise InputError(
+            f"{folder} was made with another configuration ({first_difference(before, now)}); give --overwrite to "
+            "replace it, or name another folder"
+        )
+    return True
+
+
+def first_difference(before: Any, now: Any, name: str = "") -> str:
+    """Name the first place where two configurations differ, as ``trainer.max_epochs: 15, now 20``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            if before.get(key) != now.get(key):
+                return first_difference(before.get(key), now.get(key), f"{name}.{key}".strip("."))
+    return f"{name or 'it'}: {before!r}, now {now!r}"

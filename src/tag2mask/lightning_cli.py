@@ -1,0 +1,152 @@
+"""LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+import tag2mask.tasks.cam  # noqa: F401  its settings may stand in a checkpoint
+from tag2mask import files
+from tag2mask.callbacks.cam_writer import CAMWriter
+from tag2mask.callbacks.checkpoint import LastCheckpoint
+from tag2mask.cli import LAST, LIGHTNING, offline_unless_logged_in
+from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.errors import InputError
+
+NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
+
+
+def checkpoints_of(root: str | None) -> str:
+    """Return the folder of checkpoints in a run folder."""
+    return str(Path(root or ".") / LAST.parent)
+
+
+class TagsToMasksCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for every model and data set of the project.
+
+    The run folder is ``trainer.default_root_dir``. ``fit`` stops where that holds a run with another configuration
+    and goes on where it holds the same one, unfinished; ``--overwrite`` starts anew. The other verbs take the run's
+    last checkpoint where no ``--ckpt_path`` is given.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        """Parse ``words`` and run the verb that they begin with."""
+        settings = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            WSSSDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            args=words,
+            parser_kwargs={"prog": "tag2mask", "exit_on_error": False} | dict.fromkeys(LIGHTNING, settings),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoint, ``--overwrite``, and the links from data to model."""
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoints_of)
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
+
+    @property
+    def given(self) -> Any:
+        """The parsed settings of the verb."""
+        return self.config[self.config.subcommand]
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
+        path = self.given.get("ckpt_path")
+        if path and path not in ("last", "best", "hpc", "registry"):
+            check_checkpoint(Path(path))
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run folder and settle W&B's mode."""
+        if self.given.trainer.default_root_dir is None:
+            raise InputError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
+        offline_unless_logged_in()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; a CSV log is always kept of a training, none of other verbs."""
+        asked = self.config_init[self.subcommand].trainer.logger
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(logger=False, **kwargs)
+        loggers = [] if asked in (None, True, False) else asked if isinstance(asked, list) else [asked]
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
+        loggers = [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def before_fit(self) -> None:
+        """Take up, start or refuse the run in the run folder."""
+        if self.given.trainer.fast_dev_run:
+            return
+        root = Path(self.trainer.default_root_dir)
+        self._dump_config()
+        config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
+        settings = self.config_init[self.subcommand]
+        goes_on = settings.ckpt_path is not None or files.same_run(root, config, settings.overwrite)
+        if settings.ckpt_path is None and goes_on and (root / LAST).is_file():
+            check_checkpoint(root / LAST)
+            settings.ckpt_path = str(root / LAST)
+            rank_zero_info(f"going on with {root / LAST}")
+        elif settings.ckpt_path in (None, "last") and not (goes_on and (root / LAST).is_file()):
+            settings.ckpt_path = None
+            self._begin(root)
+        self._note(root, config)
+
+    @rank_zero_only
+    def _begin(self, root: Path) -> None:
+        (root / LAST).unlink(missing_ok=True)
+
+    @rank_zero_only
+    def _note(self, root: Path, config: dict[str, Any]) -> None:
+        files.write_run(root, config, seed=self.given.seed_everything)
+        with files.atomic(root / "config.yaml") as file:
+            file.write(yaml.safe_dump(config, sort_keys=False).encode())
+
+    def _use_last(self) -> None:
+        settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
+        if settings.ckpt_path is None:
+            if not last.is_file():
+                raise InputError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
+            check_checkpoint(last)
+            settings.ckpt_path = str(last)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CAMWriter) and settings.overwrite:
+                callback.overwrite = True
+
+    before_validate = before_test = before_predict = _use_last
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise ``InputError`` where a checkpoint is missing, cut short, or not of this project."""
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"{path} is not a whole checkpoint ({reason}); use another one or train again") from None
+    if not isinstance(content, dict) or "tag2mask" not in content:
+        raise InputError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
+
+
+def quiet() -> None:
+    """Silence what a user can do nothing about."""
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*The number of training batches.*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

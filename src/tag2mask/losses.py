@@ -1,0 +1,161 @@
+"""Training losses, as pure functions of tensors; equations are those of Liu et al. 2023 (PLoS ONE 18(11): e0288596).
+
+Shape letters in this file: B images, C foreground classes, T tiles of an image, D feature channels, F length of a
+foreground vector, H x W a map of the image, M x N a map of one tile. All sums, exponentials and logarithms are taken in
+float32, whatever the precision of the network.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIMILARITY_BOUND = 5e-4
+"""Similarities are kept in [bound, 1 - bound] before their logarithm (CCAM's value)."""
+
+
+def classification(scores: Tensor, label: Tensor) -> Tensor:
+    """Multi-label soft-margin loss, Eq. 8: the mean over images and classes of binary cross-entropies.
+
+    Args:
+        scores: class scores before the sigmoid, such as the mean of each class's CAM, (B, C).
+        label: 1 where the class is in the image, else 0, (B, C).
+    """
+    return F.multilabel_soft_margin_loss(scores.float(), label.float())
+
+
+def equivariance(
+    full: Tensor, tiled: Tensor, label: Tensor, over: Literal["all", "positive"] = "all", masked: bool = True
+) -> Tensor:
+    r"""Distance between the CAM of the whole image and the one merged from its tiles, Eq. 15.
+
+    .. math:: L_{re} = \frac{1}{BCHW} \sum_{b,c,h,w} y_{bc} \, | C_{bchw} - \hat{C}^*_{bchw} |
+
+    The paper prints the bare norm; this is the form of Puzzle-CAM (https://arxiv.org/abs/2101.11253), whose code names
+    the variants ``masking`` (``over="all"``), ``selection`` (``over="positive"``) and ``none`` (``masked=False``).
+
+    Args:
+        full: CAM of the whole image, before ReLU and scaling, (B, C, H, W).
+        tiled: CAM merged from the tiles, likewise.
+        label: 1 where the class is in the image, else 0, (B, C).
+        over: ``all`` divides by B x C x H x W, so that absent classes count as zero; ``positive`` takes the mean over
+            the classes of each image, then over images (an image without any class counts zero).
+        masked: count present classes only; False compares the maps of absent classes as well.
+    """
+    if full.shape != tiled.shape:
+        raise ValueError(f"the two CAMs differ in size: full {tuple(full.shape)}, tiled {tuple(tiled.shape)}")
+    distance = (full.float() - tiled.float()).abs().mean((2, 3))  # (B, C)
+    weight = label.float() if masked else torch.ones_like(distance)
+    if over == "all":
+        return (distance * weight).mean()
+    if over == "positive":
+        return ((distance * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
+    raise ValueError(f"over is {over!r}; expected 'all' or 'positive'")
+
+
+def foreground_vectors(features: Tensor, cam: Tensor) -> Tensor:
+    """Foreground vector of each tile, Eq. 10: features weighted by the CAM of each class and summed over positions.
+
+    Args:
+        features: what the classifier saw, (B, T, D, M, N).
+        cam: refined CAM of the tiles, (B, T, C, M, N). The paper takes it as it is; pass it through ReLU and zero the
+            absent classes so that only foreground is summed.
+
+    Returns:
+        (B, T, C, D) float32. Their cosines do not depend on the sum's scale, so it is a mean here, safe in half
+        precision.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        positions = features.shape[-2] * features.shape[-1]
+        return torch.einsum("btdmn,btcmn->btcd", features.float(), cam.float()) / positions
+
+
+def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:
+    """Cosine between every tile of one image and every tile of another, Eq. 11: (B, T, F) -> (B, T, B, T) float32."""
+    with torch.autocast(foreground.device.type, enabled=False):
+        unit = F.normalize(foreground.float(), dim=2, eps=eps)
+        return torch.einsum("itf,rsf->itrs", unit, unit)
+
+
+def mean_similarity(foreground: Tensor) -> Tensor:
+    """Mean cosine between tiles of different images, (B, T, F) -> scalar: near 1 when the CAMs have become alike."""
+    between = cosine_similarity(foreground).mean((1, 3))
+    others = len(foreground) * (len(foreground) - 1)
+    return (between.sum() - between.trace()) / max(others, 1)
+
+
+def rank_weights(similarity: Tensor, alpha: float = 0.25) -> Tensor:
+    """Weight of each pair by its rank within its row, ``exp(-alpha x rank)``, as in CCAM (arXiv:2203.13505).
+
+    Args:
+        similarity: one number a pair, (B, B). The most similar of a row has rank 0. CCAM counts an image's pair with
+            itself, whose rank it sets to -1: its weights are these times ``exp(alpha)``.
+        alpha: how fast the weight falls.
+    """
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(len(order), device=order.device).expand_as(order))
+    return torch.exp(-alpha * rank.float())
+
+
+def cross_image_contrast(
+    foreground: Tensor,
+    pairs: Tensor | None = None,
+    weight: Literal["sigmoid", "rank", "none"] = "sigmoid",
+    alpha: float = 0.25,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    r"""Pull the foregrounds of different images together, Eq. 11-14.
+
+    .. math:: L_{pos} = - \sum_{i \ne r} W_{ir} \sum_{js} \log S_{ir}^{(js)}, \quad
+              W_{ir} = \sigma(\alpha \textstyle\sum_{js} S_{ir}^{(js)})
+
+    The weights carry no gradient. Where we differ from print: the sum over pairs and tiles is a mean by default,
+    without which lambda = 0.5 would let this term drown the others.
+
+    Args:
+        foreground: one vector a tile, (B, T, F). Under DDP, of all ranks.
+        pairs: True where images i and r may be compared, (B, B), for instance where they share a tag; None compares
+            all. An image is never compared with itself.
+        weight: ``sigmoid`` as printed, within [0.5, 1); ``rank`` as in CCAM (`rank_weights` over the pairs of a row);
+            ``none`` counts every pair once.
+        alpha: smoothing of the sigmoid, or how fast the weight falls with the rank.
+        reduction: ``mean`` over the compared pairs and their T x T entries, or the literal ``sum``.
+
+    Returns:
+        A scalar; 0 where there is no pair to compare.
+    """
+    images = len(foreground)
+    similarity = cosine_similarity(foreground)
+    between = similarity.detach().sum((1, 3))  # (B, B)
+    allowed = ~torch.eye(images, dtype=torch.bool, device=foreground.device)
+    if pairs is not None:
+        allowed = allowed & pairs.bool()
+    bounded = similarity.clamp(SIMILARITY_BOUND, 1 - SIMILARITY_BOUND)
+    loss = -bounded.log().sum((1, 3)) * _pair_weights(between, allowed, weight, alpha)
+    total = torch.where(allowed, loss, torch.zeros_like(loss)).sum()
+    if reduction == "sum":
+        return total
+    if reduction == "mean":
+        return total / (allowed.sum().clamp_min(1) * foreground.shape[1] ** 2)
+    raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+
+
+def _pair_weights(between: Tensor, allowed: Tensor, weight: str, alpha: float) -> Tensor:
+    """W of Eq. 12-13, (B, B), from the summed similarity of each pair."""
+    if weight == "sigmoid":
+        return torch.sigmoid(alpha * between)
+    if weight == "rank":
+        return rank_weights(between.masked_fill(~allowed, -torch.inf), alpha)
+    if weight == "none":
+        return torch.ones_like(between)
+    raise ValueError(f"weight is {weight!r}; expected 'sigmoid', 'rank' or 'none'")
+
+
+def ramp(step: int, steps: int, share: float) -> float:
+    """Return how much of a loss weight counts at ``step``: it grows from 0 to 1 over the first ``share`` of ``steps``.
+
+    Puzzle-CAM ramps the weight of Eq. 15 so, with share 0.5; 0 is a constant weight.
+    """
+    over = share * steps
+    return 1.0 if over <= 0 else min(1.0, step / over)

@@ -1,0 +1,136 @@
+"""Scores of label maps and of CAMs under the PASCAL VOC protocol: Eq. 17-19 of Liu et al. 2023.
+
+One confusion matrix in int64 over the whole data set; a row is a true class, a column a predicted one.
+Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from tag2mask.classes import BACKGROUND, IGNORE
+
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 16))
+"""Background thresholds of a sweep by default: 0.05 to 0.75, as in Puzzle-CAM."""
+
+
+def scores(confusion: Tensor) -> dict[str, Tensor]:
+    r"""Turn confusion matrices (..., G, G) into scores, as fractions.
+
+    .. math:: IoU_c = \frac{TP_c}{TP_c + FP_c + FN_c} \quad
+              FDR_c = \frac{FP_c}{TP_c + FP_c} \quad FNR_c = \frac{FN_c}{TP_c + FN_c}
+
+    Not the FP / union and FN / union of Puzzle-CAM's, SEAM's and IRN's scripts. A class whose denominator is zero is
+    nan and left out of the mean: one that neither occurs nor is predicted has no IoU, one that is predicted but never
+    occurs has IoU 0.
+
+    Returns:
+        ``iou``, ``fdr``, ``fnr``, (..., G), and their means ``miou``, ``mfdr``, ``mfnr`` over all classes and
+        ``miou_foreground``, ``mfdr_foreground``, ``mfnr_foreground`` without the background, (...).
+    """
+    m = confusion.double()
+    tp = m.diagonal(dim1=-2, dim2=-1)
+    fp, fn = m.sum(-2) - tp, m.sum(-1) - tp
+    per_class = {"iou": tp / (tp + fp + fn), "fdr": fp / (tp + fp), "fnr": fn / (tp + fn)}
+    means = {f"m{name}": value.nanmean(-1) for name, value in per_class.items()}
+    front = {f"m{name}_foreground": value[..., BACKGROUND + 1 :].nanmean(-1) for name, value in per_class.items()}
+    return {**per_class, **means, **front}
+
+
+def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
+    """Count how often each cell of ``like`` occurs, in int64, leaving out pixels whose target is ``IGNORE``.
+
+    Those are sent to one cell more, which is dropped: several times faster than picking out the others.
+    """
+    seen = cell.where(target != IGNORE, cell.new_tensor(like.numel()))
+    return torch.bincount(seen.flatten(), minlength=like.numel() + 1)[:-1].view_as(like)
+
+
+class SegmentationScores(Metric):
+    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
+
+    confusion: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        """Count ``num_classes`` classes, the background among them."""
+        super().__init__()
+        self.num_classes = num_classes
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Add label maps (B, H, W), or one (H, W)."""
+        cell = target.int() * self.num_classes + predicted.int()
+        self.confusion += _count(cell, target, self.confusion)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return what `scores` returns."""
+        return scores(self.confusion)
+
+
+class ThresholdSweep(Metric):
+    """Scores of CAMs at many background thresholds, in one pass.
+
+    A pixel belongs to its strongest class where that class's CAM is above the threshold, else to the background. So
+    one histogram over (how many thresholds the CAM passes, strongest class, true class) holds the confusion matrix of
+    every threshold; it is exact, in int64, and equal to scoring each threshold apart.
+
+    Attributes:
+        thresholds: in rising order, (N,) float32.
+    """
+
+    counts: Tensor
+    thresholds: Tensor
+
+    def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
+        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
+        super().__init__()
+        self.num_classes = num_classes
+        self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
+        zeros = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
+        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, score: Tensor, winner: Tensor, target: Tensor) -> None:
+        """Add photographs.
+
+        Args:
+            score: CAM of the strongest class, in [0, 1], (..., H, W).
+            winner: mask value of the strongest class, (..., H, W).
+            target: true mask values, (..., H, W); ``IGNORE`` is left out.
+        """
+        passed = torch.bucketize(score.float(), self.thresholds, out_int32=True)
+        cell = (passed * self.num_classes + target.int()) * self.num_classes + winner.int()
+        self.counts += _count(cell, target, self.counts)
+
+    def confusion(self) -> Tensor:
+        """Return the confusion matrix of each threshold, (N, G, G) int64."""
+        above = self.counts.flip(0).cumsum(0).flip(0)[1:]  # passed at least this threshold: the strongest class holds
+        matrix = above.clone()
+        matrix[:, :, BACKGROUND] += (self.counts.sum(0) - above).sum(-1)
+        return matrix
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return what `scores` returns, each with a leading axis of thresholds, and ``threshold``, (N,)."""
+        return {"threshold": self.thresholds, **scores(self.confusion())}
+
+
+def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Scale CAMs (K, h, w) up bilinearly to ``size`` (height, width) and return their `strongest`."""
+    if len(cam) == 0:
+        return strongest(cam.new_zeros((0, *size)), classes)
+    full = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0]
+    return strongest(full, classes)
+
+
+def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the CAM of the strongest class and that class's mask value, each (H, W), from cam (K, H, W), classes (K,).
+
+    Without any class the CAM is 0 and the class the background.
+    """
+    if len(cam) == 0:
+        return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])
+    score, index = cam.max(0)
+    return score, classes[index]

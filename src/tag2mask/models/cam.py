@@ -1,0 +1,143 @@
+"""The CAM network, its two training branches, and CAMs over scales and flips.
+
+Shape letters in this file: B images, C foreground classes, D feature channels, H x W the image, h x w its map,
+M x N the map of one tile, T tiles of an image.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tag2mask.models.attention import Attention, region_self_attention
+from tag2mask.models.backbones import NONE, Backbone, build, feature_width, freeze, load_weights
+from tag2mask.models.tiling import pad_to_multiple, tile, untile
+
+
+class CAMNet(nn.Module):
+    """A backbone with a 1 x 1 classifier without bias, whose maps are the CAMs (Eq. 1-2 of Liu et al. 2023)."""
+
+    backbone: Any
+
+    def __init__(self, num_classes: int, backbone: Backbone) -> None:
+        """Build the network for ``num_classes`` foreground classes, with random weights."""
+        super().__init__()
+        self.config = backbone
+        self.backbone = build(backbone)
+        self.classifier = nn.Conv2d(feature_width(self.backbone, backbone), num_classes, 1, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and on GPUs in half precision
+        self.train()
+
+    @property
+    def stride(self) -> int:
+        """Pixels to one position of the map."""
+        return self.config.output_stride
+
+    def load_pretrained(self) -> None:
+        """Fill the backbone from the source that its settings name; nothing where they name none."""
+        if self.config.weights not in (None, NONE):
+            load_weights(self.backbone, self.config.name, self.config.weights)
+
+    def train(self, mode: bool = True) -> "CAMNet":
+        """Switch between training and evaluation; frozen layers stay in evaluation."""
+        super().train(mode)
+        freeze(self.backbone, self.config.freeze_norm, self.config.frozen)
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class scores before ReLU, (B, C, h, w), and the features under them, (B, D, h, w).
+
+        Images (B, 3, H, W) may have any size; h and w are H and W over the stride, rounded up.
+        """
+        features = self.backbone.forward_features(pad_to_multiple(images, self.stride))
+        return self.classifier(features), features
+
+
+class TwoSteps(NamedTuple):
+    """What the two branches give for a batch.
+
+    Attributes:
+        full: CAM of the whole image, (B, C, h, w).
+        tiled: refined CAM of the tiles, merged, (B, C, h, w).
+        tile_cam: refined CAM of each tile, (T B, C, M, N), in the order of `tiling.tile`.
+        tile_features: the features under it, (T B, D, M, N).
+        entropy: of the attention, in [0, 1]; None without attention.
+    """
+
+    full: Tensor
+    tiled: Tensor
+    tile_cam: Tensor
+    tile_features: Tensor
+    entropy: Tensor | None
+
+
+def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
+    """Run the branch of the whole image and the branch of its tiles, Eq. 1-6.
+
+    Args:
+        net: shared by both branches.
+        images: (B, 3, H, W) of any size; padded to a multiple of ``grid`` x stride for the tiles, the map cropped back.
+        grid: tiles on one side.
+        attention: None leaves the tiles' CAMs as they are (Puzzle-CAM).
+    """
+    full, _ = net(images)
+    cam, features = net(tile(pad_to_multiple(images, grid * net.stride), grid))
+    entropy = None
+    if attention is not None:
+        cam, entropy = region_self_attention(features, cam, **vars(attention))
+    tiled = untile(cam, grid)[..., : full.shape[-2], : full.shape[-1]]
+    return TwoSteps(full, tiled, cam, features, entropy)
+
+
+def fuse_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Sum class maps over scales and flips, as Puzzle-CAM and IRN do.
+
+    Args:
+        maps: one a scale, (2, C, h, w): of the image and of its mirror image (or (1, C, h, w) of the image alone).
+        size: height and width of the result.
+
+    Returns:
+        (C, height, width) float32, each map cut at zero and scaled up bilinearly before the sum.
+    """
+    total = torch.zeros(())
+    for cam in maps:
+        cam = cam.float().relu()
+        both = cam[0] + cam[1].flip(-1) if len(cam) == 2 else cam[0]
+        total = total.to(both) + F.interpolate(both[None], size, mode="bilinear", align_corners=False)[0]
+    return total
+
+
+def scale_to_one(cam: Tensor) -> Tensor:
+    """Divide each map of (..., H, W) by its maximum + 1e-5, so that it lies in [0, 1]."""
+    return cam / (cam.amax((-2, -1), keepdim=True) + 1e-5)
+
+
+def multi_scale_cam(
+    net: CAMNet, image: Tensor, scales: Sequence[float], flip: bool, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """CAMs of one image from the full branch alone (Alg. 2), over scales and flips.
+
+    At each scale the image is resized to the nearest multiple of the stride (at least one), so that every map covers
+    exactly the image and no map needs cropping.
+
+    Args:
+        net: in evaluation mode.
+        image: normalised, (3, H, W).
+        scales: relative sizes, such as 0.5, 1, 1.5, 2.
+        flip: add the mirror image.
+        size: height and width of the CAM.
+
+    Returns:
+        The summed maps, not yet in [0, 1], (C, height, width), and the mean class score over scales and flips, (C,).
+    """
+    maps, scores = [], []
+    for scale in scales:
+        sides = [max(1, round(side * scale / net.stride)) * net.stride for side in image.shape[-2:]]
+        scaled = F.interpolate(image[None], sides, mode="bicubic", align_corners=False, antialias=scale < 1)
+        cam, _ = net(torch.cat([scaled, scaled.flip(-1)]) if flip else scaled)
+        maps.append(cam)
+        scores.append(cam.float().mean((0, 2, 3)))
+    return fuse_scales(maps, size), torch.stack(scores).mean(0)

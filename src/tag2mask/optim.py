@@ -1,0 +1,74 @@
+"""Optimisers and learning-rate schedules."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent as in Puzzle-CAM: four parameter groups and polynomial decay.
+
+    Attributes:
+        lr: learning rate of pretrained weights at the start.
+        momentum: 0.9 as the peers mean it. Puzzle-CAM, IRN, psa and SEAM pass the weight decay in its place, so what
+            they really ran with is 1e-4.
+        weight_decay: of weights; biases have none.
+        nesterov: Nesterov's form of momentum.
+        power: of the polynomial decay, ``lr (1 - step / steps) ** power``; 0 is a constant rate.
+        bias_factor: learning rate of biases against weights.
+        new_factor: learning rate of layers that start at random against pretrained ones.
+        warmup: steps over which the rate first grows from 0.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = True
+    power: float = 0.9
+    bias_factor: float = 2.0
+    new_factor: float = 10.0
+    warmup: int = 0
+
+    def build(
+        self, pretrained: nn.Module, new: Iterable[nn.Module], steps: Callable[[], int]
+    ) -> tuple[torch.optim.SGD, LambdaLR]:
+        """Return the optimiser and its schedule, to be stepped once a training step.
+
+        Args:
+            pretrained: layers that start from pretrained weights.
+            new: layers that start at random.
+            steps: says how many steps the training has. It is asked after the first step only, because a trainer may
+                not know when optimisers are made.
+        """
+        groups = parameter_groups(pretrained, new, self)
+        nesterov = self.nesterov and self.momentum > 0
+        optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
+
+        def rate(step: int) -> float:
+            return polynomial(step, steps() if step else 1, self.power, self.warmup)
+
+        return optimizer, LambdaLR(optimizer, rate)
+
+
+def parameter_groups(pretrained: nn.Module, new: Iterable[nn.Module], sgd: SGD) -> list[dict[str, Any]]:
+    """Split parameters into weights and biases of pretrained and of new layers; frozen ones are left out."""
+    groups = []
+    for modules, factor in (([pretrained], 1.0), (list(new), sgd.new_factor)):
+        named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
+        weights = [p for n, p in named if not n.endswith("bias")]
+        biases = [p for n, p in named if n.endswith("bias")]
+        groups.append({"params": weights, "lr": sgd.lr * factor, "weight_decay": sgd.weight_decay})
+        groups.append({"params": biases, "lr": sgd.lr * factor * sgd.bias_factor, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def polynomial(step: int, steps: int, power: float, warmup: int = 0) -> float:
+    """Return the share of the first learning rate that holds at ``step`` of ``steps``."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return float(max(0.0, 1 - step / max(steps, 1)) ** power)

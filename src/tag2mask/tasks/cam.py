@@ -1,0 +1,288 @@
+"""Training of the CAM network: plain CAM, Puzzle-CAM and the two-step method of Liu et al. 2023, by settings alone.
+
+Shape letters in this file: B images, C foreground classes, K classes of one image, T tiles, H x W the image,
+h x w a map.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from tag2mask import __version__, losses
+from tag2mask.errors import InputError
+from tag2mask.models.attention import Attention
+from tag2mask.models.backbones import Backbone
+from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, scale_to_one, two_steps
+from tag2mask.models.tiling import by_image
+from tag2mask.optim import SGD
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Cross-image foreground contrast (CFC), Eq. 10-14.
+
+    Attributes:
+        lam: its weight in the loss, lambda of Eq. 16.
+        ramp: share of training over which that weight grows from 0.
+        weight: of a pair of images: ``sigmoid`` (Eq. 12), ``rank`` (CCAM) or ``none``.
+        alpha: of those weights (Eq. 13).
+        reduction: ``mean`` over pairs and tiles, or the literal ``sum`` of Eq. 14.
+        tag_mask: leave out classes that the image does not have, which are no foreground.
+        relu: leave out negative activations.
+        shared_tags: compare only images that share a tag.
+        detach_features: let the gradient reach the network through the CAM only.
+    """
+
+    lam: float = 0.5
+    ramp: float = 0.0
+    weight: Literal["sigmoid", "rank", "none"] = "sigmoid"
+    alpha: float = 0.25
+    reduction: Literal["mean", "sum"] = "mean"
+    tag_mask: bool = True
+    relu: bool = True
+    shared_tags: bool = False
+    detach_features: bool = False
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The branch of the tiles. Without attention and contrast it is Puzzle-CAM.
+
+    Attributes:
+        grid: tiles on one side.
+        beta: weight of the equivariance loss, beta of Eq. 16.
+        ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
+        over: ``all`` divides the equivariance loss by all classes (Puzzle-CAM), ``positive`` by the tagged ones.
+        attention: region self-attention (RSA); null leaves the tiles' CAMs as they are.
+        contrast: cross-image foreground contrast (CFC); null leaves it out.
+    """
+
+    grid: int = 2
+    beta: float = 2.0
+    ramp: float = 0.5
+    over: Literal["all", "positive"] = "all"
+    attention: Attention | None = Attention()
+    contrast: Contrast | None = Contrast()
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How CAMs are made from a trained network (its full branch alone, Alg. 2).
+
+    Attributes:
+        scales: relative sizes over which class maps are summed.
+        flip: add the mirror image at each scale.
+        stride: pixels of the photograph to one position of the CAM.
+        tag_threshold: for photographs without tags, those classes count as present whose probability is above it; where
+            none is, the most probable one.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    stride: int = 4
+    tag_threshold: float = 0.5
+
+
+class CAMs(NamedTuple):
+    """CAMs of one photograph.
+
+    Attributes:
+        cam: in [0, 1], (K, h, w).
+        classes: mask values, (K,).
+        predicted: True where the network named the classes, not the tags.
+    """
+
+    cam: Tensor
+    classes: Tensor
+    predicted: bool
+
+
+torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
+
+
+class CAMTask(LightningModule):
+    """Train a classifier on image tags so that its maps cover the objects.
+
+    ``tiles=None`` is a plain CAM classifier; `Tiles` with neither attention nor contrast Puzzle-CAM; with both, the
+    method of Liu et al. 2023. Validation scores and prediction use the full branch alone.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: tuple[str, ...] = (),
+        backbone: Backbone = Backbone(),
+        tiles: Tiles | None = Tiles(),
+        optimizer: SGD = SGD(),
+        inference: Inference = Inference(),
+        validation: Inference = Inference(scales=(1.0,), flip=False),
+    ) -> None:
+        """Build the network with random weights; pretrained ones are filled in when training starts.
+
+        Args:
+            num_classes: foreground classes. From the command line it comes from the data.
+            class_names: their names, likewise; saved with the network.
+            backbone: feature extractor and its weights.
+            tiles: the second branch.
+            optimizer: learning rates and their decay.
+            inference: how `predict` makes CAMs.
+            validation: how CAMs are made for the scores while training; one scale is cheap.
+        """
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
+        self.num_classes = num_classes
+        self.tiles, self.optimizer = tiles, optimizer
+        self.inference, self.validation = inference, validation
+        self.net = CAMNet(num_classes, backbone)
+        self.total_steps = 1
+        self.filled = False
+
+    def on_fit_start(self) -> None:
+        """Load pretrained weights into a network that no checkpoint has filled."""
+        if not self.filled:
+            self.net.load_pretrained()
+            self.filled = True
+
+    def _require_weights(self) -> None:
+        """Refuse to make CAMs of random weights."""
+        if not self.filled:
+            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
+
+    on_validation_start = on_test_start = on_predict_start = _require_weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores before ReLU, (B, C, H / stride, W / stride)."""
+        cam: Tensor = self.net(images)[0]
+        return cam
+
+    def configure_optimizers(self) -> Any:
+        """Return SGD and its schedule, stepped with every training step."""
+        new = [self.net.classifier]
+        optimizer, schedule = self.optimizer.build(self.net.backbone, new, lambda: self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, for the ramps and the schedule.
+
+        Not before: the trainer would set up the loaders for it, ahead of taking up their state from a checkpoint.
+        """
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the total loss, Eq. 16, and log each term."""
+        images, label = batch["image"], batch["label"]
+        if self.tiles is None:
+            terms = {"loss_cls": losses.classification(self(images).float().mean((2, 3)), label)}
+            loss = terms["loss_cls"]
+        else:
+            terms, loss = self._two_step_loss(self.tiles, images, label)
+        if not torch.isfinite(loss):
+            self._stop(terms, batch["name"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
+        return loss
+
+    def _two_step_loss(self, tiles: Tiles, images: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Terms by the name they are logged under, and their weighted sum."""
+        steps = two_steps(self.net, images, tiles.grid, tiles.attention)
+        cls = losses.classification(steps.full.float().mean((2, 3)), label)
+        cls_tiled = losses.classification(steps.tiled.float().mean((2, 3)), label)
+        equivariance = losses.equivariance(steps.full, steps.tiled, label, tiles.over)
+        beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp)
+        terms = {
+            "loss_cls": cls,
+            "loss_cls_tiled": cls_tiled,
+            "loss_re": equivariance,
+            "beta": equivariance.new_tensor(beta),
+        }
+        loss = cls + cls_tiled + beta * equivariance
+        if steps.entropy is not None:
+            terms["attention_entropy"] = steps.entropy
+        if tiles.contrast is not None:
+            terms["loss_cfc"], terms["cfc_similarity"] = self._contrast(tiles.contrast, steps, label, tiles.grid)
+            share = losses.ramp(self.global_step, self.total_steps, tiles.contrast.ramp)
+            loss = loss + tiles.contrast.lam * share * terms["loss_cfc"]
+        return terms, loss
+
+    def _contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+        """CFC over the images of all ranks, and the mean similarity between tiles of different images."""
+        cam = by_image(steps.tile_cam, grid)  # (B, T, C, M, N)
+        features = by_image(steps.tile_features, grid)
+        cam = cam.relu() if contrast.relu else cam
+        cam = cam * label[:, None, :, None, None] if contrast.tag_mask else cam
+        features = features.detach() if contrast.detach_features else features
+        foreground = self._of_all_ranks(losses.foreground_vectors(features, cam)).flatten(2)
+        label = self._of_all_ranks(label)
+        pairs = label @ label.T > 0 if contrast.shared_tags else None
+        loss = losses.cross_image_contrast(foreground, pairs, contrast.weight, contrast.alpha, contrast.reduction)
+        return loss, losses.mean_similarity(foreground.detach())
+
+    def _of_all_ranks(self, x: Tensor) -> Tensor:
+        """Concatenate a tensor over ranks, with gradients."""
+        if self.trainer.world_size == 1:
+            return x
+        gathered = self.all_gather(x, sync_grads=x.requires_grad)
+        return gathered.flatten(0, 1)  # type: ignore[union-attr]
+
+    def _stop(self, terms: dict[str, Tensor], names: list[str]) -> None:
+        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        raise InputError(
+            f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
+            "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
+            "checkpoint is sound"
+        )
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Return the CAMs of one photograph, for the callbacks that score and draw them."""
+        cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
+        loss = losses.classification(scores[None], batch["label"].clamp_min(0))
+        self.log("val/loss_cls", loss, on_epoch=True, batch_size=1, sync_dist=True)
+        return cams
+
+    test_step = validation_step
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Return the CAMs of one photograph, over scales and flips."""
+        return self.cams(batch["image"], batch["label"], batch["size"], self.inference)[0]
+
+    def cams(self, image: Tensor, label: Tensor, size: Tensor, how: Inference) -> tuple[CAMs, Tensor]:
+        """Make the CAMs of one photograph.
+
+        Args:
+            image: normalised, (1, 3, H, W).
+            label: its tags as 0/1, (1, C), or -1 throughout where they are not known and must be predicted.
+            size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
+            how: scales, flips, size of the CAM.
+
+        Returns:
+            The CAMs and the class scores before the sigmoid, (C,).
+        """
+        height, width = (-(-int(side) // how.stride) for side in size[0])
+        maps, scores = multi_scale_cam(self.net, image[0], how.scales, how.flip, (height, width))
+        predicted = bool((label[0] < 0).any())
+        if predicted:
+            present = scores.sigmoid() > how.tag_threshold
+            present[scores.argmax()] = True
+        else:
+            present = label[0] > 0
+        return CAMs(scale_to_one(maps[present]), present.nonzero()[:, 0] + 1, predicted), scores
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the checkpoint is of."""
+        checkpoint["tag2mask"] = {"task": "cam", "classes": list(self.class_names), "version": __version__}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else."""
+        note = checkpoint.get("tag2mask")
+        if not isinstance(note, dict) or note.get("task") != "cam":
+            raise InputError("the checkpoint is not one of a CAM network of tag2mask; give one made by `tag2mask fit`")
+        if len(note["classes"]) != self.num_classes:
+            raise InputError(
+                f"the checkpoint has {len(note['classes'])} classes ({', '.join(note['classes'][:3])}, ...), the data "
+                f"{self.num_classes} ({', '.join(self.class_names[:3])}, ...); use the data set that it was trained on"
+            )
+        self.filled = True

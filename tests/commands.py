@@ -1,0 +1,30 @@
+"""Settings that let a real configuration run in seconds."""
+
+from pathlib import Path
+
+TINY = {
+    "trainer.accelerator": "cpu",
+    "trainer.precision": "32-true",
+    "trainer.benchmark": "false",
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+    "model.init_args.backbone.weights": "none",
+    "model.init_args.inference.scales": "[0.5, 1.0]",
+    "data.init_args.batch_size": "2",
+    "data.init_args.num_workers": "0",
+    "data.init_args.preprocessing.long_side": "[48, 80]",
+    "data.init_args.preprocessing.crop_size": "64",
+}
+SMALL_NET = {
+    "model.init_args.backbone": "{name: resnet18, output_stride: 16, weights: none, freeze_norm: true, frozen: []}"
+}
+
+
+def words(verb: str, config: Path | str, root: Path, run: Path, **settings: str) -> list[str]:
+    """Return the words of a command: a configuration, its data and run folder, and settings over `TINY`.
+
+    Keys of ``settings`` have ``__`` for dots.
+    """
+    over = TINY | {"data.init_args.root": str(root), "trainer.default_root_dir": str(run)}
+    over |= {key.replace("__", "."): value for key, value in settings.items()}
+    return [verb, "--config", str(config), *(word for key, value in over.items() for word in (f"--{key}", value))]

@@ -1,0 +1,60 @@
+"""Tiny data sets that the tests run on, drawn here: nothing is downloaded."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import lightning.pytorch  # noqa: F401  sets up its loggers, before they are changed below
+import pytest
+import torch
+
+from tag2mask import files
+from tag2mask.classes import VOC
+from tag2mask.data.folder import folder_photos
+from tag2mask.data.sample import write_sample
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # of processes that tests start; weights are compared bit by bit with those made here
+)
+torch.set_num_threads(1)  # tensors are tiny
+for name in ("lightning.pytorch", "lightning.fabric"):  # their handlers hold on to a stream that pytest has replaced
+    logging.getLogger(name).handlers.clear()
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample set cut to 12 scenes: 8 in train.txt, 4 in val.txt."""
+    root = tmp_path_factory.mktemp("sample")
+    write_sample(root, count=12, validation=4)
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same scenes in the layout of VOC's devkit, their classes called by VOC's first names."""
+    root = tmp_path_factory.mktemp("voc") / "VOC2012"
+    for split, source in (("train", "train"), ("val", "val"), ("trainaug", "train"), ("test", "val")):
+        names = (sample / f"{source}.txt").read_text()
+        with files.atomic(root / "ImageSets" / "Segmentation" / f"{split}.txt") as file:
+            file.write(names.encode())
+    for photo in folder_photos(sample, "all"):
+        (root / "JPEGImages").mkdir(exist_ok=True)
+        shutil.copy(photo.image, root / "JPEGImages" / f"{photo.name}.jpg")
+        objects = "".join(f"<object><name>{VOC[tag]}</name></object>" for tag in photo.tags or ())
+        with files.atomic(root / "Annotations" / f"{photo.name}.xml") as file:
+            file.write(f"<annotation>{objects}</annotation>".encode())
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            (root / folder).mkdir(exist_ok=True)
+            shutil.copy(str(photo.mask), root / folder / f"{photo.name}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """The folder of real photographs that TAG2MASK_DATA names; tests that want them are skipped without it."""
+    folder = os.environ.get("TAG2MASK_DATA")
+    if not folder:
+        pytest.skip("TAG2MASK_DATA is unset: no real photographs to test on")
+    return Path(folder)

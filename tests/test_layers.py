@@ -1,0 +1,81 @@
+"""The arrows of the layer table: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path("src/tag2mask")
+LEAVES = {"", "errors", "classes"}
+ALLOWED = {
+    "errors": set(),
+    "classes": set(),
+    "files": LEAVES,
+    "losses": LEAVES,
+    "metrics": LEAVES,
+    "optim": LEAVES,
+    "plots": LEAVES,
+    "models": LEAVES | {"models"},
+    "data": LEAVES | {"files", "data"},
+    "tasks": LEAVES | {"models", "losses", "metrics", "optim", "tasks"},
+    "callbacks": LEAVES | {"metrics", "plots", "files", "callbacks"},
+    "evaluate": LEAVES | {"metrics", "files"},
+    "report": LEAVES | {"metrics", "plots", "files"},
+}
+TOP = {"cli", "lightning_cli", "__main__", "__init__"}
+FORBIDDEN = {
+    "models": {"lightning", "albumentations", "matplotlib"},
+    "losses": {"lightning", "numpy", "timm"},
+    "optim": {"lightning", "numpy", "timm"},
+    "data": {"matplotlib", "timm"},
+    "tasks": {"matplotlib", "albumentations"},
+    "callbacks": {"matplotlib", "timm", "albumentations"},
+    "evaluate": {"matplotlib", "lightning"},
+    "metrics": {"matplotlib", "lightning"},
+    "cli": {"matplotlib", "lightning", "torch", "timm"},
+}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "tag2mask":
+            found |= {f"tag2mask.{alias.name}" for alias in node.names if (SOURCE / alias.name).exists()}
+            found |= {f"tag2mask.{alias.name}" for alias in node.names if (SOURCE / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_follow_the_layer_table(path: Path) -> None:
+    here = room(path)
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("tag2mask.")}
+    assert here in TOP or ours <= ALLOWED[here] | {here}, f"{path} imports {ours - ALLOWED[here]}"
+    outside = {name.split(".")[0] for name in imports(path, top_level_only=here == "cli")}
+    assert not outside & FORBIDDEN.get(here, set())
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room(path) for path in FILES} <= set(ALLOWED) | TOP
+
+
+def test_nothing_imports_the_command_line_but_itself() -> None:
+    importing = {room(path) for path in FILES if {"tag2mask.cli", "tag2mask.lightning_cli"} & imports(path)}
+    assert importing <= TOP
+
+
+def test_only_plots_uses_matplotlib() -> None:
+    users = {path.name for path in FILES if any(name.startswith("matplotlib") for name in imports(path))}
+    assert users == {"plots.py"}

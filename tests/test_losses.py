@@ -1,0 +1,332 @@
+import math
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tag2mask import losses
+from tests.arrays import reference
+
+Weight = Literal["sigmoid", "rank", "none"]
+WEIGHTS: tuple[Weight, ...] = ("sigmoid", "rank", "none")
+REDUCTIONS: tuple[Literal["mean", "sum"], ...] = ("mean", "sum")
+
+
+def vectors(images: int = 4, tiles: int = 3, length: int = 6, seed: int = 0) -> Tensor:
+    """Foreground vectors of positive numbers, so that no similarity is clamped."""
+    return torch.rand(images, tiles, length, generator=torch.Generator().manual_seed(seed)) + 0.05
+
+
+def gradient(loss: Tensor, of: Tensor) -> Tensor:
+    """Return the gradient of ``loss``."""
+    return torch.autograd.grad(loss, of)[0]
+
+
+def test_classification_equals_torchs_soft_margin_on_extreme_scores() -> None:
+    arrays = reference("multilabel_soft_margin")
+    torch.testing.assert_close(losses.classification(arrays["logits"], arrays["labels"]), arrays["loss_mean"])
+
+
+def test_classification_equals_puzzle_cams_class_loss() -> None:
+    arrays = reference("puzzle_losses")
+    loss = losses.classification(arrays["feats"].mean((2, 3)), arrays["labels"])
+    torch.testing.assert_close(loss, arrays["class_loss"], rtol=1e-5, atol=1e-6)
+
+
+def test_classification_by_hand() -> None:
+    loss = losses.classification(torch.tensor([[0.0, math.log(3)]]), torch.tensor([[1.0, 0.0]]))
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_classification_of_half_precision_scores_is_summed_in_float32() -> None:
+    loss = losses.classification(torch.full((2, 3), 30000, dtype=torch.float16), torch.zeros(2, 3))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(30000)
+
+
+@pytest.mark.parametrize(
+    ("over", "masked", "key"),
+    [("all", True, "re_masking"), ("positive", True, "re_selection"), ("all", False, "re_none")],
+)
+def test_equivariance_equals_puzzle_cams_options(over: Literal["all", "positive"], masked: bool, key: str) -> None:
+    arrays = reference("puzzle_losses")
+    loss = losses.equivariance(arrays["feats"], arrays["re_feats"], arrays["labels"], over, masked)
+    torch.testing.assert_close(loss, arrays[key], rtol=1e-5, atol=1e-6)
+
+
+FULL = torch.tensor([[[[1.0, 3.0]], [[5.0, 5.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]])
+TILED = torch.tensor([[[[0.0, 1.0]], [[9.0, 9.0]]], [[[1.0, 0.0]], [[2.0, 8.0]]]])
+
+
+def test_equivariance_over_all_divides_by_absent_classes_too() -> None:
+    loss = losses.equivariance(FULL, TILED, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert loss.item() == pytest.approx((1 + 2 + 1 + 6) / 8)
+
+
+def test_equivariance_over_positive_is_the_mean_over_classes_of_an_image_then_over_images() -> None:
+    loss = losses.equivariance(FULL, TILED, torch.tensor([[1.0, 0.0], [1.0, 1.0]]), over="positive")
+    assert loss.item() == pytest.approx((1.5 + (0.5 + 3) / 2) / 2)
+
+
+@pytest.mark.parametrize("over", ["all", "positive"])
+def test_equivariance_unmasked_compares_absent_classes(over: Literal["all", "positive"]) -> None:
+    loss = losses.equivariance(FULL, TILED, torch.zeros(2, 2), over, masked=False)
+    assert loss.item() == pytest.approx((1 + 2 + 4 + 4 + 1 + 6) / 8)
+
+
+def test_equivariance_of_an_image_without_classes_counts_zero() -> None:
+    loss = losses.equivariance(FULL, TILED, torch.tensor([[0.0, 0.0], [1.0, 0.0]]), over="positive")
+    assert loss.item() == pytest.approx(0.5 / 2)
+
+
+def test_equivariance_reaches_both_branches() -> None:
+    full, tiled = FULL.clone().requires_grad_(), TILED.clone().requires_grad_()
+    losses.equivariance(full, tiled, torch.ones(2, 2)).backward()
+    assert full.grad is not None
+    assert tiled.grad is not None
+    torch.testing.assert_close(full.grad, -tiled.grad)
+    assert full.grad.abs().sum() > 0
+
+
+def test_equivariance_refuses_cams_of_two_sizes() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2, 1, 2\).*\(2, 2, 1, 1\)"):
+        losses.equivariance(FULL, TILED[..., :1], torch.ones(2, 2))
+
+
+def test_equivariance_names_an_unknown_option() -> None:
+    with pytest.raises(ValueError, match="'some'.*'positive'"):
+        losses.equivariance(FULL, TILED, torch.ones(2, 2), over="some")  # type: ignore[arg-type]
+
+
+def test_ramp_is_puzzle_cams() -> None:
+    arrays = reference("puzzle_losses")
+    iterations, alpha = arrays["alpha_iters"].tolist(), arrays["alpha"].tolist()
+    steps = round(4 * iterations[1] / alpha[1] / 0.5)
+    assert [4 * losses.ramp(i, steps, 0.5) for i in iterations] == pytest.approx(alpha)
+
+
+@pytest.mark.parametrize("step", [0, 3, 10])
+def test_ramp_of_no_share_is_constant(step: int) -> None:
+    assert losses.ramp(step, 10, 0) == 1
+
+
+def test_cosine_similarity_is_ccams() -> None:
+    arrays = reference("ccam_losses")
+    for case in (0, 1):
+        found = losses.cosine_similarity(arrays[f"emb{case}"][:, None])[:, 0, :, 0]
+        bounded = found.clamp(losses.SIMILARITY_BOUND, 1 - losses.SIMILARITY_BOUND)
+        torch.testing.assert_close(bounded, arrays[f"sim{case}"], rtol=1e-5, atol=1e-5)
+
+
+def test_rank_weights_are_ccams_but_for_its_self_pair() -> None:
+    arrays = reference("ccam_losses")
+    alpha = arrays["alpha"].item()
+    found = losses.rank_weights(arrays["sim2"], alpha) * math.exp(alpha)
+    torch.testing.assert_close(found, arrays["rank_w2"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_rank_weights_give_ccams_loss(case: int) -> None:
+    arrays = reference("ccam_losses")
+    alpha, similarity = arrays["alpha"].item(), arrays[f"sim{case}"]
+    loss = -similarity.log() * losses.rank_weights(similarity, alpha) * math.exp(alpha)
+    torch.testing.assert_close(loss.sum(), arrays[f"loss_sum{case}"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.mean(), arrays[f"loss_mean{case}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_contrast_of_untiled_images_is_ccams_without_its_self_pairs(case: int) -> None:
+    arrays = reference("ccam_losses")
+    alpha, count = arrays["alpha"].item(), len(arrays[f"emb{case}"])
+    loss = losses.cross_image_contrast(arrays[f"emb{case}"][:, None], None, "rank", alpha, "sum")
+    self_pairs = -count * math.exp(alpha) * math.log(1 - losses.SIMILARITY_BOUND)
+    assert loss.item() + self_pairs == pytest.approx(arrays[f"loss_sum{case}"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_the_gradient_of_the_contrast_is_ccams(case: int) -> None:
+    arrays = reference("ccam_losses")
+    embedding = arrays[f"emb{case}"].clone().requires_grad_()
+    loss = losses.cross_image_contrast(embedding[:, None], None, "rank", arrays["alpha"].item(), "sum")
+    found = gradient(loss / len(embedding) ** 2, embedding)
+    torch.testing.assert_close(found, arrays[f"grad{case}"], rtol=1e-4, atol=1e-6)
+
+
+def slow_contrast(foreground: Tensor, pairs: Tensor | None, weight: Weight, alpha: float, reduction: str) -> float:
+    """Eq. 11-14, entry by entry."""
+    images, tiles, _ = foreground.shape
+    similarity = torch.zeros(images, tiles, images, tiles, dtype=torch.float64)
+    for i in range(images):
+        for j in range(tiles):
+            for r in range(images):
+                for s in range(tiles):
+                    similarity[i, j, r, s] = F.cosine_similarity(
+                        foreground[i, j].double(), foreground[r, s].double(), 0
+                    )
+    total, count = 0.0, 0
+    for i in range(images):
+        others = [r for r in range(images) if r != i and (pairs is None or bool(pairs[i, r]))]
+        ranking = sorted(others, key=lambda r: -similarity[i, :, r].sum().item())
+        for r in others:
+            summed = similarity[i, :, r].sum().item()
+            w = {"none": 1.0, "sigmoid": 1 / (1 + math.exp(-alpha * summed)), "rank": 0.0}[weight]
+            w = math.exp(-alpha * ranking.index(r)) if weight == "rank" else w
+            for s in similarity[i, :, r].flatten().tolist():
+                total -= w * math.log(min(max(s, 5e-4), 1 - 5e-4))
+                count += 1
+    return total if reduction == "sum" else total / max(count, 1)
+
+
+PAIRS = torch.tensor([[1, 1, 0, 1], [1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("pairs", [None, PAIRS], ids=["all", "some"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_contrast_equals_a_slow_loop(weight: Weight, pairs: Tensor | None, reduction: Literal["mean", "sum"]) -> None:
+    for foreground in (vectors(), vectors() - 0.5):  # the latter has similarities below the bound
+        loss = losses.cross_image_contrast(foreground, pairs, weight, 0.25, reduction)
+        assert loss.item() == pytest.approx(slow_contrast(foreground, pairs, weight, 0.25, reduction), rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_an_image_is_never_compared_with_itself(weight: Weight) -> None:
+    assert losses.cross_image_contrast(vectors(), torch.eye(4, dtype=torch.bool), weight).item() == 0
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("images", [1, 3])
+def test_without_a_pair_the_contrast_is_zero_and_its_gradient_too(images: int, weight: Weight) -> None:
+    foreground = vectors(images).requires_grad_()
+    loss = losses.cross_image_contrast(foreground, torch.zeros(images, images, dtype=torch.bool), weight)
+    assert loss.item() == 0
+    assert torch.equal(gradient(loss, foreground), torch.zeros_like(foreground))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_the_weights_carry_no_gradient(weight: Weight) -> None:
+    foreground = vectors().requires_grad_()
+    similarity = losses.cosine_similarity(foreground)
+    between = similarity.detach().sum((1, 3)).masked_fill(torch.eye(4, dtype=torch.bool), -torch.inf)
+    constant = {
+        "sigmoid": torch.sigmoid(0.25 * between),
+        "rank": losses.rank_weights(between),
+        "none": torch.ones(4, 4),
+    }[weight]
+    by_hand = (-similarity.clamp(5e-4, 1 - 5e-4).log().sum((1, 3)) * constant * (1 - torch.eye(4))).sum()
+    found = gradient(losses.cross_image_contrast(foreground, None, weight, reduction="sum"), foreground)
+    torch.testing.assert_close(found, gradient(by_hand, foreground), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_the_order_of_images_does_not_matter(weight: Weight) -> None:
+    foreground, order = vectors(), torch.tensor([2, 0, 3, 1])
+    before = losses.cross_image_contrast(foreground, PAIRS, weight)
+    after = losses.cross_image_contrast(foreground[order], PAIRS[order][:, order], weight)
+    torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_the_order_of_an_images_tiles_does_not_matter(weight: Weight) -> None:
+    foreground = vectors()
+    shuffled = foreground.clone()
+    shuffled[1] = foreground[1, torch.tensor([2, 0, 1])]
+    before, after = (losses.cross_image_contrast(x, PAIRS, weight) for x in (foreground, shuffled))
+    torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_the_length_of_the_vectors_does_not_matter(weight: Weight) -> None:
+    foreground = vectors()
+    lengths = torch.logspace(-3, 3, 12).view(4, 3, 1)
+    before, after = (losses.cross_image_contrast(x, None, weight) for x in (foreground, foreground * lengths))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_alike_images_cost_less_than_unlike_ones(weight: Weight) -> None:
+    alike, unlike = torch.ones(4, 3, 6), torch.eye(12)[:, None].reshape(4, 3, 12)
+    cheap, dear = (losses.cross_image_contrast(x, None, weight) for x in (alike, unlike))
+    assert cheap < 0.01
+    assert dear > 1
+
+
+def test_rank_weights_favour_the_most_similar() -> None:
+    weights = losses.rank_weights(torch.tensor([[0.1, 0.9, 0.5], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]), alpha=1.0)
+    expected = torch.exp(-torch.tensor([[2.0, 0, 1], [0, 1, 2], [1, 2, 0]]))
+    torch.testing.assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_zero_vectors_give_a_finite_loss_and_gradient(weight: Weight) -> None:
+    foreground = vectors()
+    foreground[1] = 0
+    foreground.requires_grad_()
+    loss = losses.cross_image_contrast(foreground, None, weight)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient(loss, foreground)).all()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_large_half_precision_vectors_give_a_finite_loss_and_gradient(weight: Weight) -> None:
+    foreground = (vectors() * 30000).half().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = losses.cross_image_contrast(foreground, None, weight)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(losses.cross_image_contrast(vectors(), None, weight).item(), rel=1e-2)
+    assert torch.isfinite(gradient(loss, foreground)).all()
+
+
+@pytest.mark.parametrize("option", [{"weight": "best"}, {"reduction": "most"}])
+def test_contrast_names_an_unknown_option(option: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(option))} is '{next(iter(option.values()))}'"):
+        losses.cross_image_contrast(vectors(), **option)  # type: ignore[arg-type]
+
+
+def test_foreground_vectors_equal_a_slow_loop() -> None:
+    features, cam = torch.rand(2, 3, 4, 2, 5), torch.randn(2, 3, 2, 2, 5)
+    expected = torch.zeros(2, 3, 2, 4)
+    for b in range(2):
+        for t in range(3):
+            for c in range(2):
+                for m in range(2):
+                    for n in range(5):
+                        expected[b, t, c] += features[b, t, :, m, n] * cam[b, t, c, m, n] / 10
+    torch.testing.assert_close(losses.foreground_vectors(features, cam), expected)
+
+
+def test_foreground_vectors_of_half_precision_do_not_overflow() -> None:
+    features = torch.full((1, 1, 2, 8, 8), 300, dtype=torch.float16, requires_grad=True)
+    cam = torch.full((1, 1, 2, 8, 8), 300, dtype=torch.float16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses.foreground_vectors(features, cam)
+    torch.testing.assert_close(found, torch.full((1, 1, 2, 2), 90000.0))
+    assert torch.isfinite(gradient(found.sum(), features)).all()
+
+
+def test_mean_similarity_leaves_out_an_images_own_tiles() -> None:
+    foreground = torch.eye(3)[:, None].repeat(1, 2, 1)  # tiles of an image are equal, images orthogonal
+    assert losses.mean_similarity(foreground).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_mean_similarity_of_equal_images_is_one() -> None:
+    assert losses.mean_similarity(torch.ones(3, 2, 5)).item() == pytest.approx(1)
+
+
+def test_mean_similarity_equals_a_slow_loop() -> None:
+    foreground = vectors() - 0.5
+    cosines = [
+        F.cosine_similarity(foreground[i, j], foreground[r, s], 0).item()
+        for i in range(4)
+        for r in range(4)
+        for j in range(3)
+        for s in range(3)
+        if i != r
+    ]
+    assert losses.mean_similarity(foreground).item() == pytest.approx(sum(cosines) / len(cosines), abs=1e-6)
+
+
+def test_mean_similarity_of_a_single_image_is_zero() -> None:
+    assert losses.mean_similarity(torch.ones(1, 2, 5)).item() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,90 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tag2mask.cli import main
+from tests.commands import SMALL_NET, words
+
+CONFIG = "configs/demo/cam.yaml"
+LAST = Path("checkpoints/last.ckpt")
+
+
+def fit(sample: Path, run: Path, **settings: str) -> list[str]:
+    over = {"trainer__max_epochs": "3", "trainer__limit_val_batches": "0", "checkpoint__every_n_train_steps": "3"}
+    command = words("fit", CONFIG, sample, run, **(over | settings))
+    return [*command, *(word for key, value in SMALL_NET.items() for word in (f"--{key}", value))]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run / LAST, weights_only=True)
+    assert checkpoint["global_step"] == 12  # 8 scenes, batches of 2, 3 epochs
+    return dict(checkpoint["state_dict"])
+
+
+@pytest.fixture(scope="module")
+def unbroken(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    run = tmp_path_factory.mktemp("unbroken")
+    assert main(fit(sample, run)) == 0
+    return weights(run)
+
+
+def assert_equal(run: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = weights(run)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("again", [(), ("--ckpt_path", "last")], ids=["same command", "ckpt_path last"])
+def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
+    sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor], again: tuple[str, ...]
+) -> None:
+    slow = "import time, tag2mask.tasks.cam as c; s = c.CAMTask.training_step\n"
+    slow += "def wait(self, *a):\n    time.sleep(60 * (self.global_step >= 7)); return s(self, *a)\n"
+    slow += "c.CAMTask.training_step = wait; from tag2mask.cli import main; import sys; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", slow, *fit(sample, tmp_path)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if (tmp_path / LAST).is_file() and torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6:
+            break
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6  # the second of 4 steps of an epoch
+    assert main([*fit(sample, tmp_path), *again]) == 0
+    assert_equal(tmp_path, unbroken)
+
+
+def test_a_finished_run_is_not_run_again(sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:
+    assert main(fit(sample, tmp_path)) == 0
+    assert main(fit(sample, tmp_path)) == 0
+    assert_equal(tmp_path, unbroken)
+
+
+def test_another_configuration_stops_and_says_what_differs(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"trainer__max_epochs": "1"}
+    assert main(fit(sample, tmp_path, **settings)) == 0
+    before = (tmp_path / LAST).read_bytes()
+    assert main(fit(sample, tmp_path, model__init_args__optimizer__lr="0.5", **settings)) == 2
+    assert "model.init_args.optimizer.lr: 0.002, now 0.5" in capsys.readouterr().err
+    assert (tmp_path / LAST).read_bytes() == before
+    assert main([*fit(sample, tmp_path, model__init_args__optimizer__lr="0.5", **settings), "--overwrite"]) == 0
+    assert (tmp_path / LAST).read_bytes() != before
+
+
+def test_a_loss_that_is_not_finite_names_step_images_and_terms(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(fit(sample, tmp_path, model__init_args__optimizer__lr="1e30")) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("tag2mask: the loss is not finite at step ")
+    assert "loss_cls" in message
+    assert "loss_cfc" in message
+    assert "scene_00" in message
