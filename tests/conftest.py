@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import lightning.pytorch  # noqa: F401  sets up its loggers, before they are changed below
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from tag2mask import files
 from tag2mask.classes import VOC
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import write_sample
+from tests.folders import annotation, photograph, tags_file
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["OMP_NUM_THREADS"] = (
@@ -48,6 +50,32 @@ def voc(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (root / folder).mkdir(exist_ok=True)
             shutil.copy(str(photo.mask), root / folder / f"{photo.name}.png")
+    return root
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    """Two photographs in the devkit's layout, listed in train.txt, trainaug.txt, val.txt and test.txt."""
+    root = tmp_path / "VOC2012"
+    for name, tags in (("a", ("dog",)), ("b", ("person", "cat", "person"))):
+        photograph(root / "JPEGImages" / f"{name}.jpg")
+        annotation(root / "Annotations" / f"{name}.xml", *tags)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "trainaug", "val", "test", "mine"):
+        (lists / f"{split}.txt").write_text("a\nb\n")
+    return root
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Three photographs, one of them with a space in its name and one untagged, and a mask of the first."""
+    root = tmp_path / "own"
+    for name in ("a.jpg", "my cat.png", "plain.jpeg"):
+        photograph(root / "images" / name)
+    (root / "images" / "notes.txt").write_text("not a photograph")
+    files.write_label(root / "masks" / "a.png", np.zeros((40, 50)))
+    tags_file(root, "name,tags\na,dog\nmy cat,cat dog\n")
     return root
 
 

@@ -1,0 +1,160 @@
+from pathlib import Path
+
+import pytest
+
+from tag2mask.data import folder
+from tag2mask.errors import InputError
+from tests.folders import photograph, tags_file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,tags\na,cat dog\nb,dog\n",
+        "\ufeffname,tags\na,cat dog\nb,dog\n",
+        " name , tags \n a , cat  dog \n b , dog \n",
+        "name,tags\r\na,cat dog\r\n\r\nb,dog\r\n",
+        "name,tags\na,cat;dog\nb,dog;\n",
+        'name,tags\na,"cat, dog"\nb,dog\n',
+        "name;tags\na;cat dog\nb;dog\n",
+        'name;tags\na;"cat;dog"\nb;dog\n',
+        "tags,name\ncat dog,a.jpg\ndog,b.PNG\n",
+        "Name,Who,Tags\na,me,cat dog\nb,you,dog\n",
+        "name,tags\na,cat dog cat\nb,dog\n",
+    ],
+    ids=[
+        "plain",
+        "byte-order mark",
+        "spaces",
+        "windows",
+        "semicolons",
+        "quoted commas",
+        "semicolon columns",
+        "semicolon columns and tags",
+        "endings",
+        "more columns",
+        "double tag",
+    ],
+)
+def test_a_table_of_tags_is_understood(text: str, tmp_path: Path) -> None:
+    found = folder.read_tags(tags_file(tmp_path, text))
+    assert {name: sorted(tags) for name, tags in found.items()} == {"a": ["cat", "dog"], "b": ["dog"]}
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_tags_beyond_the_columns_are_not_lost_in_silence(mark: str, tmp_path: Path) -> None:
+    path = tags_file(tmp_path, f"name{mark}tags\na{mark}cat{mark}dog\n")
+    try:
+        found = folder.read_tags(path)
+    except InputError:
+        return
+    assert found == {"a": ("cat", "dog")}
+
+
+def test_names_of_photographs_and_classes_may_hold_spaces(tmp_path: Path) -> None:
+    path = tags_file(tmp_path, "name,tags\nmy photo.jpg,traffic light; car\nb,traffic light\n")
+    found = folder.read_tags(path, known=("car", "traffic light"))
+    assert found == {"my photo": ("traffic light", "car"), "b": ("traffic light",)}
+
+
+def test_a_photograph_may_have_no_class(tmp_path: Path) -> None:
+    assert folder.read_tags(tags_file(tmp_path, "name,tags\na,\nb,dog\n")) == {"a": (), "b": ("dog",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,tags\na,cat\nb,catt\n", r"tags\.csv, line 3: unknown tag 'catt' \(did you mean 'cat'\)"),
+        ("name,tags\na,zzz\n", r"line 2: unknown tag 'zzz' \(the classes are cat, dog\)"),
+        ("name,tags\na,cat\n\na.jpg,dog\n", r"tags\.csv, line 4: 'a' stands there twice"),
+        ("name,tags\na\n", r"tags\.csv, line 2: 1 column\(s\); expected name,tags"),
+        ("photo,tags\na,cat\n", r"tags\.csv starts with 'photo,tags'.*name,tags"),
+        ("", r"tags\.csv starts with ''"),
+        ("name,tags\n", r"tags\.csv lists no photograph"),
+    ],
+)
+def test_a_spoilt_table_of_tags_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        folder.read_tags(tags_file(tmp_path, text), known=("cat", "dog"))
+
+
+def test_a_table_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tags_file(tmp_path, "")
+    path.write_bytes("name,tags\nbär,cat\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"tags\.csv is not UTF-8 text"):
+        folder.read_tags(path)
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tags\.csv does not exist"):
+        folder.read_tags(tmp_path / "tags.csv")
+
+
+def test_without_a_list_of_classes_the_tags_are_it(own: Path) -> None:
+    assert folder.class_names(own) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("first", ["", "background\n", "\ufeff"], ids=["plain", "background", "byte-order mark"])
+def test_classes_come_in_the_order_of_their_list(first: str, own: Path) -> None:
+    (own / "classes.txt").write_text(f"{first}dog\n cat \n\nzebra\n", encoding="utf-8")
+    assert folder.class_names(own) == ("dog", "cat", "zebra")
+    assert [photo.tags for photo in folder.folder_photos(own, "train")] == [(1,), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\n", "names no class"),
+        ("cat\ndog\ncat\n", "3 names, 2 of them different"),
+        ("\n".join(map(str, range(255))), "255 names"),
+    ],
+    ids=["empty", "twice", "too many"],
+)
+def test_a_spoilt_list_of_classes_is_named(text: str, said: str, own: Path) -> None:
+    (own / "classes.txt").write_text(text)
+    with pytest.raises(InputError, match=said):
+        folder.class_names(own)
+
+
+def test_without_lists_train_is_what_is_tagged_val_what_has_a_mask_and_any_other_split_all(own: Path) -> None:
+    found = {split: [photo.name for photo in folder.folder_photos(own, split)] for split in ("train", "val", "test")}
+    assert found == {"train": ["a", "my cat"], "val": ["a"], "test": ["a", "my cat", "plain"]}
+
+
+def test_a_list_makes_a_split(own: Path) -> None:
+    (own / "train.txt").write_text("\ufeffmy cat\nplain.jpeg\n\n", encoding="utf-8")
+    assert [photo.name for photo in folder.folder_photos(own, "train")] == ["my cat", "plain"]
+
+
+def test_an_untagged_photograph_has_no_tags(own: Path) -> None:
+    by_name = {photo.name: photo for photo in folder.folder_photos(own, "all")}
+    assert by_name["plain"].tags is None
+    assert by_name["my cat"].tags == (1, 2)
+
+
+def test_masks_are_found_by_name(own: Path) -> None:
+    assert [photo.mask for photo in folder.folder_photos(own, "all")] == [own / "masks" / "a.png", None, None]
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    tags_file(tmp_path, "name,tags\na,cat\n")
+    with pytest.raises(InputError, match=f"no folder images in {tmp_path}"):
+        folder.folder_photos(tmp_path, "train")
+
+
+def test_a_tagged_photograph_that_is_not_there_is_named(own: Path) -> None:
+    tags_file(own, "name,tags\na,dog\nghost,cat\n")
+    with pytest.raises(InputError, match=r"1 of 2 names of the split train.*'ghost'.*tags\.csv"):
+        folder.folder_photos(own, "train")
+
+
+def test_a_listed_photograph_that_is_not_there_is_named(own: Path) -> None:
+    (own / "mine.txt").write_text("a\nghost\n")
+    with pytest.raises(InputError, match=r"1 of 2 names of the split mine.*'ghost'.*mine\.txt"):
+        folder.folder_photos(own, "mine")
+
+
+def test_two_photographs_of_one_name_are_named(own: Path) -> None:
+    photograph(own / "images" / "a.png")
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png"):
+        folder.folder_photos(own, "train")
