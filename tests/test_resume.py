@@ -40,12 +40,22 @@ def assert_equal(run: Path, expected: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize("again", [(), ("--ckpt_path", "last")], ids=["same command", "ckpt_path last"])
-def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
-    sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor], again: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("stop", "pause", "status", "again"),
+    [(signal.SIGKILL, 60, -9, ()), (signal.SIGTERM, 3, 143, ("--ckpt_path", "last"))],
+    ids=["killed", "terminated"],
+)
+def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
+    sample: Path,
+    tmp_path: Path,
+    unbroken: dict[str, torch.Tensor],
+    stop: signal.Signals,
+    pause: int,
+    status: int,
+    again: tuple[str, ...],
 ) -> None:
     slow = "import time, tag2mask.tasks.cam as c; s = c.CAMTask.training_step\n"
-    slow += "def wait(self, *a):\n    time.sleep(60 * (self.global_step >= 7)); return s(self, *a)\n"
+    slow += f"def wait(self, *a):\n    time.sleep({pause} * (self.global_step >= 7)); return s(self, *a)\n"
     slow += "c.CAMTask.training_step = wait; from tag2mask.cli import main; import sys; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", slow, *fit(sample, tmp_path)], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -53,8 +63,8 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
         if (tmp_path / LAST).is_file() and torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6:
             break
         time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, stop)
+    assert process.wait(60) == status
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6  # the second of 4 steps of an epoch
     assert main([*fit(sample, tmp_path), *again]) == 0
     assert_equal(tmp_path, unbroken)
@@ -73,7 +83,7 @@ def test_another_configuration_stops_and_says_what_differs(
     assert main(fit(sample, tmp_path, **settings)) == 0
     before = (tmp_path / LAST).read_bytes()
     assert main(fit(sample, tmp_path, model__init_args__optimizer__lr="0.5", **settings)) == 2
-    assert "model.init_args.optimizer.lr: 0.002, now 0.5" in capsys.readouterr().err
+    assert "model.init_args.optimizer.lr: 0.01, now 0.5" in capsys.readouterr().err
     assert (tmp_path / LAST).read_bytes() == before
     assert main([*fit(sample, tmp_path, model__init_args__optimizer__lr="0.5", **settings), "--overwrite"]) == 0
     assert (tmp_path / LAST).read_bytes() != before

@@ -19,7 +19,7 @@ COLOURS = ((214, 69, 65), (65, 131, 215), (245, 171, 53), (38, 166, 91), (155, 8
 SCALE = 3  # drawn larger, then shrunk, for smooth edges
 
 
-def write_sample(root: Path, count: int = 240, validation: int = 60, seed: int = 0, overwrite: bool = False) -> bool:
+def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int = 0, overwrite: bool = False) -> bool:
     """Write the sample set; return False where it stands already.
 
     Args:
@@ -60,8 +60,8 @@ def write_sample(root: Path, count: int = 240, validation: int = 60, seed: int =
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """Draw one scene: a photograph-like RGB image of 128 to 192 pixels a side, and its mask (H, W) uint8."""
-    width, height = (int(side) for side in rng.integers(128, 193, 2))
+    """Draw one scene: a photograph-like RGB image of 192 to 256 pixels a side, and its mask (H, W) uint8."""
+    width, height = (int(side) for side in rng.integers(192, 257, 2))
     image = _background(rng, width * SCALE, height * SCALE)
     mask = Image.new("L", image.size, 0)
     kinds = rng.choice(len(CLASSES), size=1 + int(rng.random() < 0.6), replace=False)
@@ -88,15 +88,15 @@ def _object(
     """Draw a body with its badge into the part of the image between two shares of its width."""
     width, height = image.size
     room = (span[1] - span[0]) * width
-    rx = room * rng.uniform(0.32, 0.46)
-    ry = min(height * rng.uniform(0.26, 0.42), rx * 1.6)
+    rx = room * rng.uniform(0.36, 0.48)
+    ry = min(height * rng.uniform(0.3, 0.46), rx * 1.8)
     cx = span[0] * width + rng.uniform(rx, room - rx)
     cy = rng.uniform(ry, height - ry)
     colour = COLOURS[int(rng.integers(len(COLOURS)))]
     outline = _body(rng, cx, cy, rx, ry)
     ImageDraw.Draw(image).polygon(outline, fill=colour)
     ImageDraw.Draw(mask).polygon(outline, fill=kind + 1)
-    size = max(5.5 * SCALE, min(rx, ry) * 0.36)
+    size = max(9 * SCALE, min(rx, ry) * 0.2)
     angle = rng.uniform(0, 2 * math.pi)
     at = (cx + 0.5 * rx * math.cos(angle), cy + 0.5 * ry * math.sin(angle))
     _badge(ImageDraw.Draw(image), CLASSES[kind], at, size)
