@@ -19,10 +19,11 @@ ALLOWED = {
     "data": LEAVES | {"files", "data"},
     "tasks": LEAVES | {"models", "losses", "metrics", "optim", "tasks"},
     "callbacks": LEAVES | {"metrics", "plots", "files", "callbacks"},
+    "refine": LEAVES | {"models", "files", "refine"},
     "evaluate": LEAVES | {"metrics", "files"},
     "report": LEAVES | {"metrics", "plots", "files"},
 }
-TOP = {"cli", "lightning_cli", "__main__", "__init__"}
+TOP = {"cli", "lightning_cli", "labels_cli", "__main__", "__init__"}
 FORBIDDEN = {
     "models": {"lightning", "albumentations", "matplotlib"},
     "losses": {"lightning", "numpy", "timm"},
@@ -30,6 +31,7 @@ FORBIDDEN = {
     "data": {"matplotlib", "timm"},
     "tasks": {"matplotlib", "albumentations"},
     "callbacks": {"matplotlib", "timm", "albumentations"},
+    "refine": {"matplotlib", "lightning", "timm"},
     "evaluate": {"matplotlib", "lightning"},
     "metrics": {"matplotlib", "lightning"},
     "cli": {"matplotlib", "lightning", "torch", "timm"},
@@ -72,7 +74,11 @@ def test_every_room_is_in_the_table() -> None:
 
 
 def test_nothing_imports_the_command_line_but_itself() -> None:
-    importing = {room(path) for path in FILES if {"tag2mask.cli", "tag2mask.lightning_cli"} & imports(path)}
+    importing = {
+        room(path)
+        for path in FILES
+        if {"tag2mask.cli", "tag2mask.lightning_cli", "tag2mask.labels_cli"} & imports(path)
+    }
     assert importing <= TOP
 
 

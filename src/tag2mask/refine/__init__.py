@@ -1,0 +1,1 @@
+"""From CAMs to pseudo-labels."""
