@@ -9,11 +9,14 @@ import lightning.pytorch  # noqa: F401  sets up its loggers, before they are cha
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tag2mask import files
 from tag2mask.classes import VOC
+from tag2mask.cli import main
 from tag2mask.data.folder import folder_photos
-from tag2mask.data.sample import write_sample
+from tag2mask.data.sample import CLASSES, write_sample
+from tests.commands import SMALL_NET, words
 from tests.folders import annotation, photograph, tags_file
 
 os.environ["WANDB_MODE"] = "offline"
@@ -51,6 +54,33 @@ def voc(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / folder).mkdir(exist_ok=True)
             shutil.copy(str(photo.mask), root / folder / f"{photo.name}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def cams(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CAM files of the sample set: the masks of the objects, blurred, at a quarter of their size."""
+    folder = tmp_path_factory.mktemp("cams")
+    for path in sorted((sample / "masks").glob("*.png")):
+        mask = torch.from_numpy(files.read_label(path).astype(np.int64))
+        values = mask.unique()[1:]
+        size = [-(-side // 4) for side in mask.shape]
+        maps = F.adaptive_avg_pool2d((mask == values[:, None, None]).float(), size)
+        maps = F.avg_pool2d(maps, 9, stride=1, padding=4)
+        maps = maps / maps.amax((1, 2), keepdim=True)
+        files.write_cam(folder / f"{path.stem}.npz", files.CAM(maps.numpy(), values.numpy(), np.array(mask.shape)))
+    files.write_run(folder, {"classes": list(CLASSES)})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def edge_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an edge network trained for two steps on the masks."""
+    run = tmp_path_factory.mktemp("affinity")
+    over = {"trainer__max_epochs": "1", "trainer__limit_train_batches": "2"}
+    over |= {"data__init_args__labels": str(sample / "masks")}
+    command = words("fit", "configs/demo/affinity.yaml", sample, run, **over)
+    assert main([*command, "--model.init_args.backbone", SMALL_NET["model.init_args.backbone"]]) == 0
+    return run / "checkpoints" / "last.ckpt"
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-import tag2mask.tasks.cam  # noqa: F401  its settings may stand in a checkpoint
+import tag2mask.tasks.affinity
+import tag2mask.tasks.cam  # noqa: F401
 from tag2mask import files
 from tag2mask.callbacks.cam_writer import CAMWriter
 from tag2mask.callbacks.checkpoint import LastCheckpoint
@@ -129,8 +130,8 @@ class TagsToMasksCLI(LightningCLI):
     before_validate = before_test = before_predict = _use_last
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raise ``InputError`` where a checkpoint is missing, cut short, or not of this project."""
+def check_checkpoint(path: Path, task: str | None = None) -> None:
+    """Raise ``InputError`` where a checkpoint is missing, cut short, not of this project, or of another task."""
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
     try:
@@ -140,6 +141,11 @@ def check_checkpoint(path: Path) -> None:
         raise InputError(f"{path} is not a whole checkpoint ({reason}); use another one or train again") from None
     if not isinstance(content, dict) or "tag2mask" not in content:
         raise InputError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
+    if task is not None and content["tag2mask"]["task"] != task:
+        raise InputError(
+            f"{path} is a checkpoint of the {content['tag2mask']['task']} network; expected one of the {task} network, "
+            f"trained with a configuration {task}_*.yaml"
+        )
 
 
 def quiet() -> None:
@@ -148,5 +154,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*The number of training batches.*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader
 
 from tag2mask import classes
 from tag2mask.data import folder, voc
-from tag2mask.data.dataset import EvaluationSet, Photo, ResumableLoader, SeededSampler, ShardSampler, TrainingSet
+from tag2mask.data.dataset import (
+    EvaluationSet,
+    LabelledSet,
+    Photo,
+    ResumableLoader,
+    SeededSampler,
+    ShardSampler,
+    TrainingSet,
+)
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
 
@@ -38,6 +46,7 @@ class WSSSDataModule(LightningDataModule):
         preprocessing: Preprocessing = Preprocessing(),
         subset: float = 1.0,
         seed: int = 0,
+        labels: str | None = None,
     ) -> None:
         """Set up loaders.
 
@@ -51,6 +60,7 @@ class WSSSDataModule(LightningDataModule):
             preprocessing: sizes, flips and normalisation.
             subset: share of the training split that is drawn, in (0, 1].
             seed: of the draw, the order and the crops.
+            labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
         """
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -60,6 +70,7 @@ class WSSSDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.preprocessing = preprocessing
         self.subset, self.seed = subset, seed
+        self.labels = None if labels is None else Path(labels)
         self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
         if not 0 < subset <= 1:
             raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
@@ -87,15 +98,30 @@ class WSSSDataModule(LightningDataModule):
 
     def _training_photos(self) -> list[Photo]:
         photos = self._some(self.train_split)
+        if self.labels is None:
+            self._require_tags(photos)
+        else:
+            self._require_labels(photos, self.labels)
+        count = max(1, round(self.subset * len(photos)))
+        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
+        return [photos[index] for index in sorted(chosen)]
+
+    def _require_tags(self, photos: list[Photo]) -> None:
         untagged = [photo.name for photo in photos if photo.tags is None]
         if untagged:
             raise InputError(
                 f"{len(untagged)} of {len(photos)} photographs of the split {self.train_split!r} have no tags, the "
                 f"first {untagged[0]}; tag them or train on another split"
             )
-        count = max(1, round(self.subset * len(photos)))
-        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
-        return [photos[index] for index in sorted(chosen)]
+
+    def _require_labels(self, photos: list[Photo], labels: Path) -> None:
+        there = {path.stem for path in labels.glob("*.png")}
+        missing = [photo.name for photo in photos if photo.name not in there]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(photos)} photographs of the split {self.train_split!r} have no label PNG in "
+                f"{labels}, the first {missing[0]}; make them with `tag2mask labels`, or train on another split"
+            )
 
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:
@@ -104,7 +130,7 @@ class WSSSDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return shuffled crops; the last, smaller batch is left out unless it is the only one."""
-        data = TrainingSet(self.train_photos, self.num_classes, TrainingTransform(self.preprocessing))
+        data = self._training_set()
         sampler = SeededSampler(data, self.seed, **self._ranks())
         return ResumableLoader(
             data,
@@ -115,6 +141,13 @@ class WSSSDataModule(LightningDataModule):
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
         )
+
+    def _training_set(self) -> TrainingSet | LabelledSet:
+        transform = TrainingTransform(self.preprocessing)
+        if self.labels is None:
+            return TrainingSet(self.train_photos, self.num_classes, transform)
+        labels = [self.labels / f"{photo.name}.png" for photo in self.train_photos]
+        return LabelledSet(self.train_photos, labels, self.num_classes, transform)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)

@@ -2,14 +2,15 @@
 
 A sample is a dict: ``image`` (3, H, W) float32, normalised; ``label`` (C,) float32, 1 where the class is tagged, all -1
 where the photograph has no tags; ``name``; for evaluation also ``size`` (2,) int64, height and width of the photograph,
-and ``mask`` (height, width) int64 where there is one.
+and ``mask`` (height, width) int64 where there is one. Training on
+labels has ``mask`` (H, W) int64 too, cropped like the image.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,6 +68,42 @@ class TrainingSet(Dataset[Sample]):
         photo = self.photos[index]
         image = self.transform(files.read_image(photo.image), seed)
         return {"image": image, "label": torch.from_numpy(photo.label(self.num_classes)), "name": photo.name}
+
+
+class LabelledSet(Dataset[Sample]):
+    """Crops with label maps, such as pseudo-labels; keys are pairs (index, seed) as in `TrainingSet`."""
+
+    def __init__(
+        self, photos: Sequence[Photo], labels: Sequence[Path], num_classes: int, transform: "LabelledTransform"
+    ) -> None:
+        """Take ``photos`` and as many label PNGs; ``transform`` crops image and label map alike."""
+        self.photos = photos
+        self.labels = labels
+        self.num_classes = num_classes
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        photo = self.photos[index]
+        image = files.read_image(photo.image)
+        label = read_mask(replace(photo, mask=self.labels[index]), image.shape[:2], self.num_classes)
+        crop, mask = self.transform.with_label(image, label.astype(np.uint8), seed)
+        return {
+            "image": crop,
+            "label": torch.from_numpy(photo.label(self.num_classes)),
+            "mask": mask,
+            "name": photo.name,
+        }
+
+
+class LabelledTransform(Protocol):
+    """What `LabelledSet` needs of a transform."""
+
+    def with_label(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the crop (3, h, w) and its label map (h, w)."""
 
 
 class EvaluationSet(Dataset[Sample]):

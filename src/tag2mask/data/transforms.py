@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import torch
 
+from tag2mask.classes import IGNORE
+
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
 
@@ -36,7 +38,10 @@ class Preprocessing:
 
 
 class TrainingTransform:
-    """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32."""
+    """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32.
+
+    A label map goes the same way, without new values in between and ``IGNORE`` where the image is padded.
+    """
 
     def __init__(self, how: Preprocessing) -> None:
         """Build the pipeline."""
@@ -47,7 +52,7 @@ class TrainingTransform:
                 A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC),
                 A.HorizontalFlip(p=how.flip),
                 A.Normalize(how.mean, how.std),
-                A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0),
+                A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),
                 A.RandomCrop(size, size),
                 A.ToTensorV2(),
             ]
@@ -58,6 +63,12 @@ class TrainingTransform:
         self.pipeline.set_random_seed(seed)
         tensor: torch.Tensor = self.pipeline(image=image)["image"]
         return tensor
+
+    def with_label(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Transform an image and its label map (H, W) uint8 alike; the map becomes (crop, crop) int64."""
+        self.pipeline.set_random_seed(seed)
+        both = self.pipeline(image=image, mask=label)
+        return both["image"], both["mask"].long()
 
 
 class EvaluationTransform:

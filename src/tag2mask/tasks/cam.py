@@ -11,13 +11,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from tag2mask import __version__, losses
+from tag2mask import losses
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.optim import SGD
+from tag2mask.tasks import checkpoints
 
 
 @dataclass(frozen=True)
@@ -273,16 +274,9 @@ class CAMTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note what the checkpoint is of."""
-        checkpoint["tag2mask"] = {"task": "cam", "classes": list(self.class_names), "version": __version__}
+        checkpoints.note(checkpoint, "cam", self.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else."""
-        note = checkpoint.get("tag2mask")
-        if not isinstance(note, dict) or note.get("task") != "cam":
-            raise InputError("the checkpoint is not one of a CAM network of tag2mask; give one made by `tag2mask fit`")
-        if len(note["classes"]) != self.num_classes:
-            raise InputError(
-                f"the checkpoint has {len(note['classes'])} classes ({', '.join(note['classes'][:3])}, ...), the data "
-                f"{self.num_classes} ({', '.join(self.class_names[:3])}, ...); use the data set that it was trained on"
-            )
+        checkpoints.check(checkpoint, "cam", self.class_names)
         self.filled = True
