@@ -1,7 +1,7 @@
 # Verbs for a person. ARGS adds options to a command, DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-run test lint bench notebooks clean train-voc cams-voc eval-voc
+.PHONY: help setup demo demo-run test lint bench notebooks clean train-voc cams-voc affinity-voc labels-voc eval-voc
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TAG2MASK := $(BIN)/tag2mask
 CONFIG ?= configs/voc/cam_resnet50.yaml
 RUN ?= runs/voc/$(basename $(notdir $(CONFIG)))
+AFFINITY ?= configs/voc/affinity_resnet50.yaml
+AFFINITY_RUN ?= runs/voc/$(basename $(notdir $(AFFINITY)))
 DATA ?= data/VOCdevkit/VOC2012
 SAMPLE := data/sample
 
@@ -24,10 +26,14 @@ $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)
 
-demo: setup  ## Draw the sample set, train plain CAM and the full method on a CPU, score them: under 5 minutes
+demo: setup  ## Draw the sample set; train plain CAM and the full method; make pseudo-labels; score all: 5 minutes on a CPU
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
 	$(MAKE) --no-print-directory demo-run CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
 	$(MAKE) --no-print-directory demo-run CONFIG=configs/demo/cam.yaml RUN=runs/demo/full
+	$(TAG2MASK) labels --config configs/demo/seeds.yaml
+	$(TAG2MASK) fit --config configs/demo/affinity.yaml
+	$(TAG2MASK) labels --config configs/demo/labels.yaml
+	$(TAG2MASK) evaluate runs/demo/full/cams runs/demo/full/labels --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
 	$(TAG2MASK) report runs/demo
 
 demo-run:
@@ -42,8 +48,17 @@ train-voc: setup ## Train the CAM network on VOC 2012, fetched if it is missing 
 cams-voc: setup ## Write the CAMs of VOC's trainaug with the trained network
 	$(TAG2MASK) predict --config $(CONFIG) --data.init_args.root $(DATA) $(ARGS)
 
-eval-voc: setup ## Score those CAMs against the masks of VOC's train
-	$(TAG2MASK) evaluate $(RUN)/cams --masks $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/train.txt
+affinity-voc: setup ## Train the edge network on confident labels made from those CAMs (AFFINITY=configs/voc/affinity_...)
+	$(TAG2MASK) labels --config configs/voc/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(DATA)/JPEGImages
+	$(TAG2MASK) fit --config $(AFFINITY) --data.init_args.root $(DATA) --data.init_args.labels $(RUN)/seeds $(ARGS)
+
+labels-voc: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF
+	$(TAG2MASK) labels --config configs/voc/labels.yaml --cams $(RUN)/cams --out $(RUN)/labels \
+	  --photos $(DATA)/JPEGImages --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(ARGS)
+
+eval-voc: setup ## Score CAMs and pseudo-labels against the masks of VOC's train
+	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(RUN)/labels) --masks $(DATA)/SegmentationClass \
+	  --list $(DATA)/ImageSets/Segmentation/train.txt
 
 test: setup  ## Run the tests (TAG2MASK_DATA=folder of real photographs adds those that want some)
 	$(BIN)/python -m pytest $(ARGS)

@@ -6,12 +6,31 @@ from tag2mask.cli import main
 from tests.commands import words
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+LABELS = [path for path in CONFIGS if path.stem in ("labels", "seeds")]
+RUNS = [path for path in CONFIGS if path not in LABELS]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: "/".join(path.parts[1:]))
+def name(path: Path) -> str:
+    return "/".join(path.parts[1:])
+
+
+@pytest.mark.parametrize("config", RUNS, ids=name)
 def test_every_config_trains_and_validates(config: Path, sample: Path, voc: Path, tmp_path: Path) -> None:
-    root = voc if "voc" in config.parts else sample
-    assert main(words("fit", config, root, tmp_path, trainer__fast_dev_run="2")) == 0
+    root, masks = (voc, "SegmentationClass") if "voc" in config.parts else (sample, "masks")
+    over = {"data__init_args__labels": str(root / masks)} if config.stem.startswith("affinity") else {}
+    assert main(words("fit", config, root, tmp_path, trainer__fast_dev_run="2", **over)) == 0
+
+
+@pytest.mark.parametrize("config", LABELS, ids=name)
+def test_every_config_of_labels_makes_them(
+    config: Path, sample: Path, cams: Path, edge_checkpoint: Path, tmp_path: Path
+) -> None:
+    over = {"cams": cams, "photos": sample / "images", "out": tmp_path / "out", "list": sample / "val.txt"}
+    if config.stem == "labels":
+        over["recipe.init_args.walk.checkpoint"] = edge_checkpoint
+    command = ["labels", "--config", str(config), "--workers", "1"]
+    assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
 
 def test_the_three_methods_have_a_config_for_each_backbone() -> None:

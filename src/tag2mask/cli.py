@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +24,7 @@ HELP = f"""tag2mask {__version__}: segmentation masks from image tags
   tag2mask fit --config FILE           train the CAM network; the run folder holds checkpoints, logs, pictures
   tag2mask predict --config FILE       write CAM files with the trained network
   tag2mask validate --config FILE      score it on the validation split
+  tag2mask labels --config FILE        turn CAM files into pseudo-labels: random walk, dense CRF
   tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
   tag2mask report FOLDER               gather the scores of the runs in a folder into one table
 
@@ -40,6 +42,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tag2mask: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except SystemExit as stop:
+        if type(stop).__name__ != "SIGTERMException":  # Lightning's, without a status of its own
+            raise
+        print("tag2mask: terminated; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 143
     except Exception as error:
         mendable = _mendable(error)
         if mendable is None:
@@ -63,12 +70,15 @@ def _mendable(error: BaseException | None) -> str | None:
             return (
                 "the GPU's memory is full; lower --data.init_args.batch_size (with --trainer.accumulate_grad_batches)"
             )
+        if kind == "RuntimeError" and str(error).startswith("DataLoader worker"):
+            return f"{' '.join(str(error).split())} The same command goes on from the last checkpoint"
         error = error.__cause__ or error.__context__
     return None
 
 
 def _dispatch(words: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], int]] = {"prepare": prepare, "evaluate": evaluate, "report": report}
+    verbs: dict[str, Callable[[list[str]], int]]
+    verbs = {"prepare": prepare, "labels": labels, "evaluate": evaluate, "report": report}
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -151,8 +161,8 @@ def prepare(words: list[str]) -> int:
     voc.add_argument("--no-download", action="store_true", help="only derive and check")
     sample = which.add_parser("sample", help="draw the sample set")
     sample.add_argument("--root", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
-    sample.add_argument("--count", type=int, default=240, help="scenes in all (240)")
-    sample.add_argument("--validation", type=int, default=60, help="how many of them for validation (60)")
+    sample.add_argument("--count", type=int, default=160, help="scenes in all (160)")
+    sample.add_argument("--validation", type=int, default=40, help="how many of them for validation (40)")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--overwrite", action="store_true")
     folder = which.add_parser("folder", help="check a folder of one's own photographs")
@@ -169,35 +179,58 @@ def prepare(words: list[str]) -> int:
     return 0
 
 
+def labels(words: list[str]) -> int:
+    """Turn CAM files into pseudo-labels."""
+    _check_yaml(words)
+    from tag2mask.labels_cli import labels as run
+
+    return run(words)
+
+
 def evaluate(words: list[str]) -> int:
-    """Score a folder of CAM files or label PNGs against masks."""
+    """Score folders of CAM files or label PNGs against masks: a table by class for one, a line each for several."""
     parser = argparse.ArgumentParser("tag2mask evaluate", description=evaluate.__doc__)
-    parser.add_argument("predictions", type=Path, help="folder of CAM files (.npz) or of label PNGs")
+    parser.add_argument("predictions", type=Path, nargs="+", help="folder of CAM files (.npz) or of label PNGs")
     parser.add_argument("--masks", type=Path, required=True, help="folder of label PNGs with the truth")
     parser.add_argument("--list", type=Path, help="names to score, one a line; without it, all that have a mask")
     parser.add_argument("--classes", help="voc, coco or a classes.txt; without it, those that run.json names, else voc")
     parser.add_argument("--thresholds", type=float, nargs="+", help="background thresholds (0.05 0.10 ... 0.75)")
     parser.add_argument("--threshold", help="a threshold chosen on other images, or the JSON of their evaluation")
     parser.add_argument("--mean-over", help="classes of an extra mean, separated by commas")
-    parser.add_argument("--out", type=Path, help="JSON file (evaluation.json beside the predictions' folder)")
+    parser.add_argument("--out", type=Path, help="JSON file (FOLDER_evaluation.json beside each FOLDER)")
     given = parser.parse_args(words)
+    if given.out and len(given.predictions) > 1:
+        raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
+    from tag2mask import evaluate as scoring
+
+    with _one_thread():
+        results = {folder: _scored(folder, given) for folder in given.predictions}
+    print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))
+    for folder, result in results.items():
+        print(f"written to {_write_evaluation(folder, result, given)}")
+    return 0
+
+
+def _scored(predictions: Path, given: argparse.Namespace) -> dict[str, Any]:
     from tag2mask import evaluate as scoring
     from tag2mask.metrics import THRESHOLDS
 
-    names = scoring.read_names(given.predictions, given.masks, given.list)
-    task = scoring.Task(given.predictions, given.masks, names, _class_names(given.classes, given.predictions))
-    with _one_thread():
-        result = scoring.evaluate(task, given.thresholds or THRESHOLDS, _threshold(given.threshold))
+    names = scoring.read_names(predictions, given.masks, given.list)
+    task = scoring.Task(predictions, given.masks, names, _class_names(given.classes, predictions))
+    result = scoring.evaluate(task, given.thresholds or THRESHOLDS, _threshold(given.threshold))
     if given.mean_over:
-        for key in ("best", "fixed"):
-            if key in result:
-                result[key] |= scoring.mean_over(result[key], [n.strip() for n in given.mean_over.split(",")])
-    out = given.out or given.predictions.parent / f"{given.predictions.name}_evaluation.json"
+        over = [name.strip() for name in given.mean_over.split(",")]
+        for score in (*(result[key] for key in ("best", "fixed") if key in result), *result.get("steps", {}).values()):
+            score |= scoring.mean_over(score, over)
+    return result
+
+
+def _write_evaluation(predictions: Path, result: dict[str, Any], given: argparse.Namespace) -> Path:
+    out: Path = given.out or predictions.parent / f"{predictions.name}_evaluation.json"
     config = {key: str(value) for key, value in vars(given).items() if value is not None}
+    config["predictions"] = str(predictions)
     files.write_json(out, {"config": config, "commit": files.commit(), "versions": files.versions(), **result})
-    print(scoring.table(result))
-    print(f"written to {out}")
-    return 0
+    return out
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 Shape letters in this file: G classes with the background, N thresholds.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,14 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         threshold: one chosen elsewhere, scored besides.
 
     Returns:
-        For label PNGs the scores; for CAM files those of the best threshold under ``best``, of the given one under
+        For label PNGs the scores under ``best``, and where `labels` has kept the steps on the way to them, all of them
+        under ``steps``; for CAM files those of the best threshold under ``best``, of the given one under
         ``fixed`` and all under ``sweep``. Fractions; ``iou``, ``fdr``, ``fnr`` by class name, null where undefined.
     """
     check_complete(task)
     if task.ending == ".png":
-        return {"images": len(task.names), "best": _named(scores(count_labels(task)), task.classes)}
+        best = _named(scores(count_labels(task)), task.classes)
+        return {"images": len(task.names), "best": best, **_steps(task, best)}
     steps = sorted({*thresholds, *([] if threshold is None else [threshold])})
     found = count_cams(task, steps).compute()
     each = [_named({k: v[i] for k, v in found.items() if k != "threshold"}, task.classes) for i in range(len(steps))]
@@ -98,6 +100,18 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         result["fixed"] = each[steps.index(threshold)]
     result["sweep"] = [{k: s[k] for k in ("threshold", *MEANS)} for s in each]
     return result
+
+
+def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Score the label maps after each step, which lie in ``steps/<step>``; the last step is the label itself."""
+    record = task.predictions / files.RUN_FILE
+    names = files.read_json(record).get("config", {}).get("step_names", []) if record.is_file() else []
+    found = {}
+    for name in names[:-1]:
+        before = replace(task, predictions=task.predictions / "steps" / name)
+        if before.predictions.is_dir():
+            found[name] = evaluate(before, ())["best"]
+    return {"steps": {**found, names[-1]: dict(best)}} if found else {}
 
 
 def count_cams(task: Task, thresholds: Sequence[float]) -> ThresholdSweep:
@@ -185,6 +199,25 @@ def table(result: dict[str, Any]) -> str:
         how = "given" if "fixed" in result else "best of the sweep, chosen on these images"
         head += f", threshold {shown['threshold']:.2f} ({how})"
     return "\n".join([head, *lines])
+
+
+def steps_table(results: Mapping[Path, dict[str, Any]]) -> str:
+    """Return a line for each folder of predictions, and for each step on the way to it, in percent."""
+    lines = []
+    for folder, result in results.items():
+        rows = {f"{folder.name}: {step}": score for step, score in result.get("steps", {}).items()}
+        rows = rows or {folder.name: result.get("fixed", result["best"])}
+        for name, score in rows.items():
+            over = next((key[4:] for key in score if key.startswith("miou") and key[4:].isdigit()), "")
+            shown = [score[f"{key}{over}"] for key in ("miou", "mfdr", "mfnr")]
+            threshold = f"{score['threshold']:>11.2f}" if "threshold" in score else f"{'-':>11}"
+            lines.append((name, "".join(_percent(value) for value in shown) + threshold, over))
+    width = max(len(name) for name, _, _ in lines)
+    over = lines[0][2]
+    images = {result["images"] for result in results.values()}
+    head = f"{' and '.join(map(str, sorted(images)))} images, percent" + (f", mean of {over} classes" if over else "")
+    columns = f"{'':<{width}}{'mIoU':>7}{'mFDR':>7}{'mFNR':>7}{'threshold':>11}"
+    return "\n".join([head, columns, *(f"{name:<{width}}{numbers}" for name, numbers, _ in lines)])
 
 
 def _percent(value: float | None) -> str:

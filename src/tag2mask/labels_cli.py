@@ -1,0 +1,171 @@
+"""The verb ``labels``: a folder of CAM files becomes a folder of pseudo-labels."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
+
+from tag2mask import files
+from tag2mask.errors import InputError
+from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
+from tag2mask.refine.recipes import Recipe
+
+DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
+if it was made with the same configuration: the same command goes on where it was interrupted."""
+RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
+
+
+def labels(words: list[str]) -> int:
+    """Run the verb; return the exit status: 1 where some photographs could not be done."""
+    given = parse(words)
+    job, listed = _job(given), cam_names(given.cams, given.list)
+    share = shard(listed, *which_shard(given.shard, os.environ))
+    config = _config(given, job)
+    if not files.same_run(job.out, config, given.overwrite):
+        _clear(job, share)
+        files.write_run(job.out, config, finished=False)
+    todo = remaining(job, share)
+    if len(todo) < len(share):
+        print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
+    faults = dict(_faults(_progress(_run(given, job, todo), len(todo))))
+    there = len(list(job.out.glob("*.png")))
+    files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))
+    print(f"{len(todo) - len(faults)} labels made, {there} of {len(listed)} in {job.out}")
+    if faults:
+        print(f"tag2mask: {len(faults)} photographs were skipped: {', '.join(sorted(faults))}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def parse(words: list[str]) -> Namespace:
+    """Read the words of the verb and its configuration."""
+    parser = ArgumentParser(prog="tag2mask labels", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument(
+        "--config", action="config", help="YAML with the options below, such as configs/voc/labels.yaml"
+    )
+    parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made from a CAM")
+    parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
+    parser.add_argument("--photos", type=Path | None, default=None, help="folder of the photographs, for walk and CRF")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
+    parser.add_argument("--list", type=Path | None, default=None, help="names to do, one a line; null: all CAM files")
+    parser.add_argument("--soft", type=bool, default=False, help="also write the CAM after the walk, into OUT/soft")
+    parser.add_argument(
+        "--steps", type=bool, default=False, help="also write the label after each step, into OUT/steps"
+    )
+    parser.add_argument("--workers", type=int | None, default=None, help="processes; null: one a core")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one")
+    parser.add_argument(
+        "--shard",
+        type=str | None,
+        default=None,
+        help="i/n, from 1/n to n/n: this part of the work only; without it torchrun's and SLURM's variables tell",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace labels made with another configuration")
+    given: Namespace = parser.instantiate_classes(parser.parse_args(words))
+    return given
+
+
+def which_shard(given: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return which part of the work this process does, from 1, and of how many."""
+    if given is not None:
+        index, _, count = given.partition("/")
+        if not (index.isdigit() and count.isdigit()):
+            raise InputError(f"--shard {given}; expected i/n, such as 1/4 to 4/4")
+        return int(index), int(count)
+    for rank, world in RANKS:
+        if rank in environment and int(environment.get(world, "1")) > 1:
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")) if rank == "SLURM_ARRAY_TASK_ID" else 0
+            return int(environment[rank]) - first + 1, int(environment[world])
+    return 1, 1
+
+
+def _job(given: Namespace) -> Job:
+    if given.recipe.needs_photo:
+        if given.photos is None:
+            raise InputError("the recipe looks at the photographs; give their folder with --photos")
+        if not given.photos.is_dir():
+            raise InputError(f"no folder {given.photos}; name the one of the photographs with --photos")
+    walk = given.recipe.walk
+    if walk is not None and not Path(walk.checkpoint).is_file():
+        raise InputError(
+            f"no checkpoint {walk.checkpoint} of an edge network; train one with `tag2mask fit` and a configuration "
+            "affinity_*.yaml, or leave the walk out (walk: null)"
+        )
+    if walk is not None:
+        from tag2mask.lightning_cli import check_checkpoint
+
+        check_checkpoint(Path(walk.checkpoint), "affinity")
+    return Job(given.cams, given.photos, given.out, given.recipe, given.soft, given.steps)
+
+
+def _config(given: Namespace, job: Job) -> dict[str, Any]:
+    """What the labels depend on: the recipe, and what CAMs and edge network were made from."""
+    record = job.cams / files.RUN_FILE
+    made = files.read_json(record).get("config", {}) if record.is_file() else {}
+    config = {
+        "recipe": _plain(job.recipe),
+        "cams": str(job.cams),
+        "cams_made_with": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest(),
+        "classes": made.get("classes"),
+        "steps": job.steps,
+        "soft": job.soft,
+        "step_names": list(job.recipe.step_names),
+    }
+    if job.recipe.walk is not None:
+        config["edges"] = hashlib.sha256(Path(job.recipe.walk.checkpoint).read_bytes()).hexdigest()
+    return config
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The settings of a recipe as plain data."""
+    settings = json.loads(json.dumps(vars(recipe), default=vars))
+    return {"class_path": f"{type(recipe).__module__}.{type(recipe).__qualname__}", "init_args": settings}
+
+
+def _clear(job: Job, names: list[str]) -> None:
+    """Delete the outputs of ``names`` and no other file: other shards may be at work, or a stranger's PNGs be there."""
+    if job.out.is_dir() and not (job.out / files.RUN_FILE).exists() and any(job.out.glob("*.png")):
+        raise InputError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
+    for name in names:
+        for path in job.outputs(name).values():
+            path.unlink(missing_ok=True)
+
+
+def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str | None]]:
+    device = given.device
+    if device == "auto":
+        local = os.environ.get("LOCAL_RANK", "0")
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    load_edges = None
+    if job.recipe.walk is not None:
+        from tag2mask.tasks.affinity import Edges
+
+        load_edges = partial(Edges, Path(job.recipe.walk.checkpoint))
+    workers = given.workers or cores()
+    return make_labels(job, todo, load_edges, workers, device)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _progress(done: Iterable[tuple[str, str | None]], total: int) -> Iterator[tuple[str, str | None]]:
+    """Show how many are done, how fast and how long it will take; in a file a line now and then."""
+    seconds = 0.5 if sys.stderr.isatty() else 30
+    yield from tqdm(done, total=total, unit=" photographs", mininterval=seconds, maxinterval=seconds, disable=not total)
+
+
+def _faults(done: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """Name what could not be done as it is met."""
+    for name, fault in done:
+        if fault is not None:
+            tqdm.write(f"tag2mask: skipped {name}: {fault}", file=sys.stderr)
+            yield name, fault
