@@ -10,6 +10,7 @@ LEAVES = {"", "errors", "classes"}
 ALLOWED = {
     "errors": set(),
     "classes": set(),
+    "progress": set(),
     "files": LEAVES,
     "losses": LEAVES,
     "metrics": LEAVES,

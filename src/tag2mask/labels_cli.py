@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tag2mask import files
 from tag2mask.errors import InputError
+from tag2mask.progress import progress
 from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
 from tag2mask.refine.recipes import Recipe
 
@@ -35,7 +36,7 @@ def labels(words: list[str]) -> int:
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
-    faults = dict(_faults(_progress(_run(given, job, todo), len(todo))))
+    faults = dict(_faults(progress(_run(given, job, todo), len(todo), "photographs")))
     there = len(list(job.out.glob("*.png")))
     files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))
     print(f"{len(todo) - len(faults)} labels made, {there} of {len(listed)} in {job.out}")
@@ -155,12 +156,6 @@ def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _progress(done: Iterable[tuple[str, str | None]], total: int) -> Iterator[tuple[str, str | None]]:
-    """Show how many are done, how fast and how long it will take; in a file a line now and then."""
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    yield from tqdm(done, total=total, unit=" photographs", mininterval=seconds, maxinterval=seconds, disable=not total)
 
 
 def _faults(done: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
