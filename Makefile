@@ -68,8 +68,10 @@ lint: setup  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## Run the benchmarks; results as JSON in benchmarks/out
+bench: setup ## Run the benchmarks; results as JSON in benchmarks/out (DATA=VOC2012 adds the CRF on photographs)
 	$(BIN)/python benchmarks/evaluate_cams.py
+	$(BIN)/python benchmarks/random_walk.py
+	if test -d $(DATA)/JPEGImages; then $(BIN)/python benchmarks/dense_crf.py $(DATA); fi
 
 clean:       ## Delete what runs have made: runs/, data/sample, caches; not .venv, not downloads
 	rm -rf runs $(SAMPLE) .pytest_cache .mypy_cache .ruff_cache
