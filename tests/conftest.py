@@ -16,6 +16,7 @@ from tag2mask.classes import VOC
 from tag2mask.cli import main
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
+from tag2mask.segment import Segmenter
 from tests.commands import SMALL_NET, words
 from tests.folders import annotation, photograph, tags_file
 
@@ -81,6 +82,32 @@ def edge_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     command = words("fit", "configs/demo/affinity.yaml", sample, run, **over)
     assert main([*command, "--model.init_args.backbone", SMALL_NET["model.init_args.backbone"]]) == 0
     return run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def segmentation_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a segmentation network that finds something everywhere: two steps, then a random classifier.
+
+    Two steps alone leave it seeing background. The data that it was trained on is gone.
+    """
+    folder = tmp_path_factory.mktemp("segmentation")
+    root = Path(shutil.copytree(sample, folder / "data"))
+    over = {"trainer__max_epochs": "1", "trainer__limit_train_batches": "2", "trainer__limit_val_batches": "0"}
+    over |= {"data__init_args__labels": str(root / "masks")}
+    small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
+    assert main([*words("fit", "configs/demo/segmentation.yaml", root, folder / "run", **over), *small]) == 0
+    shutil.rmtree(root)
+    path = folder / "run" / "checkpoints" / "last.ckpt"
+    segmenter = Segmenter(path)
+    head = segmenter.net.get_submodule("model.segmentation_head.0")
+    image = segmenter.transform(files.read_image(sample / "images" / "scene_0000.jpg"))[None]
+    with torch.no_grad():
+        head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        head.bias -= segmenter.net(image).mean((0, 2, 3))  # no class wins everywhere
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] |= {f"net.{name}": value for name, value in segmenter.net.state_dict().items()}
+    torch.save(content, path)
+    return path
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The edge network, its loss and its training."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,22 @@ def test_training_on_tags_alone_is_refused(sample: Path, tmp_path: Path, capsys:
     command = words("fit", "configs/demo/affinity.yaml", sample, tmp_path, data__init_args__labels="null")
     assert main([*command, "--model.init_args.backbone", SMALL_NET["model.init_args.backbone"]]) == 2
     assert "--data.init_args.labels" in capsys.readouterr().err
+
+
+def test_labels_made_anew_in_the_same_folder_are_another_run(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, run = Path(shutil.copytree(sample / "masks", tmp_path / "labels")), tmp_path / "run"
+    over = {"trainer__max_epochs": "1", "trainer__limit_train_batches": "1", "data__init_args__labels": str(labels)}
+    command = words("fit", "configs/demo/affinity.yaml", sample, run, **over)
+    command += ["--model.init_args.backbone", SMALL_NET["model.init_args.backbone"]]
+    files.write_run(labels, {"threshold": 0.3})
+    assert main(command) == 0
+    files.write_run(labels, {"threshold": 0.3}, finished=True)
+    assert main(command) == 0
+    files.write_run(labels, {"threshold": 0.4})
+    assert main(command) == 2
+    assert "labels_made_with" in capsys.readouterr().err
 
 
 def test_edges_are_those_of_the_trained_network(edge_checkpoint: Path, sample: Path) -> None:

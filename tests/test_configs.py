@@ -17,7 +17,9 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("config", RUNS, ids=name)
 def test_every_config_trains_and_validates(config: Path, sample: Path, voc: Path, tmp_path: Path) -> None:
     root, masks = (voc, "SegmentationClass") if "voc" in config.parts else (sample, "masks")
-    over = {"data__init_args__labels": str(root / masks)} if config.stem.startswith("affinity") else {}
+    over = (
+        {"data__init_args__labels": str(root / masks)} if config.stem.startswith(("affinity", "segmentation")) else {}
+    )
     assert main(words("fit", config, root, tmp_path, trainer__fast_dev_run="2", **over)) == 0
 
 
@@ -31,6 +33,12 @@ def test_every_config_of_labels_makes_them(
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
+def test_every_backbone_has_a_segmentation_network_and_two_have_their_upper_bound() -> None:
+    names = {path.stem for path in CONFIGS if path.parent.name == "voc"}
+    assert {f"segmentation_{net}" for net in ("resnet50", "resnet101", "resnest101", "lite0")} <= names
+    assert {f"segmentation_{net}_full" for net in ("resnet50", "lite0")} <= names
 
 
 def test_the_three_methods_have_a_config_for_each_backbone() -> None:

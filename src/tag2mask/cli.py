@@ -21,10 +21,12 @@ LAST = Path("checkpoints") / "last.ckpt"
 HELP = f"""tag2mask {__version__}: segmentation masks from image tags
 
   tag2mask prepare voc|sample|folder   fetch, draw or check a data set
-  tag2mask fit --config FILE           train the CAM network; the run folder holds checkpoints, logs, pictures
-  tag2mask predict --config FILE       write CAM files with the trained network
+  tag2mask fit --config FILE           train a network; the run folder holds checkpoints, logs, pictures
+  tag2mask predict --config FILE       write CAM files, or masks, with the trained network
   tag2mask validate --config FILE      score it on the validation split
   tag2mask labels --config FILE        turn CAM files into pseudo-labels: random walk, dense CRF
+  tag2mask segment PHOTO...            masks and overlays for photographs, with a trained segmentation network
+  tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
   tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
   tag2mask report FOLDER               gather the scores of the runs in a folder into one table
 
@@ -79,6 +81,7 @@ def _mendable(error: BaseException | None) -> str | None:
 def _dispatch(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], int]]
     verbs = {"prepare": prepare, "labels": labels, "evaluate": evaluate, "report": report}
+    verbs |= {"segment": segment, "archive": archive}
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -183,6 +186,20 @@ def labels(words: list[str]) -> int:
     """Turn CAM files into pseudo-labels."""
     _check_yaml(words)
     from tag2mask.labels_cli import labels as run
+
+    return run(words)
+
+
+def segment(words: list[str]) -> int:
+    """Write masks and overlays of photographs."""
+    from tag2mask.segment_cli import segment as run
+
+    return run(words)
+
+
+def archive(words: list[str]) -> int:
+    """Write or check the archive for VOC's evaluation server."""
+    from tag2mask.voc_archive import archive as run
 
     return run(words)
 

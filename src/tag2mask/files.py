@@ -4,6 +4,8 @@ Every file is written beside its place and then moved over it, so that a killed 
 Shape letters in this file: K classes of one image, H x W the photograph, h x w its CAM.
 """
 
+import hashlib
+import io
 import json
 import os
 import platform
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tag2mask import __version__, classes
 from tag2mask.errors import InputError
@@ -58,7 +60,7 @@ def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON; tuples become lists and paths text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
     with atomic(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(text.encode(errors="backslashreplace") + b"\n")  # names of files may be any bytes
 
 
 def read_json(path: Path) -> Any:
@@ -101,12 +103,23 @@ def read_cam(path: Path) -> CAM:
     return cam
 
 
-def write_label(path: Path, label: np.ndarray) -> None:
-    """Write a label map (H, W) of mask values as a palette PNG."""
+def write_label(path: Path, label: np.ndarray, note: str | None = None) -> None:
+    """Write a label map (H, W) of mask values as a palette PNG, with a ``note`` for `read_note`."""
+    content = label_png(label, note)
+    with atomic(path) as file:
+        file.write(content)
+
+
+def label_png(label: np.ndarray, note: str | None = None) -> bytes:
+    """Return the content of the file that `write_label` writes."""
     image = Image.fromarray(np.asarray(label, np.uint8), mode="P")
     image.putpalette(classes.palette().tobytes())
-    with atomic(path) as file:
-        image.save(file, format="PNG")
+    text = PngImagePlugin.PngInfo()
+    if note is not None:
+        text.add_itxt("Comment", note)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=text)
+    return buffer.getvalue()
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -128,10 +141,11 @@ def read_image(path: Path) -> np.ndarray:
     """Read a photograph of any mode as RGB, (H, W, 3) uint8, turned as its EXIF orientation says."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+            upright: Image.Image = image
+            ImageOps.exif_transpose(upright, in_place=True)
             if upright.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
                 upright = _eight_bits(np.asarray(upright, np.float64))
-            return np.array(upright.convert("RGB"))
+            return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))  # no copy more than needed
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -150,6 +164,22 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write an RGB array (H, W, 3) uint8 as PNG."""
     with atomic(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
+
+
+def write_jpeg(path: Path, picture: np.ndarray, note: str) -> None:
+    """Write an RGB array (H, W, 3) uint8 as JPEG, with a ``note`` for `read_note`."""
+    with atomic(path) as file:
+        Image.fromarray(picture).save(file, format="JPEG", quality=90, comment=note.encode())
+
+
+def read_note(path: Path) -> str | None:
+    """Return the note that a picture of ours holds, None where there is none."""
+    try:
+        with Image.open(path) as image:
+            note = image.info.get("Comment", image.info.get("comment"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return note.decode(errors="replace") if isinstance(note, bytes) else note
 
 
 def commit() -> str:
@@ -192,6 +222,15 @@ def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
         **facts,
     }
     write_json(Path(folder) / RUN_FILE, record)
+
+
+def made_with(folder: Path) -> str | None:
+    """Return a digest of the configuration that the outputs in ``folder`` were made with; None where nothing says."""
+    path = Path(folder) / RUN_FILE
+    if not path.is_file():
+        return None
+    config = read_json(path).get("config", {})
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> bool:

@@ -21,6 +21,7 @@ from tag2mask.refine.recipes import Recipe
 
 DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
 if it was made with the same configuration: the same command goes on where it was interrupted."""
+ON_ONE_GPU = 4  # processes: each takes half a gigabyte of the GPU before it has done anything
 RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
 
 
@@ -113,7 +114,7 @@ def _config(given: Namespace, job: Job) -> dict[str, Any]:
     config = {
         "recipe": _plain(job.recipe),
         "cams": str(job.cams),
-        "cams_made_with": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest(),
+        "cams_made_with": files.made_with(job.cams),
         "classes": made.get("classes"),
         "steps": job.steps,
         "soft": job.soft,
@@ -149,7 +150,7 @@ def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str
         from tag2mask.tasks.affinity import Edges
 
         load_edges = partial(Edges, Path(job.recipe.walk.checkpoint))
-    workers = given.workers or cores()
+    workers = given.workers or (cores() if device == "cpu" else min(cores(), ON_ONE_GPU))
     return make_labels(job, todo, load_edges, workers, device)
 
 

@@ -13,10 +13,11 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import tag2mask.tasks.affinity
-import tag2mask.tasks.cam  # noqa: F401
+import tag2mask.tasks.cam
+import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask import files
-from tag2mask.callbacks.cam_writer import CAMWriter
 from tag2mask.callbacks.checkpoint import LastCheckpoint
+from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.cli import LAST, LIGHTNING, offline_unless_logged_in
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.errors import InputError
@@ -96,7 +97,8 @@ class TagsToMasksCLI(LightningCLI):
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
         settings = self.config_init[self.subcommand]
-        goes_on = settings.ckpt_path is not None or files.same_run(root, config, settings.overwrite)
+        record = config | self._inputs()
+        goes_on = settings.ckpt_path is not None or files.same_run(root, record, settings.overwrite)
         if settings.ckpt_path is None and goes_on and (root / LAST).is_file():
             check_checkpoint(root / LAST)
             settings.ckpt_path = str(root / LAST)
@@ -104,15 +106,21 @@ class TagsToMasksCLI(LightningCLI):
         elif settings.ckpt_path in (None, "last") and not (goes_on and (root / LAST).is_file()):
             settings.ckpt_path = None
             self._begin(root)
-        self._note(root, config)
+        self._note(root, config, record)
+
+    def _inputs(self) -> dict[str, Any]:
+        """What the labels that are trained on were made with: other ones in the same folder make another run."""
+        labels = self.datamodule.labels
+        made = None if labels is None else files.made_with(labels)
+        return {} if made is None else {"labels_made_with": made}
 
     @rank_zero_only
     def _begin(self, root: Path) -> None:
         (root / LAST).unlink(missing_ok=True)
 
     @rank_zero_only
-    def _note(self, root: Path, config: dict[str, Any]) -> None:
-        files.write_run(root, config, seed=self.given.seed_everything)
+    def _note(self, root: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
+        files.write_run(root, record, seed=self.given.seed_everything)
         with files.atomic(root / "config.yaml") as file:
             file.write(yaml.safe_dump(config, sort_keys=False).encode())
 
@@ -124,7 +132,7 @@ class TagsToMasksCLI(LightningCLI):
             check_checkpoint(last)
             settings.ckpt_path = str(last)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, CAMWriter) and settings.overwrite:
+            if isinstance(callback, PredictionWriter) and settings.overwrite:
                 callback.overwrite = True
 
     before_validate = before_test = before_predict = _use_last

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tag2mask.classes import IGNORE
+
 SIMILARITY_BOUND = 5e-4
 """Similarities are kept in [bound, 1 - bound] before their logarithm (CCAM's value)."""
 
@@ -190,3 +192,14 @@ def affinity(
     terms = {name: (value * pairs).sum() / (pairs.sum() + floor) for name, (value, pairs) in kinds.items()}
     positive = (terms["loss_background"] + terms["loss_foreground"]) / 2
     return {"loss": (positive + terms["loss_negative"]) / 2, **terms}
+
+
+def segmentation(scores: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy, averaged over the pixels whose label is not ``IGNORE``; 0 where there are none.
+
+    Args:
+        scores: class scores before the softmax, (B, G, H, W), of G classes with the background.
+        label: mask values, (B, H, W) int64.
+    """
+    total = F.cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
+    return total / (label != IGNORE).sum().clamp_min(1)

@@ -1,0 +1,55 @@
+"""Label PNGs of a segmentation network from ``predict``."""
+
+from dataclasses import asdict
+from typing import Any
+
+from tag2mask import files
+from tag2mask.callbacks.prediction_writer import PredictionWriter
+from tag2mask.refine.recipes import CRF
+from tag2mask.refine.test_time import crf_label, photograph
+
+
+class LabelWriter(PredictionWriter):
+    """Write the mask of each photograph as the palette PNG ``<name>.png``, of the photograph's size, with ``run.json``.
+
+    Files that stand already are kept if the folder was made with the same network and settings, so that an interrupted
+    prediction goes on; otherwise it stops.
+    """
+
+    what, ending = "masks", ".png"
+
+    def __init__(self, folder: str | None = None, overwrite: bool = False, crf: CRF | None = None) -> None:
+        """Set up where and how masks are written.
+
+        Args:
+            folder: null is ``masks/<split>`` in the run folder.
+            overwrite: replace what is there.
+            crf: dense CRF over the probabilities; null leaves it out. `refine.test_time.TEST_TIME` has the usual one.
+        """
+        super().__init__(folder, overwrite)
+        self.crf = crf
+
+    def default_folder(self, trainer: Any) -> str:
+        """Return ``masks/`` and the split."""
+        return f"masks/{trainer.datamodule.predict_split}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return those of the CRF."""
+        return {"crf": self.crf and asdict(self.crf)}
+
+    def on_predict_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the file of one photograph."""
+        label = outputs.label
+        if self.crf is not None:
+            how = trainer.datamodule.preprocessing
+            image = photograph(batch["image"][0], how.mean, how.std)
+            label = crf_label(outputs.probabilities, image, batch["size"][0].tolist(), self.crf)
+        files.write_label(self.place(trainer) / f"{batch['name'][0]}.png", label.cpu().numpy())

@@ -1,0 +1,102 @@
+"""What all writers of predictions have in common: a folder that is begun, taken up or refused."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+from tag2mask import files
+from tag2mask.errors import InputError
+
+
+class PredictionWriter(Callback):
+    """Write one file a photograph into a folder with ``run.json``.
+
+    Files that stand already are kept if the folder was made with the same network and settings, so that an interrupted
+    prediction goes on; otherwise it stops. Files that no prediction has made are never replaced.
+
+    Attributes:
+        what: the files, in words.
+        ending: of the files.
+        besides: names of further files that belong to a run.
+    """
+
+    what: str
+    ending: str
+    besides: tuple[str, ...] = ()
+
+    def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
+        """Write into ``folder``; ``overwrite`` replaces what is there."""
+        self.folder = folder
+        self.overwrite = overwrite
+
+    def default_folder(self, trainer: Any) -> str:
+        """Return where files go without ``folder``, within the run folder."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the files depend on besides network and data."""
+        return {}
+
+    def remarks(self) -> str:
+        """Return what is to be said at the end."""
+        return ""
+
+    def place(self, trainer: Any) -> Path:
+        """Return the folder that is written to."""
+        return Path(self.folder or Path(trainer.default_root_dir) / self.default_folder(trainer))
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let the data leave out what is there already."""
+        if stage == "predict":
+            trainer.datamodule.done = lambda: self.begin(trainer, pl_module)
+
+    def begin(self, trainer: Any, pl_module: Any) -> frozenset[str]:
+        """Begin a folder or take one up, once the weights are loaded; return the names that it holds already."""
+        folder, data = self.place(trainer), trainer.datamodule
+        self.config = {
+            "weights": fingerprint(pl_module),
+            "inference": asdict(pl_module.inference),
+            "preprocessing": asdict(data.preprocessing),
+            "classes": list(pl_module.class_names),
+            "root": str(data.root),
+            "split": data.predict_split,
+            **self.settings(),
+        }
+        goes_on = files.same_run(folder, self.config, self.overwrite)
+        if not (folder / files.RUN_FILE).exists() and any(folder.glob(f"*{self.ending}")):
+            raise InputError(
+                f"{folder} holds {self.ending} files that `tag2mask predict` did not make; name another folder"
+            )
+        trainer.strategy.barrier()
+        if not goes_on and trainer.is_global_zero:
+            for path in [*folder.glob(f"*{self.ending}"), *(folder / name for name in self.besides)]:
+                path.unlink(missing_ok=True)
+            files.write_run(folder, self.config, finished=False)
+        trainer.strategy.barrier()
+        done = frozenset(path.stem for path in folder.glob(f"*{self.ending}"))
+        if done:
+            rank_zero_info(f"{len(done)} {self.what} are in {folder} already and are kept")
+        return done
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say what was written."""
+        folder = self.place(trainer)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            written = len(list(folder.glob(f"*{self.ending}")))
+            files.write_run(folder, self.config, finished=True, files=written)
+            rank_zero_info(f"{written} {self.what} in {folder}{self.remarks()}")
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """Digest of all weights, the same for the same network on any device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bytes: NumPy knows no bfloat16
+        digest.update(name.encode() + flat.numpy().tobytes())
+    return digest.hexdigest()

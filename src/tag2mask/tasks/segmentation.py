@@ -1,0 +1,193 @@
+"""Training of DeepLabV3+ on label maps: pseudo-labels, or true masks for the upper bound.
+
+Shape letters in this file: B images, G classes with the background, H x W a photograph, h x w what the network sees of
+it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from tag2mask import losses
+from tag2mask.classes import VOC
+from tag2mask.errors import InputError
+from tag2mask.metrics import SegmentationScores
+from tag2mask.models.backbones import Backbone
+from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
+from tag2mask.optim import SGD
+from tag2mask.tasks import checkpoints
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How masks are made with a trained network.
+
+    Attributes:
+        scales: relative sizes over which probabilities are averaged.
+        flip: add the mirror image at each scale.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the scales."""
+        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
+            raise InputError(f"scales are {list(self.scales)}; expected one or more numbers above 0 and at most 8")
+
+
+class Segmentation(NamedTuple):
+    """The mask of one photograph.
+
+    Attributes:
+        label: mask values, (H, W) uint8.
+        probabilities: of each class, at the size that the network saw, (G, h, w) float32.
+    """
+
+    label: Tensor
+    probabilities: Tensor
+
+
+torch.serialization.add_safe_globals([Backbone, Inference, SGD])
+
+
+class SegmentationTask(LightningModule):
+    """Learn masks from label PNGs (``data.labels``); pixels labelled ``IGNORE`` are left out.
+
+    A dense CRF at test time is the business of whoever writes the masks: `callbacks.label_writer`, `segment`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: tuple[str, ...] = (),
+        backbone: Backbone = Backbone(),
+        optimizer: SGD = SGD(lr=0.007, weight_decay=4e-5),
+        inference: Inference = Inference(),
+        validation: Inference = Inference(scales=(1.0,), flip=False),
+    ) -> None:
+        """Build the network with random weights; pretrained ones are filled in when training starts.
+
+        Args:
+            num_classes: foreground classes. From the command line it comes from the data.
+            class_names: their names, likewise; saved with the network.
+            backbone: encoder and its weights.
+            optimizer: learning rates and their decay; ``new_factor`` is the decoder's rate against the encoder's.
+            inference: how `predict` makes masks.
+            validation: how they are made for the scores while training; one scale is cheap.
+        """
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
+        self.num_classes = num_classes
+        self.optimizer, self.inference, self.validation = optimizer, inference, validation
+        self.net = SegmentationNet(num_classes + 1, backbone)
+        self.scores = SegmentationScores(num_classes + 1)
+        self.total_steps = 1
+        self.seed = 0
+        self.filled = False
+
+    def on_fit_start(self) -> None:
+        """Load pretrained weights into a network that no checkpoint has filled."""
+        if not self.filled:
+            self.net.load_pretrained()
+            self.filled = True
+
+    def _require_weights(self) -> None:
+        """Refuse to make masks with random weights."""
+        if not self.filled:
+            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
+
+    on_validation_start = on_test_start = on_predict_start = _require_weights
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, for the schedule."""
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        self.seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Seed the dropout by the step, so that a run taken up in mid-epoch goes on as an unbroken one."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)))
+
+    def configure_optimizers(self) -> Any:
+        """Return SGD and its schedule, stepped with every training step."""
+        optimizer, schedule = self.optimizer.build(self.net.encoder, self.net.new_parts, lambda: self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores before the softmax, (B, G, h, w), for images (B, 3, h, w) of any size."""
+        scores: Tensor = self.net(images)
+        return scores
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the cross-entropy over labelled pixels."""
+        images = batch["image"]
+        if "mask" not in batch:
+            raise InputError(
+                "the segmentation network learns from labels; give their folder with --data.init_args.labels"
+            )
+        if len(images) < 2:
+            raise InputError(
+                "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
+                "--data.init_args.batch_size 2 or more, and at least as many photographs"
+            )
+        loss = losses.segmentation(self(images), batch["mask"])
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is not finite at step {self.global_step}: {loss.item():g}; images {', '.join(batch['name'])}"
+                ". Look at those images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision;"
+                " the last checkpoint is sound"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.scores.reset()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Count the pixels of one photograph, at its full size; return its mask."""
+        found = self.segment(batch["image"], batch["size"], self.validation)
+        self.scores.update(found.label, batch["mask"][0])
+        return found
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores: means over all classes, over the foreground, and each class."""
+        found = self.scores.compute()
+        names = (VOC[0], *self.class_names)
+        for key, value in found.items():
+            if value.ndim:
+                each = {f"val/{key}_{name}": score for name, score in zip(names, value.float(), strict=True)}
+                self.log_dict(each)
+            else:
+                self.log(f"val/{key}", value.float())
+
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Return the mask of one photograph, over scales and flips."""
+        return self.segment(batch["image"], batch["size"], self.inference)
+
+    def segment(self, image: Tensor, size: Tensor, how: Inference) -> Segmentation:
+        """Make the mask of one photograph.
+
+        Args:
+            image: normalised, (1, 3, h, w).
+            size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
+            how: scales and flips.
+        """
+        probabilities = class_probabilities(self.net, image[0], how.scales, how.flip)
+        return Segmentation(label_map(probabilities, size[0].tolist()), probabilities)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the checkpoint is of."""
+        checkpoints.note(checkpoint, "segmentation", self.class_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else."""
+        checkpoints.check(checkpoint, "segmentation", self.class_names)
+        self.filled = True
