@@ -109,9 +109,7 @@ def make_labels(
         The name of each photograph as it is done, and what was wrong with its files, or None.
     """
     if workers <= 1:
-        worker = _Worker(job, load_edges, device)
-        for name in names:
-            yield name, worker(name)
+        yield from _alone(_Worker(job, load_edges, device), names)
         return
     count = min(workers, len(names) or 1)
     with ProcessPoolExecutor(count, get_context("spawn"), _start, (job, load_edges, device)) as pool:
@@ -124,6 +122,17 @@ def make_labels(
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _alone(worker: "_Worker", names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Work in this process, on one thread as the processes of a pool do: the same files, bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for name in names:
+            yield name, worker(name)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _as_completed(pool: ProcessPoolExecutor, names: Iterator[str], ahead: int) -> Iterator[tuple[str, str | None]]:
