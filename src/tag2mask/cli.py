@@ -294,16 +294,14 @@ def _threshold(given: str | None) -> float | None:
 
 
 def report(words: list[str]) -> int:
-    """Gather the scores of the runs in a folder into one table and report.json."""
-    from tag2mask.report import gather, table
+    """Put the scores, curves and pictures of runs on one page: report.html, with report.md and report.json."""
+    from tag2mask.report import write_report
 
     parser = argparse.ArgumentParser("tag2mask report", description=report.__doc__)
-    parser.add_argument("folder", type=Path, help="folder whose subfolders are runs with cams_evaluation.json")
+    parser.add_argument("folder", type=Path, help="folder whose subfolders are runs, or one run")
     given = parser.parse_args(words)
-    result = gather(given.folder)
-    files.write_json(given.folder / "report.json", result)
-    print(table(result))
-    print(f"written to {given.folder / 'report.json'}")
+    print(write_report(given.folder))
+    print(f"written to {given.folder / 'report.html'}, report.md and report.json")
     return 0
 
 

@@ -3,6 +3,7 @@
 Shape letters in this file: G classes with the background, N thresholds.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from tag2mask.errors import InputError
 from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, scores
 
 MEANS = ("miou", "mfdr", "mfnr", "miou_foreground", "mfdr_foreground", "mfnr_foreground")
+WORST = 12
+"""How many photographs ``images_worst`` names."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,45 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         For label PNGs the scores under ``best``, and where `labels` has kept the steps on the way to them, all of them
         under ``steps``; for CAM files those of the best threshold under ``best``, of the given one under
         ``fixed`` and all under ``sweep``. Fractions; ``iou``, ``fdr``, ``fnr`` by class name, null where undefined.
+        ``images_digest`` is the SHA-256 of the names. ``images_worst`` names the photographs with the lowest ``miou``
+        of their own, over the classes that they truly show; for CAM files at the threshold of ``fixed``, else of
+        ``best``.
     """
     check_complete(task)
+    digest = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
+    what = {"images": len(task.names), "images_digest": digest}
     if task.ending == ".png":
-        best = _named(scores(count_labels(task)), task.classes)
-        return {"images": len(task.names), "best": best, **_steps(task, best)}
+        confusion, each_image = count_labels(task)
+        best = _named(scores(confusion), task.classes)
+        worst = _worst(task.names, each_image)
+        return {**what, "best": best, "images_worst": worst, **_steps(task, best)}
     steps = sorted({*thresholds, *([] if threshold is None else [threshold])})
-    found = count_cams(task, steps).compute()
+    sweep, each_image = count_cams(task, steps)
+    found = sweep.compute()
     each = [_named({k: v[i] for k, v in found.items() if k != "threshold"}, task.classes) for i in range(len(steps))]
     for value, score in zip(steps, each, strict=True):
         score["threshold"] = value
-    result = {"images": len(task.names), "best": max(each, key=lambda s: s["miou"] or 0.0)}
+    result: dict[str, Any] = {**what, "best": max(each, key=lambda s: s["miou"] or 0.0)}
     if threshold is not None:
         result["fixed"] = each[steps.index(threshold)]
+    chosen = steps.index(result.get("fixed", result["best"])["threshold"])
+    result["images_worst"] = _worst(task.names, [means[chosen] for means in each_image])
     result["sweep"] = [{k: s[k] for k in ("threshold", *MEANS)} for s in each]
     return result
+
+
+def _miou_of_image(confusion: Tensor) -> Tensor:
+    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
+    m = confusion.double()
+    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
+    shown = truth > 0
+    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
+
+
+def _worst(names: Sequence[str], means: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Name the photographs with the lowest means, the lowest first; those without a scored pixel are left out."""
+    known = [(mean.item(), name) for name, mean in zip(names, means, strict=True) if not mean.isnan()]
+    return [{"name": name, "miou": mean} for mean, name in sorted(known)[:WORST]]
 
 
 def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -114,9 +141,10 @@ def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"steps": {**found, names[-1]: dict(best)}} if found else {}
 
 
-def count_cams(task: Task, thresholds: Sequence[float]) -> ThresholdSweep:
-    """Count the pixels of CAM files at every threshold."""
-    sweep = ThresholdSweep(len(task.classes), list(thresholds))
+def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep, list[Tensor]]:
+    """Count the pixels of CAM files at every threshold; the mean IoU of each photograph at each, (N,), besides."""
+    sweep, image = (ThresholdSweep(len(task.classes), list(thresholds)) for _ in range(2))
+    means = []
     for name in task.names:
         path = task.predictions / f"{name}.npz"
         cam, truth = files.read_cam(path), _truth(task, name)
@@ -129,13 +157,17 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> ThresholdSweep:
             )
         maps, values = torch.from_numpy(cam.cam), torch.from_numpy(cam.classes.astype(np.uint8))
         score, winner = at_full_size(maps, values, truth.shape)
+        before = sweep.counts.clone()
         sweep.update(score, winner, torch.from_numpy(truth))
-    return sweep
+        image.counts = sweep.counts - before
+        means.append(_miou_of_image(image.confusion()))
+    return sweep, means
 
 
-def count_labels(task: Task) -> Tensor:
-    """Return the confusion matrix of label PNGs, (G, G) int64."""
+def count_labels(task: Task) -> tuple[Tensor, list[Tensor]]:
+    """Return the confusion matrix of label PNGs, (G, G) int64, and the mean IoU of each photograph."""
     counts = SegmentationScores(len(task.classes))
+    means = []
     for name in task.names:
         path = task.predictions / f"{name}.png"
         label, truth = files.read_label(path), _truth(task, name)
@@ -143,8 +175,10 @@ def count_labels(task: Task) -> Tensor:
             raise InputError(_sizes(path, label.shape, task.masks / f"{name}.png", truth.shape))
         if label.max() >= len(task.classes):
             raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
+        before = counts.confusion.clone()
         counts.update(torch.from_numpy(label), torch.from_numpy(truth))
-    return counts.confusion
+        means.append(_miou_of_image(counts.confusion - before))
+    return counts.confusion, means
 
 
 def _truth(task: Task, name: str) -> np.ndarray:

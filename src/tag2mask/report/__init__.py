@@ -1,0 +1,28 @@
+"""The report of a folder of runs: numbers, curves and pictures as HTML, Markdown and JSON."""
+
+from pathlib import Path
+
+from tag2mask import files
+from tag2mask.report.page import page
+from tag2mask.report.runs import read_runs
+from tag2mask.report.summary import gather, markdown, summary, table
+
+__all__ = ["gather", "table", "write_report"]
+
+
+def write_report(folder: Path) -> str:
+    """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``; return the table.
+
+    Everything is read and put together before the first file is written, so an error leaves the old report.
+
+    Args:
+        folder: holds runs as subfolders, or is one run itself.
+    """
+    runs = read_runs(folder)
+    result = summary(runs)
+    texts = {"report.html": page(folder.resolve().name, runs, result), "report.md": markdown(result)}
+    files.write_json(folder / "report.json", result)
+    for name, text in texts.items():
+        with files.atomic(folder / name) as file:
+            file.write(text.encode())
+    return table(result)

@@ -1,0 +1,234 @@
+"""What runs left behind: scores, logs, pictures and records of how they were made."""
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from tag2mask import files
+from tag2mask.errors import InputError
+from tag2mask.report.logs import Log, read_log
+
+MEANS = ("miou", "mfdr", "mfnr")
+STAGES = ("cams", "labels", "masks")
+"""Folders of a run whose evaluations are stages of the pipeline."""
+TRUE_MASKS = ("SegmentationClassAug", "SegmentationClass", "masks")
+"""Names of folders that hold drawn masks and no pseudo-labels."""
+OUTPUTS = ("cams", "seeds", "labels", "masks")
+"""Folders within a run that may hold a ``run.json``, or folders with one for each split."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of a folder of predictions, as fractions; None where undefined.
+
+    Attributes:
+        miou: mean IoU over all classes.
+        mfdr: mean false discovery rate.
+        mfnr: mean false negative rate.
+        iou: by class name, in the order of the mask values, the background first; empty where it was not kept.
+        threshold: background threshold of CAMs.
+        chosen: how that was chosen.
+    """
+
+    miou: float | None
+    mfdr: float | None
+    mfnr: float | None
+    iou: dict[str, float | None]
+    threshold: float | None = None
+    chosen: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One ``*_evaluation.json``.
+
+    Attributes:
+        path: of the file.
+        images: how many were scored.
+        score: at the given threshold where there is one, else at the best.
+        steps: scores after each step on the way to pseudo-labels.
+        worst: photographs with the lowest mean IoU, and that; None where it was not kept.
+        config: options of `tag2mask evaluate`.
+        commit: of the code that scored.
+        names: digest of the names that were scored; None where it was not kept.
+    """
+
+    path: Path
+    images: int
+    score: Score
+    steps: dict[str, Score]
+    worst: list[tuple[str, float]] | None
+    config: dict[str, str]
+    commit: str | None
+    names: str | None
+
+    def same_images(self, other: "Evaluation") -> bool:
+        """Say whether ``other`` was scored on the same images and masks, as far as is known.
+
+        Of folders only the last name is compared: the same one may have been given by another path.
+        """
+        if (self.images, self._last("masks")) != (other.images, other._last("masks")):
+            return False
+        if self.names is not None and other.names is not None:
+            return self.names == other.names
+        return self._last("list") == other._last("list")
+
+    def _last(self, option: str) -> str:
+        return PurePath(self.config.get(option, "")).name
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        name: of the folder.
+        folder: where it is.
+        evaluations: by the folder that was scored: ``cams``, ``labels``, ``masks``, or any other.
+        records: the ``run.json`` of the training ("") and of its outputs, by folder, such as ``cams`` or ``masks/val``.
+        log: what the training logged.
+        pictures: iteration -> name of a photograph -> picture of its CAMs.
+    """
+
+    name: str
+    folder: Path
+    evaluations: dict[str, Evaluation]
+    records: dict[str, dict[str, Any]]
+    log: Log = field(default_factory=Log)
+    pictures: dict[int, dict[str, Path]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Configuration of the training; empty where there was none."""
+        found = self.records.get("", {}).get("config")
+        return found if isinstance(found, dict) else {}
+
+    def setting(self, *keys: str) -> Any:
+        """Return one setting of the configuration, or None."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def task(self) -> str:
+        """Class of what was trained, such as ``CAMTask``; empty where that is not known."""
+        return str(self.setting("model", "class_path") or "").rpartition(".")[2]
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone; empty where that is not known."""
+        found = self.setting("model", "init_args", "backbone")
+        name = found.get("name") if isinstance(found, dict) else found
+        return str(name or self.setting("model", "init_args", "encoder") or "")
+
+    @property
+    def labels(self) -> str | None:
+        """Folder of the labels that it was trained on."""
+        found = self.setting("data", "init_args", "labels")
+        return None if found is None else str(found)
+
+    @property
+    def true_masks(self) -> str | None:
+        """How it is known that it was trained on true masks; None where it was trained on pseudo-labels."""
+        if self.name.endswith("_full"):
+            return "its name ends in _full"
+        if self.labels is not None and PurePath(self.labels).name in TRUE_MASKS:
+            return f"its labels are {PurePath(self.labels).name}"
+        return None
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Read the runs in a folder, or the folder itself where it is one run.
+
+    Raises:
+        InputError: there is none, or one of their files is damaged.
+    """
+    folder = folder.resolve()
+    if _is_run(folder):
+        return [read_run(folder)]
+    found = [path for path in sorted(folder.glob("*")) if _is_run(path)]
+    if not found:
+        raise InputError(
+            f"no run with run.json or cams_evaluation.json in {folder}; train one, and run `tag2mask evaluate` first"
+        )
+    return [read_run(path) for path in found]
+
+
+def _is_run(folder: Path) -> bool:
+    names = (
+        files.RUN_FILE,
+        "config.yaml",
+        *(f"{stage}_evaluation.json" for stage in STAGES),
+        "masks/val_evaluation.json",
+    )
+    return any((folder / name).is_file() for name in names)
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder."""
+    return Run(
+        folder.name, folder, _evaluations(folder), _records(folder), read_log(folder), _pictures(folder / "pictures")
+    )
+
+
+def _evaluations(folder: Path) -> dict[str, Evaluation]:
+    """Read all evaluations; that of ``masks/val`` counts as that of ``masks`` where there is no other."""
+    paths = {path.name: path for path in sorted(folder.glob("*_evaluation.json"))}
+    paths |= {f"masks/{path.name}": path for path in sorted(folder.glob("masks/*_evaluation.json"))}
+    found = {name.removesuffix("_evaluation.json"): read_evaluation(path) for name, path in paths.items()}
+    if "masks" not in found and "masks/val" in found:
+        found["masks"] = found.pop("masks/val")
+    return found
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    patterns = ["", *(f"{name}/{inner}" for name in OUTPUTS for inner in ("", "*/"))]
+    found = {}
+    for path in (path for pattern in patterns for path in sorted(folder.glob(f"{pattern}{files.RUN_FILE}"))):
+        name = "" if path.parent == folder else path.parent.relative_to(folder).as_posix()
+        found[name] = files.read_json(path)
+        if not isinstance(found[name], dict):
+            raise InputError(f"{path} is not the record of a run; delete it, and what is beside it")
+    return found
+
+
+def _pictures(folder: Path) -> dict[int, dict[str, Path]]:
+    found = {}
+    for step in folder.glob("step_*"):
+        number = step.name.removeprefix("step_")
+        pictures = {path.stem: path for path in sorted(step.glob("*.png"))}
+        if number.isdecimal() and pictures:
+            found[int(number)] = pictures
+    return dict(sorted(found.items()))
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `tag2mask evaluate` wrote; ``InputError`` where it is damaged."""
+    result = files.read_json(path)
+    try:
+        fixed = "fixed" in result
+        chosen = "on other images" if fixed else "on the scored images"
+        worst = result.get("images_worst")
+        return Evaluation(
+            path,
+            int(result["images"]),
+            _score(result["fixed" if fixed else "best"], chosen),
+            {str(name): _score(score) for name, score in result.get("steps", {}).items()},
+            None if worst is None else [(str(image["name"]), float(image["miou"])) for image in worst],
+            {key: str(value) for key, value in result.get("config", {}).items()},
+            result.get("commit"),
+            result.get("images_digest"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is no evaluation ({what}); delete it and run `tag2mask evaluate` again") from None
+
+
+def _score(found: dict[str, Any], chosen: str | None = None) -> Score:
+    miou, mfdr, mfnr = (None if found[key] is None else float(found[key]) for key in MEANS)
+    iou = {str(name): None if value is None else float(value) for name, value in found.get("iou", {}).items()}
+    threshold = found.get("threshold")
+    if threshold is None:
+        return Score(miou, mfdr, mfnr, iou)
+    return Score(miou, mfdr, mfnr, iou, float(threshold), chosen)
