@@ -1,7 +1,8 @@
-# Verbs for a person. ARGS adds options to a command, DATA names another data folder:
+# Verbs for a person. ARGS adds options to fit and predict, LABEL_ARGS to labels; DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-run test lint bench notebooks clean train-voc cams-voc affinity-voc labels-voc eval-voc
+.PHONY: help setup demo demo-cam demo-seg test lint bench clean voc train-voc cams-voc affinity-voc labels-voc seg-voc eval-voc \
+  report-voc
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +12,8 @@ CONFIG ?= configs/voc/cam_resnet50.yaml
 RUN ?= runs/voc/$(basename $(notdir $(CONFIG)))
 AFFINITY ?= configs/voc/affinity_resnet50.yaml
 AFFINITY_RUN ?= runs/voc/$(basename $(notdir $(AFFINITY)))
+SEGMENTATION ?= configs/voc/segmentation_resnet50.yaml
+SEGMENTATION_RUN ?= runs/voc/$(basename $(notdir $(SEGMENTATION)))
 DATA ?= data/VOCdevkit/VOC2012
 SAMPLE := data/sample
 
@@ -26,20 +29,36 @@ $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)
 
-demo: setup  ## Draw the sample set; train plain CAM and the full method; make pseudo-labels; score all: 5 minutes on a CPU
+demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; 8 minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
-	$(MAKE) --no-print-directory demo-run CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
-	$(MAKE) --no-print-directory demo-run CONFIG=configs/demo/cam.yaml RUN=runs/demo/full
+	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
+	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam.yaml RUN=runs/demo/full
 	$(TAG2MASK) labels --config configs/demo/seeds.yaml
 	$(TAG2MASK) fit --config configs/demo/affinity.yaml
 	$(TAG2MASK) labels --config configs/demo/labels.yaml
 	$(TAG2MASK) evaluate runs/demo/full/cams runs/demo/full/labels --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
+	$(MAKE) --no-print-directory demo-seg CONFIG=configs/demo/segmentation.yaml RUN=runs/demo/segmentation
+	$(MAKE) --no-print-directory demo-seg CONFIG=configs/demo/segmentation_full.yaml RUN=runs/demo/segmentation_full
 	$(TAG2MASK) report runs/demo
 
-demo-run:
+demo-cam:
 	$(TAG2MASK) fit --config $(CONFIG) $(ARGS)
 	$(TAG2MASK) predict --config $(CONFIG) $(ARGS)
 	$(TAG2MASK) evaluate $(RUN)/cams --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
+
+demo-seg:
+	$(TAG2MASK) fit --config $(CONFIG) $(ARGS)
+	$(TAG2MASK) predict --config $(CONFIG) $(ARGS)
+	$(TAG2MASK) evaluate $(RUN)/masks/val --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
+
+voc: setup   ## Everything on VOC 2012, from nothing to the report; interrupted, it goes on where it stopped
+	$(MAKE) --no-print-directory train-voc
+	$(MAKE) --no-print-directory cams-voc
+	$(MAKE) --no-print-directory affinity-voc
+	$(MAKE) --no-print-directory labels-voc
+	$(MAKE) --no-print-directory seg-voc
+	$(MAKE) --no-print-directory eval-voc
+	$(MAKE) --no-print-directory report-voc
 
 train-voc: setup ## Train the CAM network on VOC 2012, fetched if it is missing (CONFIG=configs/voc/...)
 	test -d $(DATA)/JPEGImages || $(TAG2MASK) prepare voc --root data
@@ -52,13 +71,22 @@ affinity-voc: setup ## Train the edge network on confident labels made from thos
 	$(TAG2MASK) labels --config configs/voc/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(DATA)/JPEGImages
 	$(TAG2MASK) fit --config $(AFFINITY) --data.init_args.root $(DATA) --data.init_args.labels $(RUN)/seeds $(ARGS)
 
-labels-voc: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF
+labels-voc: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)
 	$(TAG2MASK) labels --config configs/voc/labels.yaml --cams $(RUN)/cams --out $(RUN)/labels \
-	  --photos $(DATA)/JPEGImages --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(ARGS)
+	  --photos $(DATA)/JPEGImages --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(LABEL_ARGS)
 
-eval-voc: setup ## Score CAMs and pseudo-labels against the masks of VOC's train
+seg-voc: setup ## Train DeepLabV3+ on the pseudo-labels, write its masks of val (SEGMENTATION=configs/voc/segmentation_...)
+	$(TAG2MASK) fit --config $(SEGMENTATION) --data.init_args.root $(DATA) --data.init_args.labels $(RUN)/labels $(ARGS)
+	$(TAG2MASK) predict --config $(SEGMENTATION) --data.init_args.root $(DATA) $(ARGS)
+
+eval-voc: setup ## Score CAMs and pseudo-labels against the masks of VOC's train, the segmentation network against val's
 	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(RUN)/labels) --masks $(DATA)/SegmentationClass \
 	  --list $(DATA)/ImageSets/Segmentation/train.txt
+	if test -d $(SEGMENTATION_RUN)/masks/val; then $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val \
+	  --masks $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/val.txt; fi
+
+report-voc: setup ## Put all of it on one page: runs/voc/report.html
+	$(TAG2MASK) report runs/voc
 
 test: setup  ## Run the tests (TAG2MASK_DATA=folder of real photographs adds those that want some)
 	$(BIN)/python -m pytest $(ARGS)
