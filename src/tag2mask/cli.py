@@ -28,7 +28,7 @@ HELP = f"""tag2mask {__version__}: segmentation masks from image tags
   tag2mask segment PHOTO...            masks and overlays for photographs, with a trained segmentation network
   tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
   tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
-  tag2mask report FOLDER               gather the scores of the runs in a folder into one table
+  tag2mask report FOLDER               put scores, curves and pictures of the runs in a folder on one page
 
 `tag2mask VERB --help` lists the options of a verb; configs/ has a ready file for every run."""
 
