@@ -23,15 +23,17 @@ ALLOWED = {
     "refine": LEAVES | {"models", "files", "refine"},
     "evaluate": LEAVES | {"metrics", "files"},
     "segment": LEAVES | {"files", "plots", "models", "data", "tasks", "refine"},
+    "export": LEAVES | {"files", "data", "tasks", "segment"},
     "voc_archive": LEAVES | {"files", "data", "arguments"},
     "arguments": LEAVES,
     "report": LEAVES | {"metrics", "plots", "files"},
 }
-TOP = {"cli", "lightning_cli", "labels_cli", "segment_cli", "__main__", "__init__"}
+TOP = {"cli", "lightning_cli", "labels_cli", "segment_cli", "export_cli", "__main__", "__init__"}
 FORBIDDEN = {
     "models": {"lightning", "albumentations", "matplotlib"},
     "losses": {"lightning", "numpy", "timm"},
     "segment": {"matplotlib", "lightning", "timm"},
+    "export": {"matplotlib", "lightning", "timm"},
     "voc_archive": {"matplotlib", "lightning", "timm", "torch"},
     "optim": {"lightning", "numpy", "timm"},
     "data": {"matplotlib", "timm"},

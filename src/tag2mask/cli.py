@@ -26,6 +26,7 @@ HELP = f"""tag2mask {__version__}: segmentation masks from image tags
   tag2mask validate --config FILE      score it on the validation split
   tag2mask labels --config FILE        turn CAM files into pseudo-labels: random walk, dense CRF
   tag2mask segment PHOTO...            masks and overlays for photographs, with a trained segmentation network
+  tag2mask export --checkpoint CKPT    the network as one ONNX file, checked with onnxruntime
   tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
   tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
   tag2mask report FOLDER               put scores, curves and pictures of the runs in a folder on one page
@@ -81,7 +82,7 @@ def _mendable(error: BaseException | None) -> str | None:
 def _dispatch(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], int]]
     verbs = {"prepare": prepare, "labels": labels, "evaluate": evaluate, "report": report}
-    verbs |= {"segment": segment, "archive": archive}
+    verbs |= {"segment": segment, "export": export, "archive": archive}
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -193,6 +194,13 @@ def labels(words: list[str]) -> int:
 def segment(words: list[str]) -> int:
     """Write masks and overlays of photographs."""
     from tag2mask.segment_cli import segment as run
+
+    return run(words)
+
+
+def export(words: list[str]) -> int:
+    """Write a trained network as ONNX."""
+    from tag2mask.export_cli import export as run
 
     return run(words)
 
