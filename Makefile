@@ -29,7 +29,7 @@ $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)
 
-demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; 8 minutes
+demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; 6 minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
 	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
 	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam.yaml RUN=runs/demo/full
