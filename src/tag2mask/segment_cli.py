@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tag2mask import files
 from tag2mask.arguments import Parser
 from tag2mask.errors import InputError
+from tag2mask.progress import progress
 from tag2mask.refine.test_time import TEST_TIME
 from tag2mask.segment import (
     Found,
@@ -41,7 +42,11 @@ def segment(words: list[str]) -> int:
     targets = _targets(given, photos)
     segmenter, config = _segmenter(given)
     files.write_run(given.out, config, finished=False)
-    faults = [photo for photo, fault in _told(_progress(segment_all(segmenter, photos, targets), len(photos))) if fault]
+    faults = [
+        photo
+        for photo, fault in _told(progress(segment_all(segmenter, photos, targets), len(photos), "photographs"))
+        if fault
+    ]
     masks = len(photos) - len(faults)
     damaged = [shown(photo) for photo in faults]
     files.write_run(given.out, config, finished=True, files=masks, damaged=damaged)
@@ -131,12 +136,6 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"--device {name}: {reason}; give cpu, or leave --device out") from None
     return name
-
-
-def _progress(done: Iterable[tuple[Path, Found | InputError]], total: int) -> Iterator[tuple[Path, Found | InputError]]:
-    """Show how many are done, how fast and how long it will take; in a file a line now and then."""
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    yield from tqdm(done, total=total, unit=" photographs", mininterval=seconds, maxinterval=seconds, disable=total < 2)
 
 
 def _told(done: Iterable[tuple[Path, Found | InputError]]) -> Iterator[tuple[Path, bool]]:
