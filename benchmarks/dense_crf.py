@@ -8,7 +8,6 @@ IRN and Puzzle-CAM. One thread. --size scales the long side to so many pixels; -
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from record import write_record
 from torch import Tensor
 
-from tag2mask import files
 from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.refine.dense_crf import (
     Bilateral,
@@ -129,19 +128,16 @@ def main() -> None:
     names = names[:: max(len(names) // given.images, 1)][: given.images]
     rows = measure(given.root, names, given.size, given.device)
     forms = {form: summary(of_form) for form, of_form in rows.items()}
-    record = {
+    figures = {
         "images": len(names),
         "size": given.size,
         "device": given.device,
         "forms": forms,
         "rows": rows,
-        "commit": files.commit(),
-        "versions": files.versions(),
-        "machine": platform.machine(),
     }
-    files.write_json(given.out, record)
-    for form, figures in forms.items():
-        print(form, *(f"{key} {value:.3g}" for key, value in figures.items()), sep="\n  ")
+    write_record(given.out, figures)
+    for form, row in forms.items():
+        print(form, *(f"{key} {value:.3g}" for key, value in row.items()), sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ evaluate.py took 76.6 CPU seconds for as much work on two cores.
 """
 
 import argparse
-import platform
-import resource
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from record import peak_mb, write_record
 
 from tag2mask import files
 from tag2mask.classes import IGNORE, VOC
@@ -55,18 +54,14 @@ def main() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         main_of_tag2mask(["evaluate", str(folder / "cams"), "--masks", str(folder / "masks"), "--classes", "voc"])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    record = {
+    figures = {
         "images": given.images,
         "thresholds": len(THRESHOLDS),
         "cpu_seconds": round(cpu, 2),
         "wall_seconds": round(wall, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "commit": files.commit(),
-        "versions": files.versions(),
-        "machine": platform.machine(),
+        "peak_mb": peak_mb(),
     }
-    files.write_json(given.out, record)
-    print(record)
+    print(write_record(given.out, figures))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ IRN's dense walk took 618 CPU seconds and 2.4 GB for one of 375 x 500.
 """
 
 import argparse
-import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from record import peak_mb, write_record
 from torch import Tensor
 
-from tag2mask import files
 from tag2mask.refine.random_walk import random_walk, transition
 
 CASES = ((3, 94, 125), (3, 160, 160), (8, 160, 160))
@@ -38,11 +36,6 @@ def seconds(work: Callable[[], object], repeat: int) -> float:
         work()
         taken.append(time.process_time() - start)
     return round(min(taken), 3)
-
-
-def peak_mb() -> int:
-    """Return the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def one_by_one(cam: Tensor, matrix: Tensor, steps: int = 256) -> Tensor:
@@ -77,15 +70,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     before = peak_mb()
-    record = {
+    figures = {
         "walks": [measure(*case, given.repeat) for case in CASES],
         "peak_mb_before": before,
-        "commit": files.commit(),
-        "versions": files.versions(),
-        "machine": platform.machine(),
     }
-    files.write_json(given.out, record)
-    print(record)
+    print(write_record(given.out, figures))
 
 
 if __name__ == "__main__":

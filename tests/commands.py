@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 TINY = {
     "trainer.accelerator": "cpu",
     "trainer.precision": "32-true",
@@ -29,3 +31,12 @@ def words(verb: str, config: Path | str, root: Path, run: Path, **settings: str)
     over = tiny | {"data.init_args.root": str(root), "trainer.default_root_dir": str(run)}
     over |= {key.replace("__", "."): value for key, value in settings.items()}
     return [verb, "--config", str(config), *(word for key, value in over.items() for word in (f"--{key}", value))]
+
+
+def line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The message that ends the output; nothing like a traceback stands before it."""
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    last = shown.strip().splitlines()[-1]
+    assert last.startswith("tag2mask: ")
+    return last

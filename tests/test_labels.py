@@ -18,7 +18,7 @@ from tag2mask import files
 from tag2mask.cli import main
 from tag2mask.errors import InputError
 from tag2mask.files import CAM
-from tag2mask.labels_cli import which_shard
+from tag2mask.labels_cli import on_this_machine, which_shard
 from tag2mask.refine.labels import shard
 from tag2mask.refine.recipes import CRF, ConfidentSeeds, PseudoLabels, Recipe, Seed, Walk
 
@@ -46,6 +46,11 @@ def edges_in_the_middle(image: np.ndarray) -> torch.Tensor:
 
 
 # recipes
+
+
+def test_seeds_that_are_label_maps_have_no_soft_scores() -> None:
+    with pytest.raises(InputError, match="certainty is null"):
+        ConfidentSeeds(crf=CRF(certainty=None))
 
 
 def test_a_seed_alone_is_the_threshold(half: tuple[CAM, np.ndarray]) -> None:
@@ -212,6 +217,21 @@ def test_shards_are_disjoint_and_complete() -> None:
 )
 def test_which_part_of_the_work(given: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
     assert which_shard(given, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "RANK": "9"}, (1, 8)),
+        ({"SLURM_LOCALID": "3", "SLURM_NTASKS_PER_NODE": "4"}, (3, 4)),
+        ({"SLURM_LOCALID": "0"}, (0, 1)),
+    ],
+)
+def test_processes_on_one_machine_share_its_cores_and_gpus(
+    environment: dict[str, str], expected: tuple[int, int]
+) -> None:
+    assert on_this_machine(environment) == expected
 
 
 def test_work_that_is_done_is_not_done_again(cams: Path, sample: Path, tmp_path: Path) -> None:

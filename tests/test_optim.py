@@ -121,3 +121,10 @@ def test_warm_up_reaches_every_group() -> None:
     schedule.step()
     full = 0.99**0.9
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * full, 0.2 * full, full, 2 * full])
+
+
+def test_the_learning_rate_grows_with_the_photographs_of_a_step() -> None:
+    sgd = SGD(lr=0.1, for_batch=32)
+    assert sgd.scaled_to(256).lr == pytest.approx(0.8)
+    assert sgd.scaled_to(8).lr == pytest.approx(0.025)
+    assert SGD(lr=0.1).scaled_to(256).lr == 0.1

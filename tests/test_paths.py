@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tag2mask.classes import IGNORE
-from tag2mask.models.paths import directions, pair_affinity, pair_labels, paths
+from tag2mask.models.paths import _paths as paths_of
+from tag2mask.models.paths import directions, pair_affinity, pair_labels
 from tests.arrays import reference
 
 CASES = [(5, 8, 12), (5, 5, 9), (4, 9, 8), (3, 3, 9), (3, 7, 5), (2, 2, 3), (2, 6, 4)]
@@ -14,6 +15,12 @@ CASES = [(5, 8, 12), (5, 5, 9), (4, 9, 8), (3, 3, 9), (3, 7, 5), (2, 2, 3), (2, 
 
 def smooth(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def paths(radius: int) -> list[Tensor]:
+    """Paths as offsets from the source, those of one length together: (paths, L, 2) each."""
+    lengths = sorted({len(path) for path in paths_of(radius)})
+    return [torch.tensor([path for path in paths_of(radius) if len(path) == length]) for length in lengths]
 
 
 def between(dy: int, dx: int) -> list[tuple[int, int]]:

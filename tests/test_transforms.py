@@ -98,3 +98,11 @@ def test_max_side_shrinks_larger_photographs_only(
 def test_a_shrunk_photograph_keeps_its_mean_colour() -> None:
     image = EvaluationTransform(Preprocessing(max_side=20, **PLAIN))(NOISE)
     np.testing.assert_allclose(image.mean((1, 2)).numpy() * 255, NOISE.mean((0, 1)), atol=1)
+
+
+def test_a_photograph_comes_back_from_its_normalised_form() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    how = Preprocessing()
+    normalised = (pixels / 255 - how.mean) / how.std
+    back = how.undo(torch.from_numpy(normalised).permute(2, 0, 1).float())
+    assert np.array_equal(back, pixels)

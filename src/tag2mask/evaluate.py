@@ -135,7 +135,7 @@ def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
     names = files.read_json(record).get("config", {}).get("step_names", []) if record.is_file() else []
     found = {}
     for name in names[:-1]:
-        before = replace(task, predictions=task.predictions / "steps" / name)
+        before = replace(task, predictions=task.predictions / files.STEPS / name)
         if before.predictions.is_dir():
             found[name] = evaluate(before, ())["best"]
     return {"steps": {**found, names[-1]: dict(best)}} if found else {}

@@ -20,6 +20,7 @@ from tag2mask.classes import VOC
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.segment import Segmenter
+from tag2mask.tasks import checkpoints
 from tag2mask.tasks.cam import CAMTask
 
 MARK = "tag2mask"
@@ -68,8 +69,7 @@ def load(checkpoint: Path) -> Exportable:
     Raises:
         InputError: it is of another network, or does not say how images are normalised.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    task = content["tag2mask"]["task"]
+    task = torch.load(checkpoint, map_location="cpu", weights_only=True)["tag2mask"]["task"]
     if task == "segmentation":
         found = Segmenter(checkpoint)
         stride = found.net.config.output_stride
@@ -78,11 +78,9 @@ def load(checkpoint: Path) -> Exportable:
         raise InputError(
             f"{checkpoint} is a checkpoint of the {task} network; expected one of the segmentation or the CAM network"
         )
-    given = content.get("datamodule_hyper_parameters", {}).get("preprocessing")
-    if given is None:
-        raise InputError(f"{checkpoint} does not say how images are normalised; train with a data module of ours")
+    how = Preprocessing(**checkpoints.preprocessing(checkpoint))
     cam = CAMTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    return Exportable(cam.eval(), CAM, cam.class_names, cam.net.stride, Preprocessing(**given))
+    return Exportable(cam.eval(), CAM, cam.class_names, cam.net.stride, how)
 
 
 def facts(network: Exportable) -> dict[str, str]:

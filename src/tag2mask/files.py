@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -25,6 +25,9 @@ from tag2mask import __version__, classes
 from tag2mask.errors import InputError
 
 RUN_FILE = "run.json"
+STEPS = "steps"
+"""Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class CAM(NamedTuple):
@@ -54,6 +57,13 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, names: Collection[str]) -> None:
+    """Delete what killed processes left half-written in ``folder``, of files called ``names`` without their endings."""
+    for part in folder.glob(".*.part"):
+        if part.name[1:].rsplit(".", 3)[0] in names:
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -154,6 +164,15 @@ def read_image(path: Path) -> np.ndarray:
         ) from None
 
 
+def find_photo(folder: Path, name: str) -> Path | None:
+    """Return the photograph of that name in a folder, whatever its ending; None where there is none."""
+    for ending in PHOTO_ENDINGS:
+        for path in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
+            if path.is_file():
+                return path
+    return None
+
+
 def _eight_bits(values: np.ndarray) -> Image.Image:
     """Scale grey values of 16 bits, or of any larger range, to 8 bits; smaller ones stay."""
     top = 255 if values.max() <= 255 else max(65535.0, values.max())
@@ -222,6 +241,15 @@ def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
         **facts,
     }
     write_json(Path(folder) / RUN_FILE, record)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def made_with(folder: Path) -> str | None:

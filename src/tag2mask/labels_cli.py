@@ -1,6 +1,5 @@
 """The verb ``labels``: a folder of CAM files becomes a folder of pseudo-labels."""
 
-import hashlib
 import json
 import os
 import sys
@@ -14,10 +13,12 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from tag2mask import files
+from tag2mask.arguments import check_yaml
 from tag2mask.errors import InputError
 from tag2mask.progress import progress
 from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
 from tag2mask.refine.recipes import Recipe
+from tag2mask.threads import cores
 
 DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
 if it was made with the same configuration: the same command goes on where it was interrupted."""
@@ -27,9 +28,13 @@ RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY
 
 def labels(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be done."""
+    check_yaml(words)
     given = parse(words)
     job, listed = _job(given), cam_names(given.cams, given.list)
-    share = shard(listed, *which_shard(given.shard, os.environ))
+    index, count = which_shard(given.shard, os.environ)
+    share = shard(listed, index, count)
+    if count > 1:
+        print(f"shard {index} of {count}: {len(share)} of {len(listed)} photographs")
     config = _config(given, job)
     if not files.same_run(job.out, config, given.overwrite):
         _clear(job, share)
@@ -88,6 +93,14 @@ def which_shard(given: str | None, environment: Mapping[str, str]) -> tuple[int,
     return 1, 1
 
 
+def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return which of the processes on this machine this is, from 0, and how many there are."""
+    for rank, count in (("LOCAL_RANK", "LOCAL_WORLD_SIZE"), ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")):
+        if rank in environment:
+            return int(environment[rank]), int(environment.get(count, "1"))
+    return 0, 1
+
+
 def _job(given: Namespace) -> Job:
     if given.recipe.needs_photo:
         if given.photos is None:
@@ -121,7 +134,7 @@ def _config(given: Namespace, job: Job) -> dict[str, Any]:
         "step_names": list(job.recipe.step_names),
     }
     if job.recipe.walk is not None:
-        config["edges"] = hashlib.sha256(Path(job.recipe.walk.checkpoint).read_bytes()).hexdigest()
+        config["edges"] = files.digest(Path(job.recipe.walk.checkpoint))
     return config
 
 
@@ -142,21 +155,17 @@ def _clear(job: Job, names: list[str]) -> None:
 
 def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str | None]]:
     device = given.device
+    index, beside = on_this_machine(os.environ)
     if device == "auto":
-        local = os.environ.get("LOCAL_RANK", "0")
-        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     load_edges = None
     if job.recipe.walk is not None:
         from tag2mask.tasks.affinity import Edges
 
         load_edges = partial(Edges, Path(job.recipe.walk.checkpoint))
-    workers = given.workers or (cores() if device == "cpu" else min(cores(), ON_ONE_GPU))
+    share = max(1, cores() // beside)
+    workers = given.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
     return make_labels(job, todo, load_edges, workers, device)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _faults(done: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask import files
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
-from tag2mask.cli import LAST, LIGHTNING, offline_unless_logged_in
+from tag2mask.callbacks.termination import EndOnTermination, launched
+from tag2mask.cli import LAST, LIGHTNING
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.errors import InputError
+from tag2mask.processes import end_with_parent
 
 NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
 
@@ -48,6 +51,7 @@ class TagsToMasksCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
+            trainer_defaults={"callbacks": EndOnTermination()},
             args=words,
             parser_kwargs={"prog": "tag2mask", "exit_on_error": False} | dict.fromkeys(LIGHTNING, settings),
         )
@@ -138,6 +142,15 @@ class TagsToMasksCLI(LightningCLI):
     before_validate = before_test = before_predict = _use_last
 
 
+def follow_parent() -> None:
+    """Let a process that Lightning's launcher has started end when that one is gone, rather than wait for it.
+
+    NCCL would wait for minutes.
+    """
+    if launched():
+        end_with_parent()
+
+
 def check_checkpoint(path: Path, task: str | None = None) -> None:
     """Raise ``InputError`` where a checkpoint is missing, cut short, not of this project, or of another task."""
     if not path.is_file():
@@ -162,6 +175,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*The number of training batches.*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # ours are of all ranks
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
+    warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+
+
+def offline_unless_logged_in() -> None:
+    """Let W&B log into the run folder where nobody is logged in, rather than stop and ask."""
+    if "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ:
+        return
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    if not (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")):
+        os.environ["WANDB_MODE"] = "offline"

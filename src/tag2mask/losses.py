@@ -5,6 +5,7 @@ foreground vector, H x W a map of the image, M x N a map of one tile. All sums, 
 float32, whatever the precision of the network.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -164,7 +165,12 @@ def ramp(step: int, steps: int, share: float) -> float:
 
 
 def affinity(
-    affinity: Tensor, background: Tensor, foreground: Tensor, negative: Tensor, floor: float = 1e-5
+    affinity: Tensor,
+    background: Tensor,
+    foreground: Tensor,
+    negative: Tensor,
+    floor: float = 1e-5,
+    counted: Callable[[Tensor], Tensor] = lambda count: count,
 ) -> dict[str, Tensor]:
     r"""Binary cross-entropy of affinities between pairs of positions, balanced over kinds of pairs (IRN).
 
@@ -178,6 +184,8 @@ def affinity(
         foreground: True for pairs of one foreground class.
         negative: True for pairs of two classes, or of a class and the background.
         floor: added before the logarithm and to the number of pairs, so that a kind without pairs counts zero.
+        counted: turns the numbers of pairs of the three kinds, (3,), into those that the sums are divided by. Under
+            DDP their mean over ranks, which makes the mean of the ranks' losses that of the joint batch.
 
     Returns:
         ``loss`` and its terms ``loss_background``, ``loss_foreground``, ``loss_negative``.
@@ -189,17 +197,23 @@ def affinity(
         "loss_foreground": (same, foreground),
         "loss_negative": (other, negative),
     }
-    terms = {name: (value * pairs).sum() / (pairs.sum() + floor) for name, (value, pairs) in kinds.items()}
+    counts = counted(torch.stack([pairs.sum() for _, pairs in kinds.values()]))
+    terms = {
+        name: (value * pairs).sum() / (count + floor)
+        for (name, (value, pairs)), count in zip(kinds.items(), counts, strict=True)
+    }
     positive = (terms["loss_background"] + terms["loss_foreground"]) / 2
     return {"loss": (positive + terms["loss_negative"]) / 2, **terms}
 
 
-def segmentation(scores: Tensor, label: Tensor) -> Tensor:
+def segmentation(scores: Tensor, label: Tensor, counted: Callable[[Tensor], Tensor] = lambda count: count) -> Tensor:
     """Cross-entropy, averaged over the pixels whose label is not ``IGNORE``; 0 where there are none.
 
     Args:
         scores: class scores before the softmax, (B, G, H, W), of G classes with the background.
         label: mask values, (B, H, W) int64.
+        counted: turns the number of those pixels into the one that the sum is divided by. Under DDP its mean over
+            ranks, which makes the mean of the ranks' losses that of the joint batch.
     """
     total = F.cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
-    return total / (label != IGNORE).sum().clamp_min(1)
+    return total / counted((label != IGNORE).sum()).clamp_min(1)

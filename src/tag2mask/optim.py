@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ class SGD:
         bias_factor: learning rate of biases against weights.
         new_factor: learning rate of layers that start at random against pretrained ones.
         warmup: steps over which the rate first grows from 0.
+        for_batch: photographs a step that ``lr`` is meant for; with more or fewer, on several devices or with
+            accumulated gradients, it grows or shrinks in proportion (https://arxiv.org/abs/1706.02677). None leaves it.
     """
 
     lr: float = 0.1
@@ -33,6 +35,11 @@ class SGD:
     bias_factor: float = 2.0
     new_factor: float = 10.0
     warmup: int = 0
+    for_batch: int | None = None
+
+    def scaled_to(self, images: int) -> "SGD":
+        """Return the same with the learning rate for so many photographs a step."""
+        return self if self.for_batch is None else replace(self, lr=self.lr * images / self.for_batch)
 
     def build(
         self, pretrained: nn.Module, new: Iterable[nn.Module], steps: Callable[[], int]

@@ -21,9 +21,9 @@ from tag2mask import files, plots
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.models.segmentation import class_probabilities, label_map
-from tag2mask.refine.labels import PHOTO_ENDINGS
 from tag2mask.refine.recipes import CRF
-from tag2mask.refine.test_time import photograph, sharpened
+from tag2mask.refine.test_time import sharpened
+from tag2mask.tasks import checkpoints
 from tag2mask.tasks.segmentation import Inference, SegmentationTask
 
 MARK = "tag2mask segment"
@@ -66,11 +66,7 @@ class Segmenter:
             max_side: longer side, in pixels, to which larger photographs are shrunk for the network. None takes that
                 of the training's evaluation, or else the largest side of its training images.
         """
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        given = content.get("datamodule_hyper_parameters", {}).get("preprocessing")
-        if given is None:
-            raise InputError(f"{checkpoint} does not say how images are normalised; train with a data module of ours")
-        how = Preprocessing(**given)
+        how = Preprocessing(**checkpoints.preprocessing(checkpoint))
         self.how = replace(how, max_side=max_side or how.max_side or max(how.long_side))
         self.transform = EvaluationTransform(self.how)
         task = SegmentationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
@@ -89,7 +85,7 @@ class Segmenter:
         before = class_probabilities(self.net, image.to(self.device), how.scales, how.flip)
         after = before
         if self.crf is not None:
-            after = sharpened(before, photograph(image, self.how.mean, self.how.std), self.crf)
+            after = sharpened(before, self.how.undo(image), self.crf)
         shares = class_shares(after.argmax(0), before)
         named = {self.class_names[value - 1]: share for value, share in shares.items()}
         return Found(label_map(after, size).cpu().numpy(), named)
@@ -131,12 +127,12 @@ def _inside(folder: Path) -> list[Path]:
     photos = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in PHOTO_ENDINGS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in files.PHOTO_ENDINGS and not path.name.startswith(".") and path.is_file()
     )
     if not photos:
         raise InputError(
-            f"no photographs in {folder}; expected {', '.join(PHOTO_ENDINGS)} files in the folder itself (folders "
-            "within it are not searched: name them)"
+            f"no photographs in {folder}; expected {', '.join(files.PHOTO_ENDINGS)} files in the folder itself "
+            "(folders within it are not searched: name them)"
         )
     return photos
 

@@ -42,6 +42,7 @@ def segment(words: list[str]) -> int:
     targets = _targets(given, photos)
     segmenter, config = _segmenter(given)
     files.write_run(given.out, config, finished=False)
+    files.remove_parts(given.out, {path.stem for paths in targets for path in paths})
     faults = [
         photo
         for photo, fault in _told(progress(segment_all(segmenter, photos, targets), len(photos), "photographs"))

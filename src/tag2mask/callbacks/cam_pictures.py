@@ -15,8 +15,8 @@ from tag2mask.metrics import at_full_size
 class CAMPictures(Callback):
     """Draw the first photographs of the validation split: photograph, CAM of each class, label map, truth.
 
-    They go to every logger that has ``log_image``; label maps and truths go there as W&B masks besides. Where no logger
-    has it, they are PNG files in ``pictures`` in the run folder.
+    They are PNG files in ``pictures`` in the run folder, and go to every logger that has ``log_image`` as well; label
+    maps and truths go there as W&B masks besides.
     """
 
     def __init__(self, count: int = 4, threshold: float = 0.3, folder: str | None = None) -> None:
@@ -43,7 +43,7 @@ class CAMPictures(Callback):
         """Draw one photograph."""
         if batch_idx >= self.count or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        image = self._photograph(trainer, batch)
+        image = trainer.datamodule.preprocessing.undo(batch["image"][0])
         score, winner = at_full_size(outputs.cam, outputs.classes, image.shape[:2])
         label = torch.where(score > self.threshold, winner, BACKGROUND).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy() if "mask" in batch else None
@@ -55,21 +55,14 @@ class CAMPictures(Callback):
         panel = plots.panel(image, titled, label, truth, title=batch["name"][0])
         self._show(trainer, batch["name"][0], panel, image, {"label": label, "truth": truth}, names)
 
-    def _photograph(self, trainer: Any, batch: dict[str, Any]) -> np.ndarray:
-        """Undo the normalisation: (H, W, 3) uint8."""
-        how = trainer.datamodule.preprocessing
-        image = batch["image"][0].cpu().float().permute(1, 2, 0).numpy() * how.std + how.mean
-        return np.asarray((image * 255).round().clip(0, 255), np.uint8)
-
     def _show(
         self, trainer: Any, name: str, panel: np.ndarray, image: np.ndarray, maps: dict[str, Any], names: Any
     ) -> None:
-        able = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "pictures")
+        files.write_picture(folder / f"step_{trainer.global_step:06d}" / f"{name}.png", panel)
         labels = {BACKGROUND: "background", **dict(enumerate(names, 1))}
         masks = {k: {"mask_data": v, "class_labels": labels} for k, v in maps.items() if v is not None}
-        for logger in able:
-            logger.log_image(key=f"cams/{name}", images=[panel], step=trainer.global_step)
-            logger.log_image(key=f"masks/{name}", images=[image], step=trainer.global_step, masks=[masks])
-        if not able:
-            folder = Path(self.folder or Path(trainer.default_root_dir) / "pictures")
-            files.write_picture(folder / f"step_{trainer.global_step:06d}" / f"{name}.png", panel)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key=f"cams/{name}", images=[panel], step=trainer.global_step)
+                logger.log_image(key=f"masks/{name}", images=[image], step=trainer.global_step, masks=[masks])

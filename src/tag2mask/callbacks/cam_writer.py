@@ -1,10 +1,13 @@
 """CAM files from ``predict``."""
 
+from pathlib import Path
 from typing import Any
 
 from tag2mask import files
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.files import CAM
+
+PREDICTED = "predicted_tags.csv"
 
 
 class CAMWriter(PredictionWriter):
@@ -15,37 +18,26 @@ class CAMWriter(PredictionWriter):
     classes that the network named in their place.
     """
 
-    what, ending, besides = "CAM files", ".npz", ("predicted_tags.csv",)
-
-    def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
-        """Write into ``folder`` (null is ``cams`` in the run folder); ``overwrite`` replaces what is there."""
-        super().__init__(folder, overwrite)
-        self.predicted = 0
+    what, ending, besides = "CAM files", ".npz", (PREDICTED,)
 
     def default_folder(self, trainer: Any) -> str:
         """Return ``cams``."""
         return "cams"
 
-    def on_predict_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the file of one photograph."""
-        name = batch["name"][0]
-        if outputs.predicted:
-            tags = [pl_module.class_names[value - 1] for value in outputs.classes.tolist()]
-            with open(self.place(trainer) / "predicted_tags.csv", "a", encoding="utf-8") as file:
-                file.write(f"{name},{';'.join(tags)}\n")
-            self.predicted += 1
-        cam = CAM(outputs.cam.float().cpu().numpy(), outputs.classes.cpu().numpy(), batch["size"][0].cpu().numpy())
-        files.write_cam(self.place(trainer) / f"{name}.npz", cam)
+    def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+        """Write the CAM file of one photograph."""
+        size = batch["size"][0].cpu().numpy()
+        files.write_cam(path, CAM(outputs.cam.float().cpu().numpy(), outputs.classes.cpu().numpy(), size))
 
-    def remarks(self) -> str:
-        """Return where the tags came from."""
-        listed = f", but predicted for {self.predicted} (predicted_tags.csv)" if self.predicted else ""
-        return f"; tags taken from the data{listed}"
+    def finish(self, trainer: Any) -> str:
+        """Write ``predicted_tags.csv``; return where the tags came from."""
+        folder, names = self.place(trainer), trainer.lightning_module.class_names
+        photos = trainer.datamodule.predict_photos
+        untagged = [p.name for p in photos if p.tags is None and (folder / f"{p.name}.npz").is_file()]
+        if not untagged:
+            return "; tags taken from the data"
+        with files.atomic(folder / PREDICTED) as file:
+            for name in untagged:
+                values = files.read_cam(folder / f"{name}.npz").classes.tolist()
+                file.write(f"{name},{';'.join(names[value - 1] for value in values)}\n".encode())
+        return f"; tags taken from the data, but predicted for {len(untagged)} ({PREDICTED})"

@@ -1,12 +1,13 @@
 """Label PNGs of a segmentation network from ``predict``."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tag2mask import files
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.refine.recipes import CRF
-from tag2mask.refine.test_time import crf_label, photograph
+from tag2mask.refine.test_time import crf_label
 
 
 class LabelWriter(PredictionWriter):
@@ -37,19 +38,10 @@ class LabelWriter(PredictionWriter):
         """Return those of the CRF."""
         return {"crf": self.crf and asdict(self.crf)}
 
-    def on_predict_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the file of one photograph."""
+    def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+        """Write the mask of one photograph."""
         label = outputs.label
         if self.crf is not None:
-            how = trainer.datamodule.preprocessing
-            image = photograph(batch["image"][0], how.mean, how.std)
+            image = trainer.datamodule.preprocessing.undo(batch["image"][0])
             label = crf_label(outputs.probabilities, image, batch["size"][0].tolist(), self.crf)
-        files.write_label(self.place(trainer) / f"{batch['name'][0]}.png", label.cpu().numpy())
+        files.write_label(path, label.cpu().numpy())

@@ -42,8 +42,12 @@ class PredictionWriter(Callback):
         """Return what the files depend on besides network and data."""
         return {}
 
-    def remarks(self) -> str:
-        """Return what is to be said at the end."""
+    def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+        """Write what was predicted for a batch of one photograph."""
+        raise NotImplementedError
+
+    def finish(self, trainer: Any) -> str:
+        """Do, on one rank, what is left when all files are there; return what is to be said of them."""
         return ""
 
     def place(self, trainer: Any) -> Path:
@@ -77,20 +81,39 @@ class PredictionWriter(Callback):
             for path in [*folder.glob(f"*{self.ending}"), *(folder / name for name in self.besides)]:
                 path.unlink(missing_ok=True)
             files.write_run(folder, self.config, finished=False)
+        if trainer.is_global_zero:
+            files.remove_parts(folder, frozenset(photo.name for photo in data.predict_photos))
         trainer.strategy.barrier()
-        done = frozenset(path.stem for path in folder.glob(f"*{self.ending}"))
+        there = [path.stem for path in folder.glob(f"*{self.ending}")] if trainer.is_global_zero else []
+        done = frozenset(trainer.strategy.broadcast(there))  # listed once: ranks that are ahead write already
         if done:
             rank_zero_info(f"{len(done)} {self.what} are in {folder} already and are kept")
         return done
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say what was written."""
+    def on_predict_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the file of one photograph."""
+        self.write(self.place(trainer) / f"{batch['name'][0]}{self.ending}", trainer, outputs, batch)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Finish, and say what was written, also where nothing was left to do for this process or for all."""
+        if stage != "predict":
+            return
         folder = self.place(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            written = len(list(folder.glob(f"*{self.ending}")))
-            files.write_run(folder, self.config, finished=True, files=written)
-            rank_zero_info(f"{written} {self.what} in {folder}{self.remarks()}")
+            written = sum(1 for _ in folder.glob(f"*{self.ending}"))
+            finished = written >= len(trainer.datamodule.predict_photos)
+            remarks = self.finish(trainer)
+            files.write_run(folder, self.config, finished=finished, files=written)
+            rank_zero_info(f"{written} {self.what} in {folder}{remarks}")
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from tag2mask import classes
-from tag2mask.data import folder, voc
+from tag2mask.data import coco, folder, voc
 from tag2mask.data.dataset import (
     EvaluationSet,
     LabelledSet,
@@ -63,6 +63,7 @@ class WSSSDataModule(LightningDataModule):
             labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
         """
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # one image may be left to predict
         self.save_hyperparameters(logger=False)
         self.hparams["preprocessing"] = asdict(preprocessing)  # plain, so that checkpoints load with weights_only
         self.root = Path(root)
@@ -142,7 +143,7 @@ class WSSSDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _training_set(self) -> TrainingSet | LabelledSet:
+    def _training_set(self) -> TrainingSet:
         transform = TrainingTransform(self.preprocessing)
         if self.labels is None:
             return TrainingSet(self.train_photos, self.num_classes, transform)
@@ -154,9 +155,21 @@ class WSSSDataModule(LightningDataModule):
         sampler = ShardSampler(data, **self._ranks())
         return DataLoader(data, batch_size=1, sampler=sampler, num_workers=self.num_workers)
 
+    def _enough(self) -> None:
+        """Refuse processes without a photograph to score: the others would wait for them."""
+        ranks = self._ranks()["ranks"]
+        if len(self.val_photos) < ranks:
+            raise InputError(
+                f"{len(self.val_photos)} photographs in the split {self.val_split!r} for {ranks} processes; take fewer "
+                "devices, or more photographs"
+            )
+
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return whole photographs with masks, one a batch, every one of the split; without any, an empty list."""
-        return self._whole(self.val_photos, masks=True) if self.val_photos else []
+        if not self.val_photos:
+            return []
+        self._enough()
+        return self._whole(self.val_photos, masks=True)
 
     test_dataloader = val_dataloader
 
@@ -187,3 +200,24 @@ class FolderDataModule(WSSSDataModule):
     def photos(self, split: str) -> list[Photo]:
         """Return the photographs of ``<split>.txt``, or what `folder.folder_photos` takes in its place."""
         return folder.folder_photos(self.root, split)
+
+
+class COCODataModule(WSSSDataModule):
+    """MS COCO 2014 as `tag2mask prepare coco` leaves it; ``root`` is the folder of ``train2014`` and ``val2014``."""
+
+    class_names = classes.COCO[1:]
+
+    def __init__(self, root: str, prepared: str | None = None, **settings: Any) -> None:
+        """Set up loaders.
+
+        Args:
+            root: folder of the data set.
+            prepared: folder of the masks, tags and lists that `tag2mask prepare coco --out` wrote; null: ``root``.
+            **settings: those of `WSSSDataModule`.
+        """
+        super().__init__(root, **settings)
+        self.prepared = self.root if prepared is None else Path(prepared)
+
+    def photos(self, split: str) -> list[Photo]:
+        """Return the photographs of ``train``, ``val``, or another list ``<split>.txt`` in ``prepared``."""
+        return coco.coco_photos(self.root, self.prepared, split)

@@ -1,9 +1,9 @@
 """Photographs as samples, the same for every data set.
 
 A sample is a dict: ``image`` (3, H, W) float32, normalised; ``label`` (C,) float32, 1 where the class is tagged, all -1
-where the photograph has no tags; ``name``; for evaluation also ``size`` (2,) int64, height and width of the photograph,
-and ``mask`` (height, width) int64 where there is one. Training on
-labels has ``mask`` (H, W) int64 too, cropped like the image.
+where the photograph has no tags; ``name``. For evaluation also ``size`` (2,) int64, height and width of the photograph,
+and ``mask`` (height, width) int64 where there is one; for training on labels ``mask`` (H, W) int64, cropped like the
+image.
 """
 
 import hashlib
@@ -46,16 +46,24 @@ class Photo:
         return np.isin(np.arange(1, num_classes + 1), self.tags).astype(np.float32)
 
 
+class Transform(Protocol):
+    """What the training sets do with an image (H, W, 3) uint8 and a seed."""
+
+    def __call__(self, image: np.ndarray, seed: int) -> torch.Tensor:
+        """Return the crop (3, h, w) float32."""
+
+    def with_label(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the crop (3, h, w) float32, and that of the label map (H, W) uint8, (h, w) int64."""
+
+
 class TrainingSet(Dataset[Sample]):
     """Crops and their tags. Masks are never opened.
 
     Its keys are pairs (index, seed): the seed settles the crop, so that a run can be repeated and taken up again.
     """
 
-    def __init__(
-        self, photos: Sequence[Photo], num_classes: int, transform: Callable[[np.ndarray, int], torch.Tensor]
-    ) -> None:
-        """Take tagged ``photos``; ``transform`` turns an image (H, W, 3) uint8 and a seed into (3, h, w) float32."""
+    def __init__(self, photos: Sequence[Photo], num_classes: int, transform: Transform) -> None:
+        """Take tagged ``photos``."""
         self.photos = photos
         self.num_classes = num_classes
         self.transform = transform
@@ -66,44 +74,28 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
         photo = self.photos[index]
-        image = self.transform(files.read_image(photo.image), seed)
-        return {"image": image, "label": torch.from_numpy(photo.label(self.num_classes)), "name": photo.name}
+        label = torch.from_numpy(photo.label(self.num_classes))
+        return {**self.crop(index, files.read_image(photo.image), seed), "label": label, "name": photo.name}
+
+    def crop(self, index: int, image: np.ndarray, seed: int) -> Sample:
+        """Return ``image``, and whatever is cropped with it."""
+        return {"image": self.transform(image, seed)}
 
 
-class LabelledSet(Dataset[Sample]):
-    """Crops with label maps, such as pseudo-labels; keys are pairs (index, seed) as in `TrainingSet`."""
+class LabelledSet(TrainingSet):
+    """Crops and their label maps, such as pseudo-labels."""
 
-    def __init__(
-        self, photos: Sequence[Photo], labels: Sequence[Path], num_classes: int, transform: "LabelledTransform"
-    ) -> None:
-        """Take ``photos`` and as many label PNGs; ``transform`` crops image and label map alike."""
-        self.photos = photos
+    def __init__(self, photos: Sequence[Photo], labels: Sequence[Path], num_classes: int, transform: Transform) -> None:
+        """Take ``photos`` and as many label PNGs."""
+        super().__init__(photos, num_classes, transform)
         self.labels = labels
-        self.num_classes = num_classes
-        self.transform = transform
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        index, seed = key
-        photo = self.photos[index]
-        image = files.read_image(photo.image)
-        label = read_mask(replace(photo, mask=self.labels[index]), image.shape[:2], self.num_classes)
-        crop, mask = self.transform.with_label(image, label.astype(np.uint8), seed)
-        return {
-            "image": crop,
-            "label": torch.from_numpy(photo.label(self.num_classes)),
-            "mask": mask,
-            "name": photo.name,
-        }
-
-
-class LabelledTransform(Protocol):
-    """What `LabelledSet` needs of a transform."""
-
-    def with_label(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the crop (3, h, w) and its label map (h, w)."""
+    def crop(self, index: int, image: np.ndarray, seed: int) -> Sample:
+        """Return ``image`` and ``mask``."""
+        photo = replace(self.photos[index], mask=self.labels[index])
+        label = read_mask(photo, image.shape[:2], self.num_classes).astype(np.uint8)
+        crop, mask = self.transform.with_label(image, label, seed)
+        return {"image": crop, "mask": mask}
 
 
 class EvaluationSet(Dataset[Sample]):

@@ -13,8 +13,7 @@ from pathlib import Path
 from tag2mask import classes
 from tag2mask.data.dataset import Photo
 from tag2mask.errors import InputError
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from tag2mask.files import PHOTO_ENDINGS
 
 
 def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
@@ -57,7 +56,7 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 
 
 def _stem(name: str) -> str:
-    return Path(name).stem if name.lower().endswith(ENDINGS) else name
+    return Path(name).stem if name.lower().endswith(PHOTO_ENDINGS) else name
 
 
 def _split_tags(field: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,7 +136,7 @@ def _images(root: Path) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS:
+        if path.suffix.lower() in PHOTO_ENDINGS:
             if path.stem in found:
                 raise InputError(f"{found[path.stem].name} and {path.name} in {folder} share a name; rename one")
             found[path.stem] = path

@@ -36,6 +36,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     max_side: int | None = None
 
+    def undo(self, image: torch.Tensor) -> np.ndarray:
+        """Return what a network's input (3, h, w) shows, (h, w, 3) uint8."""
+        pixels = image.detach().cpu().float().permute(1, 2, 0).numpy() * np.asarray(self.std) + np.asarray(self.mean)
+        return np.asarray((pixels * 255).round().clip(0, 255), np.uint8)
+
 
 class TrainingTransform:
     """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32.

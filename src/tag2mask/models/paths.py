@@ -41,15 +41,6 @@ def directions(radius: int) -> Tensor:
     return torch.tensor([path[0] for path in _paths(radius)], dtype=torch.long).view(-1, 2)
 
 
-def paths(radius: int) -> list[Tensor]:
-    """Return the paths as offsets from the source, those of one length together: (paths, L, 2) int64 each.
-
-    Joined, they are in the order of `directions`; each runs from its destination to its source.
-    """
-    lengths = sorted({len(path) for path in _paths(radius)})
-    return [torch.tensor([path for path in _paths(radius) if len(path) == length]) for length in lengths]
-
-
 def _sources(height: int, width: int, radius: int) -> tuple[int, int]:
     """Rows and columns of the block of sources; it begins in row 0 and column radius - 1."""
     return max(0, height - radius + 1), max(0, width - 2 * (radius - 1))

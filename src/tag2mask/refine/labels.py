@@ -1,13 +1,7 @@
 """The stage that turns a folder of CAM files into a folder of label PNGs, on all cores, resumably and in shards."""
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +9,11 @@ import torch
 
 from tag2mask import files
 from tag2mask.errors import InputError
+from tag2mask.processes import spread
 from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
+from tag2mask.threads import one_thread
 
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-STEPS, SOFT = "steps", "soft"
+SOFT = "soft"
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Job:
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: step names and ``soft``, the label itself (the last step) last."""
         names = self.recipe.step_names
-        paths = {step: self.out / STEPS / step / f"{name}.png" for step in names[:-1]} if self.steps else {}
+        paths = {step: self.out / files.STEPS / step / f"{name}.png" for step in names[:-1]} if self.steps else {}
         if self.soft:
             paths[SOFT] = self.out / SOFT / f"{name}.npz"
         return {**paths, names[-1]: self.out / f"{name}.png"}
@@ -82,9 +77,8 @@ def remaining(job: Job, names: Sequence[str]) -> list[str]:
     if not job.out.is_dir():
         return list(names)
     own = set(names)
-    for part in job.out.rglob(".*.part"):
-        if part.name[1:].rsplit(".", 3)[0] in own:
-            part.unlink(missing_ok=True)
+    for folder in {path.parent for name in names[:1] for path in job.outputs(name).values()}:
+        files.remove_parts(folder, own)
     done = {path.stem for path in job.out.glob("*.png")}
     return [name for name in names if name not in done]
 
@@ -109,40 +103,12 @@ def make_labels(
         The name of each photograph as it is done, and what was wrong with its files, or None.
     """
     if workers <= 1:
-        yield from _alone(_Worker(job, load_edges, device), names)
+        worker = _Worker(job, load_edges, device)
+        with one_thread():  # as the processes of a pool: the same files, bit by bit
+            for name in names:
+                yield name, worker(name)
         return
-    count = min(workers, len(names) or 1)
-    with ProcessPoolExecutor(count, get_context("spawn"), _start, (job, load_edges, device)) as pool:
-        try:
-            yield from _as_completed(pool, iter(names), ahead=4 * workers)
-        except BrokenProcessPool:
-            raise InputError(
-                "a process was killed, most likely for want of memory; give the same command with fewer --workers: it "
-                "goes on where it stopped"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _alone(worker: "_Worker", names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Work in this process, on one thread as the processes of a pool do: the same files, bit by bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for name in names:
-            yield name, worker(name)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _as_completed(pool: ProcessPoolExecutor, names: Iterator[str], ahead: int) -> Iterator[tuple[str, str | None]]:
-    """Hand out names a few ahead, so that a million of them need no million futures."""
-    running: dict[Future[str | None], str] = {pool.submit(_work, name): name for name in islice(names, ahead)}
-    while running:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield running.pop(future), future.result()
-        running |= {pool.submit(_work, name): name for name in islice(names, len(done))}
+    yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_edges, device))
 
 
 class _Worker:
@@ -165,7 +131,12 @@ class _Worker:
 
     def _photo(self, name: str, cam: files.CAM) -> np.ndarray:
         assert self.job.photos is not None
-        image = files.read_image(photo_path(self.job.photos, name))
+        path = files.find_photo(self.job.photos, name)
+        if path is None:
+            raise InputError(
+                f"no photograph {name} in {self.job.photos}; expected {name}.jpg, .png or the like: name its folder"
+            )
+        image = files.read_image(path)
         if image.shape[:2] != tuple(cam.size):
             raise InputError(
                 f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
@@ -181,33 +152,16 @@ class _Worker:
                 files.write_label(path, result.steps[key])
 
 
-def photo_path(folder: Path, name: str) -> Path:
-    """Find the photograph of that name, whatever its ending."""
-    for ending in PHOTO_ENDINGS:
-        for path in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
-            if path.is_file():
-                return path
-    raise InputError(f"no photograph {name} in {folder}; expected {name}.jpg, .png or the like: name its folder")
-
-
 _worker: _Worker | None = None
 
 
 def _start(job: Job, load_edges: Callable[[str], EdgeFinder] | None, device: str) -> None:
-    """Make a process ready; it must not outlive the one that started it."""
+    """Make a process ready."""
     global _worker
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the processes are the parallelism
     _worker = _Worker(job, load_edges, device)
 
 
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(name: str) -> str | None:
+def _work(name: str) -> tuple[str, str | None]:
     assert _worker is not None
-    return _worker(name)
+    return name, _worker(name)

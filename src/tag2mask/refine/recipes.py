@@ -84,7 +84,9 @@ class CRF:
 
     def from_labels(self, image: np.ndarray, label: Tensor, labels: int) -> Tensor:
         """Return the probabilities (L, H, W) that start from a map (H, W) of labels 0 to L - 1."""
-        return self.marginals(image, unary_from_labels(label, labels, self.certainty or 0.7))
+        if self.certainty is None:
+            raise ValueError("certainty is None; a label map has no scores to take in its place")
+        return self.marginals(image, unary_from_labels(label, labels, self.certainty))
 
     def from_scores(self, image: np.ndarray, scores: Tensor) -> Tensor:
         """Return the probabilities (L, H, W) that start from scores (L, H, W) of at least zero."""
@@ -187,6 +189,8 @@ class ConfidentSeeds(Recipe):
             raise InputError(
                 f"background {background}, foreground {foreground}; expected 0 <= background <= foreground"
             )
+        if crf is not None and crf.certainty is None:
+            raise InputError("certainty is null, but these seeds are label maps; give crf.certainty, such as 0.7")
         self.foreground, self.background, self.crf, self.max_side = foreground, background, crf, max_side
         self.needs_photo = crf is not None
 

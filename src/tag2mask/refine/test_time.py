@@ -39,9 +39,3 @@ def sharpened(probabilities: Tensor, image: np.ndarray, crf: CRF) -> Tensor:
     after = torch.zeros_like(probabilities)
     after[values] = crf.from_scores(image, probabilities[values])
     return after
-
-
-def photograph(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undo the normalisation of a network's input: (3, h, w) -> (h, w, 3) uint8."""
-    pixels = image.detach().cpu().float().permute(1, 2, 0).numpy() * np.asarray(std) + np.asarray(mean)
-    return np.asarray((pixels * 255).round().clip(0, 255), np.uint8)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from tag2mask import classes, files
+from tag2mask import classes, files, plots
 from tag2mask.errors import InputError
 from tag2mask.report.markup import Markup, el
 from tag2mask.report.runs import Evaluation
@@ -64,10 +64,9 @@ def photograph(evaluation: Evaluation, name: str, roots: Sequence[Path] = ()) ->
     """Return a scored photograph, (H, W, 3) uint8, looked for beside the masks and in ``roots``; None if not found."""
     for root in (Path(evaluation.config.get("masks", "")).parent, *roots):
         for folder in PHOTOS:
-            for ending in (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG"):
-                path = root / folder / f"{name}{ending}"
-                if path.is_file():
-                    return _read(files.read_image, path)
+            path = files.find_photo(root / folder, name)
+            if path is not None:
+                return _read(files.read_image, path)
     return None
 
 
@@ -110,9 +109,7 @@ def small(picture: np.ndarray, width: int = THUMB) -> np.ndarray:
 
 
 def overlay(label: np.ndarray, photo: np.ndarray | None) -> np.ndarray:
-    """Lay the colours of a label map (H, W) over a photograph of the same shape, if there is one; (H, W, 3) uint8."""
-    colours: np.ndarray = classes.palette()[label]
+    """Lay a label map (H, W) over a photograph of the same shape, if there is one, else over white; (H, W, 3) uint8."""
     if photo is None or photo.shape[:2] != label.shape:
-        return colours
-    share = np.where(label == classes.BACKGROUND, 0.0, TINT)[..., None]
-    return np.asarray((1 - share) * photo + share * colours, np.uint8)
+        photo = np.full((*label.shape, 3), 255, np.uint8)
+    return plots.overlay(photo, label, TINT)

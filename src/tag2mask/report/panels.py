@@ -60,7 +60,7 @@ def _ages(run: Run, album: Album) -> Markup:
 
 def _missing(runs: list[Run]) -> list[Markup]:
     names = [run.name for run in runs if not run.pictures]
-    return [note(f"No folder pictures (with W&B as logger, they went there): {', '.join(names)}.")] if names else []
+    return [note(f"No folder pictures: {', '.join(names)}.")] if names else []
 
 
 def _shared(folders: list[dict[str, Path]]) -> list[str]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.errors import InputError
@@ -15,16 +14,19 @@ from tag2mask.models.backbones import Backbone
 from tag2mask.models.paths import pair_affinity, pair_labels
 from tag2mask.optim import SGD
 from tag2mask.tasks import checkpoints
+from tag2mask.tasks.network import NetworkTask
 
 torch.serialization.add_safe_globals([Backbone, SGD])
 
 
-class AffinityTask(LightningModule):
+class AffinityTask(NetworkTask):
     """Learn boundaries from confident labels: within a radius, positions of one label have no edge between them.
 
     Trains on label PNGs (``data.labels``) with ``IGNORE`` where they are undecided, made by `tag2mask labels` with
     `refine.recipes.ConfidentSeeds`. Only the edge branch learns; the backbone keeps its pretrained weights.
     """
+
+    kind = "affinity"
 
     def __init__(
         self,
@@ -43,29 +45,15 @@ class AffinityTask(LightningModule):
             radius: of the pairs that are compared, in positions of the edge map (a quarter of the crop).
             optimizer: learning rates and their decay; all that learns is new, so its ``new_factor`` multiplies ``lr``.
         """
-        super().__init__()
+        super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
-        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
         self.radius, self.optimizer = radius, optimizer
         self.net = EdgeNet(backbone)
-        self.total_steps = 1
-        self.filled = False
 
-    def on_fit_start(self) -> None:
-        """Load pretrained weights into a network that no checkpoint has filled."""
-        if not self.filled:
-            self.net.load_pretrained()
-            self.filled = True
-
-    def on_train_start(self) -> None:
-        """Learn how long the training is, for the schedule."""
-        self.total_steps = int(self.trainer.estimated_stepping_batches)
-
-    def configure_optimizers(self) -> Any:
-        """Return SGD and its schedule, stepped with every training step."""
-        new = [self.net.branches, self.net.edge]
-        optimizer, schedule = self.optimizer.build(self.net.backbone, new, lambda: self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    @property
+    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The backbone, and the edge branch."""
+        return self.net.backbone, [self.net.branches, self.net.edge]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return edge scores before the sigmoid, (B, H / 4, W / 4)."""
@@ -78,26 +66,13 @@ class AffinityTask(LightningModule):
             raise InputError("the edge network learns from labels; give their folder with --data.init_args.labels")
         edge = self(batch["image"]).float().sigmoid()
         pairs = pair_labels(batch["mask"][:, ::STRIDE, ::STRIDE], self.radius)
-        terms = losses.affinity(pair_affinity(edge, self.radius), *pairs)
-        if not torch.isfinite(terms["loss"]):
-            raise InputError(
-                f"the loss is not finite at step {self.global_step}; images {', '.join(batch['name'])}. Lower "
-                "--model.init_args.optimizer.lr; the last checkpoint is sound"
-            )
+        terms = losses.affinity(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
+        self.require_finite(terms["loss"], terms, batch["name"])
         size = len(batch["image"])
         self.log("train/loss", terms["loss"], prog_bar=True, batch_size=size)
         parts = {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"}
         self.log_dict({**parts, "train/edge": edge.detach().mean()}, batch_size=size)
         return terms["loss"]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the checkpoint is of."""
-        checkpoints.note(checkpoint, "affinity", self.class_names)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else."""
-        checkpoints.check(checkpoint, "affinity", self.class_names)
-        self.filled = True
 
 
 class Edges:
@@ -105,8 +80,7 @@ class Edges:
 
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
         """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
-        content = torch.load(checkpoint, map_location=device, weights_only=True)
-        how = content["datamodule_hyper_parameters"]["preprocessing"]
+        how = checkpoints.preprocessing(checkpoint)
         self.mean, self.std = (torch.tensor(how[key], device=device)[:, None, None] for key in ("mean", "std"))
         task = AffinityTask.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
         self.net = task.net.to(device).eval()

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from tag2mask import losses
-from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.optim import SGD
-from tag2mask.tasks import checkpoints
+from tag2mask.tasks.network import NetworkTask
 
 
 @dataclass(frozen=True)
@@ -93,23 +92,23 @@ class CAMs(NamedTuple):
     Attributes:
         cam: in [0, 1], (K, h, w).
         classes: mask values, (K,).
-        predicted: True where the network named the classes, not the tags.
     """
 
     cam: Tensor
     classes: Tensor
-    predicted: bool
 
 
 torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
 
 
-class CAMTask(LightningModule):
+class CAMTask(NetworkTask):
     """Train a classifier on image tags so that its maps cover the objects.
 
     ``tiles=None`` is a plain CAM classifier; `Tiles` with neither attention nor contrast Puzzle-CAM; with both, the
     method of Liu et al. 2023. Validation scores and prediction use the full branch alone.
     """
+
+    kind = "cam"
 
     def __init__(
         self,
@@ -132,46 +131,27 @@ class CAMTask(LightningModule):
             inference: how `predict` makes CAMs.
             validation: how CAMs are made for the scores while training; one scale is cheap.
         """
-        super().__init__()
+        super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
-        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
-        self.num_classes = num_classes
         self.tiles, self.optimizer = tiles, optimizer
         self.inference, self.validation = inference, validation
         self.net = CAMNet(num_classes, backbone)
-        self.total_steps = 1
-        self.filled = False
+        self.val_loss = MeanMetric()
 
-    def on_fit_start(self) -> None:
-        """Load pretrained weights into a network that no checkpoint has filled."""
-        if not self.filled:
-            self.net.load_pretrained()
-            self.filled = True
+    @property
+    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The backbone, and the classifier."""
+        return self.net.backbone, [self.net.classifier]
 
-    def _require_weights(self) -> None:
-        """Refuse to make CAMs of random weights."""
-        if not self.filled:
-            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
-
-    on_validation_start = on_test_start = on_predict_start = _require_weights
+    def account(self) -> str:
+        """Return the same as for every network, and how many photographs CFC compares."""
+        compares = self.tiles is not None and self.tiles.contrast is not None
+        return super().account() + (f"; CFC compares {self.images_at_once} at a time" if compares else "")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before ReLU, (B, C, H / stride, W / stride)."""
         cam: Tensor = self.net(images)[0]
         return cam
-
-    def configure_optimizers(self) -> Any:
-        """Return SGD and its schedule, stepped with every training step."""
-        new = [self.net.classifier]
-        optimizer, schedule = self.optimizer.build(self.net.backbone, new, lambda: self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """Learn how long the training is, for the ramps and the schedule.
-
-        Not before: the trainer would set up the loaders for it, ahead of taking up their state from a checkpoint.
-        """
-        self.total_steps = int(self.trainer.estimated_stepping_batches)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the total loss, Eq. 16, and log each term."""
@@ -181,8 +161,7 @@ class CAMTask(LightningModule):
             loss = terms["loss_cls"]
         else:
             terms, loss = self._two_step_loss(self.tiles, images, label)
-        if not torch.isfinite(loss):
-            self._stop(terms, batch["name"])
+        self.require_finite(loss, terms, batch["name"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
         return loss
@@ -223,25 +202,26 @@ class CAMTask(LightningModule):
         return loss, losses.mean_similarity(foreground.detach())
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
-        """Concatenate a tensor over ranks, with gradients."""
-        if self.trainer.world_size == 1:
-            return x
-        gathered = self.all_gather(x, sync_grads=x.requires_grad)
-        return gathered.flatten(0, 1)  # type: ignore[union-attr]
+        """Concatenate a tensor over ranks, so that DDP's mean of gradients is the gradient of the joint batch.
 
-    def _stop(self, terms: dict[str, Tensor], names: list[str]) -> None:
-        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise InputError(
-            f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
-            "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
-            "checkpoint is sound"
-        )
+        Each rank computes the same loss of all vectors, and passes the gradient on to its own, times the number of
+        ranks. (Gathering with gradients is wrong for some strides: https://github.com/pytorch/pytorch/issues/120386.)
+        """
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return x
+        gathered = self.all_gather(x.detach())
+        assert isinstance(gathered, Tensor)
+        parts = list(gathered.unbind())
+        parts[self.global_rank] = x + (ranks - 1) * (x - x.detach())
+        return torch.cat(parts)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Return the CAMs of one photograph, for the callbacks that score and draw them."""
         cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
         loss = losses.classification(scores[None], batch["label"].clamp_min(0))
-        self.log("val/loss_cls", loss, on_epoch=True, batch_size=1, sync_dist=True)
+        self.val_loss.update(loss)
+        self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
         return cams
 
     test_step = validation_step
@@ -264,19 +244,9 @@ class CAMTask(LightningModule):
         """
         height, width = (-(-int(side) // how.stride) for side in size[0])
         maps, scores = multi_scale_cam(self.net, image[0], how.scales, how.flip, (height, width))
-        predicted = bool((label[0] < 0).any())
-        if predicted:
+        if (label[0] < 0).any():
             present = scores.sigmoid() > how.tag_threshold
             present[scores.argmax()] = True
         else:
             present = label[0] > 0
-        return CAMs(scale_to_one(maps[present]), present.nonzero()[:, 0] + 1, predicted), scores
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the checkpoint is of."""
-        checkpoints.note(checkpoint, "cam", self.class_names)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else."""
-        checkpoints.check(checkpoint, "cam", self.class_names)
-        self.filled = True
+        return CAMs(scale_to_one(maps[present]), present.nonzero()[:, 0] + 1), scores

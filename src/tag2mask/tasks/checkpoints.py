@@ -1,7 +1,10 @@
 """What the checkpoints of the project say of themselves, and who may load them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from tag2mask import __version__
 from tag2mask.errors import InputError
@@ -26,3 +29,16 @@ def check(checkpoint: dict[str, Any], task: str, class_names: Sequence[str]) -> 
             f"the checkpoint has {len(found['classes'])} classes ({', '.join(found['classes'][:3])}, ...), the data "
             f"{len(class_names)} ({', '.join(class_names[:3])}, ...); use the data set that it was trained on"
         )
+
+
+def preprocessing(path: Path) -> dict[str, Any]:
+    """Return how images are prepared for the network of a checkpoint: the settings of `data.transforms.Preprocessing`.
+
+    Raises:
+        InputError: it does not say so.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    found = content.get("datamodule_hyper_parameters", {}).get("preprocessing")
+    if not isinstance(found, dict):
+        raise InputError(f"{path} does not say how images are normalised; train with a data module of ours")
+    return found

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.classes import VOC
@@ -18,7 +17,7 @@ from tag2mask.metrics import SegmentationScores
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
 from tag2mask.optim import SGD
-from tag2mask.tasks import checkpoints
+from tag2mask.tasks.network import NetworkTask
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,13 @@ class Segmentation(NamedTuple):
 torch.serialization.add_safe_globals([Backbone, Inference, SGD])
 
 
-class SegmentationTask(LightningModule):
+class SegmentationTask(NetworkTask):
     """Learn masks from label PNGs (``data.labels``); pixels labelled ``IGNORE`` are left out.
 
     A dense CRF at test time is the business of whoever writes the masks: `callbacks.label_writer`, `segment`.
     """
+
+    kind = "segmentation"
 
     def __init__(
         self,
@@ -79,43 +80,26 @@ class SegmentationTask(LightningModule):
             inference: how `predict` makes masks.
             validation: how they are made for the scores while training; one scale is cheap.
         """
-        super().__init__()
+        super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
-        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
-        self.num_classes = num_classes
         self.optimizer, self.inference, self.validation = optimizer, inference, validation
         self.net = SegmentationNet(num_classes + 1, backbone)
         self.scores = SegmentationScores(num_classes + 1)
-        self.total_steps = 1
         self.seed = 0
-        self.filled = False
 
-    def on_fit_start(self) -> None:
-        """Load pretrained weights into a network that no checkpoint has filled."""
-        if not self.filled:
-            self.net.load_pretrained()
-            self.filled = True
-
-    def _require_weights(self) -> None:
-        """Refuse to make masks with random weights."""
-        if not self.filled:
-            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
-
-    on_validation_start = on_test_start = on_predict_start = _require_weights
+    @property
+    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The encoder, and decoder and classifier."""
+        return self.net.encoder, self.net.new_parts
 
     def on_train_start(self) -> None:
-        """Learn how long the training is, for the schedule."""
-        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        """Learn how long the training is, and its seed."""
+        super().on_train_start()
         self.seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Seed the dropout by the step, so that a run taken up in mid-epoch goes on as an unbroken one."""
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)))
-
-    def configure_optimizers(self) -> Any:
-        """Return SGD and its schedule, stepped with every training step."""
-        optimizer, schedule = self.optimizer.build(self.net.encoder, self.net.new_parts, lambda: self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before the softmax, (B, G, h, w), for images (B, 3, h, w) of any size."""
@@ -134,13 +118,8 @@ class SegmentationTask(LightningModule):
                 "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
-        loss = losses.segmentation(self(images), batch["mask"])
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss is not finite at step {self.global_step}: {loss.item():g}; images {', '.join(batch['name'])}"
-                ". Look at those images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision;"
-                " the last checkpoint is sound"
-            )
+        loss = losses.segmentation(self(images), batch["mask"], self.mean_over_ranks)
+        self.require_finite(loss, {"loss": loss}, batch["name"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
@@ -182,12 +161,3 @@ class SegmentationTask(LightningModule):
         """
         probabilities = class_probabilities(self.net, image[0], how.scales, how.flip)
         return Segmentation(label_map(probabilities, size[0].tolist()), probabilities)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the checkpoint is of."""
-        checkpoints.note(checkpoint, "segmentation", self.class_names)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else."""
-        checkpoints.check(checkpoint, "segmentation", self.class_names)
-        self.filled = True

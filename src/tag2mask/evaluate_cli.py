@@ -1,0 +1,83 @@
+"""The verb ``evaluate``: scores of folders of CAM files or label PNGs."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tag2mask import classes, files
+from tag2mask import evaluate as scoring
+from tag2mask.arguments import Parser
+from tag2mask.errors import InputError
+from tag2mask.metrics import THRESHOLDS
+from tag2mask.threads import one_thread
+
+
+def evaluate(words: list[str]) -> int:
+    """Score folders of CAM files or label PNGs against masks: a table by class for one, a line each for several."""
+    parser = Parser("tag2mask evaluate", description=evaluate.__doc__)
+    parser.add_argument("predictions", type=Path, nargs="+", help="folder of CAM files (.npz) or of label PNGs")
+    parser.add_argument("--masks", type=Path, required=True, help="folder of label PNGs with the truth")
+    parser.add_argument("--list", type=Path, help="names to score, one a line; without it, all that have a mask")
+    parser.add_argument("--classes", help="voc, coco or a classes.txt; without it, those that run.json names, else voc")
+    parser.add_argument("--thresholds", type=float, nargs="+", help="background thresholds (0.05 0.10 ... 0.75)")
+    parser.add_argument("--threshold", help="a threshold chosen on other images, or the JSON of their evaluation")
+    parser.add_argument("--mean-over", help="classes of an extra mean, separated by commas")
+    parser.add_argument("--out", type=Path, help="JSON file (FOLDER_evaluation.json beside each FOLDER)")
+    given = parser.parse_args(words)
+    if given.out and len(given.predictions) > 1:
+        raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
+    with one_thread():
+        results = {folder: _scored(folder, given) for folder in given.predictions}
+    print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))
+    for folder, result in results.items():
+        print(f"written to {_write_evaluation(folder, result, given)}")
+    return 0
+
+
+def _scored(predictions: Path, given: argparse.Namespace) -> dict[str, Any]:
+    names = scoring.read_names(predictions, given.masks, given.list)
+    task = scoring.Task(predictions, given.masks, names, _class_names(given.classes, predictions))
+    result = scoring.evaluate(task, given.thresholds or THRESHOLDS, _threshold(given.threshold))
+    if given.mean_over:
+        over = [name.strip() for name in given.mean_over.split(",")]
+        for score in (*(result[key] for key in ("best", "fixed") if key in result), *result.get("steps", {}).values()):
+            score |= scoring.mean_over(score, over)
+    return result
+
+
+def _write_evaluation(predictions: Path, result: dict[str, Any], given: argparse.Namespace) -> Path:
+    out: Path = given.out or predictions.parent / f"{predictions.name}_evaluation.json"
+    config = {key: str(value) for key, value in vars(given).items() if value is not None}
+    config["predictions"] = str(predictions)
+    files.write_json(out, {"config": config, "commit": files.commit(), "versions": files.versions(), **result})
+    return out
+
+
+def _class_names(given: str | None, predictions: Path) -> tuple[str, ...]:
+    """Names by mask value, the background first."""
+    known = {"voc": classes.VOC, "coco": classes.COCO}
+    if given in known:
+        return known[given]
+    if given is not None:
+        try:
+            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise InputError(f"--classes {given}: {error.strerror}; expected voc, coco or a file of names") from None
+        names = [line.strip() for line in lines if line.strip()]
+        return (classes.VOC[0], *(name for name in names if name != classes.VOC[0]))
+    record = predictions / files.RUN_FILE
+    found = files.read_json(record).get("config", {}).get("classes") if record.is_file() else None
+    return (classes.VOC[0], *found) if found else classes.VOC
+
+
+def _threshold(given: str | None) -> float | None:
+    """A number, or the best threshold of an evaluation's JSON."""
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        best = files.read_json(Path(given)).get("best", {}).get("threshold")
+    if best is None:
+        raise InputError(f"--threshold {given}: expected a number or the JSON of an evaluation of CAM files")
+    return float(best)

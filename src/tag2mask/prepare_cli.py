@@ -1,0 +1,60 @@
+"""The verb ``prepare``: fetch, draw or check a data set."""
+
+from pathlib import Path
+
+from tag2mask.arguments import Parser
+from tag2mask.data.coco import PUBLISHED
+from tag2mask.data.prepare import prepare_folder, prepare_voc
+from tag2mask.data.prepare_coco import prepare_coco
+from tag2mask.data.sample import write_sample
+from tag2mask.errors import InputError
+from tag2mask.threads import cores
+
+
+def prepare(words: list[str]) -> int:
+    """Fetch, draw or check a data set."""
+    parser = Parser("tag2mask prepare", description=prepare.__doc__)
+    which = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
+    voc = which.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
+    voc.add_argument("--root", type=Path, default=Path("data"), help="folder that receives VOCdevkit (data)")
+    voc.add_argument("--sbd", type=Path, help="SBD's folder with cls/*.mat, where it is on disk already")
+    voc.add_argument("--no-download", action="store_true", help="only derive and check")
+    coco = which.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
+    coco.add_argument(
+        "--root", type=Path, default=Path("data/coco"), help="folder of train2014, val2014, annotations (data/coco)"
+    )
+    coco.add_argument("--out", type=Path, help="folder that receives masks, tags and lists (ROOT)")
+    coco.add_argument(
+        "--lists",
+        choices=tuple(PUBLISHED),
+        default="all",
+        help="names in train.txt and val.txt: of all images, or of those with an object that is no crowd (all)",
+    )
+    coco.add_argument("--workers", type=int, help="processes (one a core)")
+    coco.add_argument("--verify", action="store_true", help="read every mask and compare it with what was painted")
+    coco.add_argument("--overwrite", action="store_true", help="replace masks of other annotations, and other lists")
+    coco.add_argument("--no-download", action="store_true", help="only paint and check")
+    sample = which.add_parser("sample", help="draw the sample set")
+    sample.add_argument("--root", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
+    sample.add_argument("--count", type=int, default=160, help="scenes in all (160)")
+    sample.add_argument("--validation", type=int, default=40, help="how many of them for validation (40)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--overwrite", action="store_true")
+    folder = which.add_parser("folder", help="check a folder of one's own photographs")
+    folder.add_argument("root", type=Path)
+    given = parser.parse_args(words)
+    if given.data == "voc":
+        print(prepare_voc(given.root, given.sbd, download=not given.no_download))
+    elif given.data == "coco":
+        workers = cores() if given.workers is None else given.workers
+        if workers < 1:
+            raise InputError(f"--workers {workers}; expected 1 or more processes")
+        download = not given.no_download
+        print(prepare_coco(given.root, given.out, given.lists, workers, given.verify, given.overwrite, download))
+    elif given.data == "folder":
+        print(prepare_folder(given.root))
+    elif write_sample(given.root, given.count, given.validation, given.seed, given.overwrite):
+        print(f"{given.count} scenes in {given.root}")
+    else:
+        print(f"{given.root} holds these {given.count} scenes already")
+    return 0

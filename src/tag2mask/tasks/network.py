@@ -1,0 +1,123 @@
+"""What all tasks have in common: weights, length of the training, a guard against a broken loss, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from tag2mask.errors import InputError
+from tag2mask.optim import SGD
+from tag2mask.tasks import checkpoints
+
+
+class NetworkTask(LightningModule):
+    """A network ``net`` with ``load_pretrained()``, trained by `optim.SGD`; subclasses say how.
+
+    Attributes:
+        kind: of the network, as its checkpoints name it: ``cam``, ``affinity``, ``segmentation``.
+        class_names: of the foreground.
+        total_steps: of the training, once it has begun.
+        filled: whether the network holds weights of a checkpoint or of its pretraining.
+    """
+
+    kind: str
+    net: Any
+    optimizer: SGD
+
+    def __init__(self, num_classes: int, class_names: Sequence[str]) -> None:
+        """Note the classes; without names they are numbered."""
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
+        self.total_steps = 1
+        self.filled = False
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The part of the network that starts from pretrained weights, and those that start at random."""
+
+    def on_fit_start(self) -> None:
+        """Load pretrained weights into a network that no checkpoint has filled."""
+        if not self.filled:
+            self.net.load_pretrained()
+            self.filled = True
+
+    def _require_weights(self) -> None:
+        """Refuse to use random weights."""
+        if not self.filled:
+            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
+
+    on_validation_start = on_test_start = on_predict_start = _require_weights
+
+    @property
+    def images_at_once(self) -> int:
+        """Photographs of one batch, on all devices together."""
+        source: Any = self.trainer.datamodule or self.trainer.train_dataloader  # type: ignore[attr-defined]
+        return int(source.batch_size * self.trainer.world_size)
+
+    @property
+    def images_a_step(self) -> int:
+        """Photographs between two steps of the optimiser: several batches where gradients are accumulated."""
+        return self.images_at_once * int(self.trainer.accumulate_grad_batches)
+
+    @property
+    def scaled_optimizer(self) -> SGD:
+        """The optimiser's settings for the number of photographs that a step has here."""
+        return self.optimizer if self.optimizer.for_batch is None else self.optimizer.scaled_to(self.images_a_step)
+
+    def configure_optimizers(self) -> Any:
+        """Return SGD and its schedule, stepped with every training step."""
+        optimizer, schedule = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, for the ramps and the schedule; say how many photographs make a step.
+
+        Not before: the trainer would set up the loaders for it, ahead of taking up their state from a checkpoint.
+        """
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams({"images_at_once": self.images_at_once, "images_a_step": self.images_a_step})
+        rank_zero_info(self.account())
+
+    def account(self) -> str:
+        """Return in words how many photographs make a step, and the learning rate that goes with it."""
+        batches, devices = int(self.trainer.accumulate_grad_batches), self.trainer.world_size
+        made_of = f"batches of {self.images_at_once // devices} on {devices} device(s)"
+        made_of += f", {batches} of them accumulated" if batches > 1 else ""
+        rate = f"learning rate {self.scaled_optimizer.lr:g}"
+        return f"{self.images_a_step} photographs a step ({made_of}), {rate}, {self.total_steps} steps"
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the mean of a number, or of each of several, over all ranks; without a gradient."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return value
+        mean = value.detach().double()
+        dist.all_reduce(mean)
+        return mean / dist.get_world_size()
+
+    def require_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Stop the training where a loss is not finite, naming the step, its terms and the images."""
+        if torch.isfinite(loss):
+            return
+        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        raise InputError(
+            f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
+            "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
+            "checkpoint is sound"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the checkpoint is of."""
+        checkpoints.note(checkpoint, self.kind, self.class_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else."""
+        checkpoints.check(checkpoint, self.kind, self.class_names)
+        self.filled = True
