@@ -1,24 +1,44 @@
 # Verbs for a person. ARGS adds options to fit and predict, LABEL_ARGS to labels; DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
+# DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cam demo-seg test lint bench clean voc train-voc cams-voc affinity-voc labels-voc seg-voc eval-voc \
-  report-voc
+STAGES := train cams affinity labels seg eval report
+.PHONY: help setup demo demo-cam demo-seg test lint bench clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TAG2MASK := $(BIN)/tag2mask
-CONFIG ?= configs/voc/cam_resnet50.yaml
-RUN ?= runs/voc/$(basename $(notdir $(CONFIG)))
-AFFINITY ?= configs/voc/affinity_resnet50.yaml
-AFFINITY_RUN ?= runs/voc/$(basename $(notdir $(AFFINITY)))
-SEGMENTATION ?= configs/voc/segmentation_resnet50.yaml
-SEGMENTATION_RUN ?= runs/voc/$(basename $(notdir $(SEGMENTATION)))
-DATA ?= data/VOCdevkit/VOC2012
+
+SET = $(lastword $(subst -, ,$@))
+# voc or coco, from the end of the verb
+CONFIG ?= configs/$(SET)/cam_resnet50.yaml
+AFFINITY ?= configs/$(SET)/affinity_resnet50.yaml
+SEGMENTATION ?= configs/$(SET)/segmentation_resnet50.yaml
+RUN ?= runs/$(SET)/$(basename $(notdir $(CONFIG)))
+AFFINITY_RUN ?= runs/$(SET)/$(basename $(notdir $(AFFINITY)))
+SEGMENTATION_RUN ?= runs/$(SET)/$(basename $(notdir $(SEGMENTATION)))
+DATA ?= $(DATA_$(SET))
+PREPARED ?= $(DATA)
+
+DATA_voc := data/VOCdevkit/VOC2012
+PREPARE_voc = test -d $(DATA)/JPEGImages || $(TAG2MASK) prepare voc --root data
+ROOT_voc = --data.init_args.root $(DATA)
+PHOTOS_voc = $(DATA)/JPEGImages
+TRAIN_MASKS_voc = $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/train.txt
+VAL_MASKS_voc = $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/val.txt
+
+DATA_coco := data/coco
+PREPARE_coco = $(TAG2MASK) prepare coco --root $(DATA) --out $(PREPARED)
+ROOT_coco = --data.init_args.root $(DATA) --data.init_args.prepared $(PREPARED)
+PHOTOS_coco = $(DATA)/train2014
+TRAIN_MASKS_coco = $(PREPARED)/masks/train2014
+VAL_MASKS_coco = $(PREPARED)/masks/val2014 --list $(PREPARED)/val.txt
+
 SAMPLE := data/sample
 
 help:        ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"Python {v[0]}.{v[1]} found; tag2mask needs 3.10 to 3.12: make PYTHON=python3.11")'
@@ -51,42 +71,35 @@ demo-seg:
 	$(TAG2MASK) predict --config $(CONFIG) $(ARGS)
 	$(TAG2MASK) evaluate $(RUN)/masks/val --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
 
-voc: setup   ## Everything on VOC 2012, from nothing to the report; interrupted, it goes on where it stopped
-	$(MAKE) --no-print-directory train-voc
-	$(MAKE) --no-print-directory cams-voc
-	$(MAKE) --no-print-directory affinity-voc
-	$(MAKE) --no-print-directory labels-voc
-	$(MAKE) --no-print-directory seg-voc
-	$(MAKE) --no-print-directory eval-voc
-	$(MAKE) --no-print-directory report-voc
+voc coco: setup ## Everything on VOC 2012 or COCO 2014, from nothing to the report; interrupted, it goes on
+	for stage in $(STAGES); do $(MAKE) --no-print-directory $$stage-$@ || exit; done
 
-train-voc: setup ## Train the CAM network on VOC 2012, fetched if it is missing (CONFIG=configs/voc/...)
-	test -d $(DATA)/JPEGImages || $(TAG2MASK) prepare voc --root data
-	$(TAG2MASK) fit --config $(CONFIG) --data.init_args.root $(DATA) $(ARGS)
+train-voc train-coco: setup ## Train the CAM network; the data set is fetched if it is missing (CONFIG=configs/voc/...)
+	$(PREPARE_$(SET))
+	$(TAG2MASK) fit --config $(CONFIG) $(ROOT_$(SET)) $(ARGS)
 
-cams-voc: setup ## Write the CAMs of VOC's trainaug with the trained network
-	$(TAG2MASK) predict --config $(CONFIG) --data.init_args.root $(DATA) $(ARGS)
+cams-voc cams-coco: setup ## Write the CAMs of the training photographs with the trained network
+	$(TAG2MASK) predict --config $(CONFIG) $(ROOT_$(SET)) $(ARGS)
 
-affinity-voc: setup ## Train the edge network on confident labels made from those CAMs (AFFINITY=configs/voc/affinity_...)
-	$(TAG2MASK) labels --config configs/voc/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(DATA)/JPEGImages
-	$(TAG2MASK) fit --config $(AFFINITY) --data.init_args.root $(DATA) --data.init_args.labels $(RUN)/seeds $(ARGS)
+affinity-voc affinity-coco: setup ## Train the edge network on confident labels made from those CAMs (AFFINITY=configs/...)
+	$(TAG2MASK) labels --config configs/$(SET)/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(PHOTOS_$(SET))
+	$(TAG2MASK) fit --config $(AFFINITY) $(ROOT_$(SET)) --data.init_args.labels $(RUN)/seeds $(ARGS)
 
-labels-voc: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)
-	$(TAG2MASK) labels --config configs/voc/labels.yaml --cams $(RUN)/cams --out $(RUN)/labels \
-	  --photos $(DATA)/JPEGImages --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(LABEL_ARGS)
+labels-voc labels-coco: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)
+	$(TAG2MASK) labels --config configs/$(SET)/labels.yaml --cams $(RUN)/cams --out $(RUN)/labels \
+	  --photos $(PHOTOS_$(SET)) --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(LABEL_ARGS)
 
-seg-voc: setup ## Train DeepLabV3+ on the pseudo-labels, write its masks of val (SEGMENTATION=configs/voc/segmentation_...)
-	$(TAG2MASK) fit --config $(SEGMENTATION) --data.init_args.root $(DATA) --data.init_args.labels $(RUN)/labels $(ARGS)
-	$(TAG2MASK) predict --config $(SEGMENTATION) --data.init_args.root $(DATA) $(ARGS)
+seg-voc seg-coco: setup ## Train DeepLabV3+ on the pseudo-labels, write its masks of val (SEGMENTATION=configs/...)
+	$(TAG2MASK) fit --config $(SEGMENTATION) $(ROOT_$(SET)) --data.init_args.labels $(RUN)/labels $(ARGS)
+	$(TAG2MASK) predict --config $(SEGMENTATION) $(ROOT_$(SET)) $(ARGS)
 
-eval-voc: setup ## Score CAMs and pseudo-labels against the masks of VOC's train, the segmentation network against val's
-	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(RUN)/labels) --masks $(DATA)/SegmentationClass \
-	  --list $(DATA)/ImageSets/Segmentation/train.txt
-	if test -d $(SEGMENTATION_RUN)/masks/val; then $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val \
-	  --masks $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/val.txt; fi
+eval-voc eval-coco: setup ## Score CAMs and pseudo-labels against masks of train, the segmentation network against val's
+	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(RUN)/labels) --masks $(TRAIN_MASKS_$(SET))
+	if test -d $(SEGMENTATION_RUN)/masks/val; then \
+	  $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val --masks $(VAL_MASKS_$(SET)); fi
 
-report-voc: setup ## Put all of it on one page: runs/voc/report.html
-	$(TAG2MASK) report runs/voc
+report-voc report-coco: setup ## Put all of it on one page: runs/voc/report.html, runs/coco/report.html
+	$(TAG2MASK) report runs/$(SET)
 
 test: setup  ## Run the tests (TAG2MASK_DATA=folder of real photographs adds those that want some)
 	$(BIN)/python -m pytest $(ARGS)
@@ -96,6 +109,7 @@ lint: setup  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: DATA_bench := $(DATA_voc)
 bench: setup ## Run the benchmarks; results as JSON in benchmarks/out (DATA=VOC2012 adds the CRF on photographs)
 	$(BIN)/python benchmarks/evaluate_cams.py
 	$(BIN)/python benchmarks/random_walk.py

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from tag2mask import files
 from tag2mask.classes import VOC
 from tag2mask.cli import main
+from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
 from tag2mask.segment import Segmenter
@@ -54,6 +55,23 @@ def voc(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (root / folder).mkdir(exist_ok=True)
             shutil.copy(str(photo.mask), root / folder / f"{photo.name}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def coco(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same scenes as `tag2mask prepare coco` leaves its data, their classes called by COCO's first names."""
+    root = tmp_path_factory.mktemp("coco")
+    for name in SPLITS:
+        split, photos = Split(name, root, root), folder_photos(sample, name)
+        for folder in (split.photos, split.masks):
+            folder.mkdir(parents=True)
+        for photo in photos:
+            assert photo.mask is not None
+            shutil.copy(photo.image, split.photos / f"{photo.name}.jpg")
+            shutil.copy(photo.mask, split.masks)
+        split.table.write_text(table_text({photo.name: Row(photo.tags or (), 1, 1, "") for photo in photos}))
+        split.names.write_text("".join(f"{photo.name}\n" for photo in photos))
     return root
 
 

@@ -14,13 +14,17 @@ def name(path: Path) -> str:
     return "/".join(path.parts[1:])
 
 
+MASKS = {"voc": "SegmentationClass", "coco": "masks/train2014"}
+
+
 @pytest.mark.parametrize("config", RUNS, ids=name)
-def test_every_config_trains_and_validates(config: Path, sample: Path, voc: Path, tmp_path: Path) -> None:
-    root, masks = (voc, "SegmentationClass") if "voc" in config.parts else (sample, "masks")
-    over = (
-        {"data__init_args__labels": str(root / masks)} if config.stem.startswith(("affinity", "segmentation")) else {}
-    )
-    assert main(words("fit", config, root, tmp_path, trainer__fast_dev_run="2", **over)) == 0
+def test_every_config_trains_and_validates(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    data = config.parent.name
+    root: Path = request.getfixturevalue(data if data in MASKS else "sample")
+    over = {"trainer__fast_dev_run": "2"}
+    if config.stem.startswith(("affinity", "segmentation")):
+        over["data__init_args__labels"] = str(root / MASKS.get(data, "masks"))
+    assert main(words("fit", config, root, tmp_path, **over)) == 0
 
 
 @pytest.mark.parametrize("config", LABELS, ids=name)

@@ -28,6 +28,20 @@ def test_subset_of_another_seed_is_another_one(sample: Path) -> None:
     assert len(draws) > 1
 
 
+def test_the_photographs_outside_the_subset_need_no_label_and_are_not_predicted(sample: Path, tmp_path: Path) -> None:
+    drawn = [photo.name for photo in module(sample, subset=0.25).train_photos]
+    for name in drawn:
+        (tmp_path / f"{name}.png").touch()
+    data = module(sample, subset=0.25, labels=str(tmp_path))
+    data.setup("predict")
+    assert [photo.name for photo in data.train_photos] == [photo.name for photo in data.predict_photos] == drawn
+    data.setup("validate")
+    assert len(data.val_photos) == len(data.photos("val"))
+    (tmp_path / f"{drawn[1]}.png").unlink()
+    with pytest.raises(InputError, match=f"1 of {len(drawn)} photographs .* have no label PNG in .* {drawn[1]};"):
+        module(sample, subset=0.25, labels=str(tmp_path))
+
+
 @pytest.mark.parametrize("subset", [0.0, -1.0, 1.5])
 def test_a_subset_that_is_no_share_is_refused(subset: float, sample: Path) -> None:
     with pytest.raises(InputError, match=f"subset is {subset}"):

@@ -58,7 +58,8 @@ class WSSSDataModule(LightningDataModule):
             batch_size: of training, on each device.
             num_workers: processes that load images; 0 loads them in the main process.
             preprocessing: sizes, flips and normalisation.
-            subset: share of the training split that is drawn, in (0, 1].
+            subset: share of the training split that is drawn, in (0, 1]; the other photographs of it are neither
+                trained on nor predicted.
             seed: of the draw, the order and the crops.
             labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
         """
@@ -92,10 +93,15 @@ class WSSSDataModule(LightningDataModule):
             self.predict_photos = self._some(self.predict_split)
 
     def _some(self, split: str) -> list[Photo]:
+        """Return the photographs of a split, of the training split those that are drawn."""
         photos = self.photos(split)
         if not photos:
             raise InputError(f"the split {split!r} of {self.root} is empty; name another one or add photographs")
-        return photos
+        if split != self.train_split or self.subset == 1:
+            return photos
+        count = max(1, round(self.subset * len(photos)))
+        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
+        return [photos[index] for index in sorted(chosen)]
 
     def _training_photos(self) -> list[Photo]:
         photos = self._some(self.train_split)
@@ -103,9 +109,7 @@ class WSSSDataModule(LightningDataModule):
             self._require_tags(photos)
         else:
             self._require_labels(photos, self.labels)
-        count = max(1, round(self.subset * len(photos)))
-        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
-        return [photos[index] for index in sorted(chosen)]
+        return photos
 
     def _require_tags(self, photos: list[Photo]) -> None:
         untagged = [photo.name for photo in photos if photo.tags is None]
