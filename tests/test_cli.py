@@ -1,12 +1,15 @@
 """What a user gets to read: one line, and an exit status."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from tag2mask import files
@@ -168,6 +171,23 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     assert main(fit_words(sample, tmp_path / "file" / "run")) == 2
     assert str(tmp_path / "file") in line(capsys)
+
+
+def test_predictions_are_written_and_not_gathered_in_memory(
+    own: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[object] = []
+    predict = Trainer.predict
+
+    @functools.wraps(predict)
+    def spy(*words: Any, **named: Any) -> None:
+        gathered.append(predict(*words, **named))
+
+    monkeypatch.setattr(Trainer, "predict", spy)
+    command = ["predict", *fit_words(own, tmp_path)[1:], "--ckpt_path", str(run / "checkpoints/last.ckpt")]
+    assert main(command) == 0
+    assert gathered == [None]
+    assert list((tmp_path / "cams").glob("*.npz"))
 
 
 def test_predict_takes_tags_from_the_data_else_predicts_them_and_goes_on_where_it_stopped(

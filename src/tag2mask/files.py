@@ -164,6 +164,19 @@ def read_image(path: Path) -> np.ndarray:
         ) from None
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Read height and width of a picture as it is stored, from the head of its file alone."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} cannot be read as a picture ({error}); replace it or take its name off the list"
+        ) from None
+
+
 def find_photo(folder: Path, name: str) -> Path | None:
     """Return the photograph of that name in a folder, whatever its ending; None where there is none."""
     for ending in PHOTO_ENDINGS:

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
-from tag2mask import files
+from tag2mask import disk, files
 from tag2mask.arguments import check_yaml
 from tag2mask.errors import InputError
 from tag2mask.progress import progress
@@ -42,6 +42,10 @@ def labels(words: list[str]) -> int:
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
+    if todo:
+        sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
+        outputs = len(todo) * len(job.outputs(""))
+        print(disk.require_room(job.out, outputs * count, sizes, "labels" if count == 1 else "labels of all shards"))
     faults = dict(_faults(progress(_run(given, job, todo), len(todo), "photographs")))
     there = len(list(job.out.glob("*.png")))
     files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))

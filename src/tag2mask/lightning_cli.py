@@ -135,6 +135,8 @@ class TagsToMasksCLI(LightningCLI):
                 raise InputError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
             check_checkpoint(last)
             settings.ckpt_path = str(last)
+        if self.subcommand == "predict":
+            settings.return_predictions = False  # they are written one by one; all of a data set fill the memory
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter) and settings.overwrite:
                 callback.overwrite = True

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tag2mask import files
+from tag2mask import disk, files
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.files import CAM
 
@@ -28,6 +28,11 @@ class CAMWriter(PredictionWriter):
         """Write the CAM file of one photograph."""
         size = batch["size"][0].cpu().numpy()
         files.write_cam(path, CAM(outputs.cam.float().cpu().numpy(), outputs.classes.cpu().numpy(), size))
+
+    def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
+        """Estimate the size of a CAM file."""
+        stride = pl_module.inference.stride
+        return disk.cam_bytes(height // stride + 1, width // stride + 1, classes)
 
     def finish(self, trainer: Any) -> str:
         """Write ``predicted_tags.csv``; return where the tags came from."""

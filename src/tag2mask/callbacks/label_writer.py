@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tag2mask import files
+from tag2mask import disk, files
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.refine.recipes import CRF
 from tag2mask.refine.test_time import crf_label
@@ -45,3 +45,7 @@ class LabelWriter(PredictionWriter):
             image = trainer.datamodule.preprocessing.undo(batch["image"][0])
             label = crf_label(outputs.probabilities, image, batch["size"][0].tolist(), self.crf)
         files.write_label(path, label.cpu().numpy())
+
+    def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
+        """Estimate the size of a mask."""
+        return disk.label_bytes(height, width)

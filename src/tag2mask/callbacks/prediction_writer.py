@@ -1,6 +1,8 @@
 """What all writers of predictions have in common: a folder that is begun, taken up or refused."""
 
+import contextlib
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from tag2mask import files
+from tag2mask import disk, files
 from tag2mask.errors import InputError
+
+UNTAGGED = 2
+"""Classes that a photograph without tags is taken to show when the room for its file is estimated."""
 
 
 class PredictionWriter(Callback):
@@ -44,6 +49,10 @@ class PredictionWriter(Callback):
 
     def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
         """Write what was predicted for a batch of one photograph."""
+        raise NotImplementedError
+
+    def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
+        """Estimate the size of the file of a photograph of that size in pixels, with that many tags."""
         raise NotImplementedError
 
     def finish(self, trainer: Any) -> str:
@@ -88,7 +97,21 @@ class PredictionWriter(Callback):
         done = frozenset(trainer.strategy.broadcast(there))  # listed once: ranks that are ahead write already
         if done:
             rank_zero_info(f"{len(done)} {self.what} are in {folder} already and are kept")
+        todo = [photo for photo in data.predict_photos if photo.name not in done]
+        if todo:
+            sizes = self._expected(disk.sample(todo), pl_module)
+            rank_zero_info(disk.require_room(folder, len(todo), sizes, self.what))
         return done
+
+    def _expected(self, photos: Sequence[Any], pl_module: Any) -> list[float]:
+        """Estimate the files of some photographs; one that cannot be opened is named when its turn comes."""
+        found = []
+        for photo in photos:
+            with contextlib.suppress(InputError):
+                height, width = files.read_size(photo.image)
+                classes = UNTAGGED if photo.tags is None else len(photo.tags)
+                found.append(self.expected_bytes(height, width, classes, pl_module))
+        return found
 
     def on_predict_batch_end(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tag2mask import classes, files
+from tag2mask import classes, disk, files
 from tag2mask.data import coco, instances
 from tag2mask.errors import InputError
 from tag2mask.processes import spread
@@ -22,11 +22,11 @@ from tag2mask.progress import progress
 
 SITE = "http://images.cocodataset.org"
 ARCHIVES = {
-    "train2014": ("zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88"),
-    "val2014": ("zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
-    "annotations": ("annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd"),
+    "train2014": ("zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", 13_000_000_000),
+    "val2014": ("zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", 6_000_000_000),
+    "annotations": ("annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 241_000_000),
 }
-"""Where each folder is published, and the MD5 of the archive."""
+"""Where each folder is published, the MD5 of the archive, and its size in bytes as the site says it."""
 
 
 def prepare_coco(
@@ -65,6 +65,9 @@ def prepare_coco(
     _check_names(stages)
     for stage in stages:
         stage.check_list(lists, overwrite)
+    sizes = [size for stage in stages for size in stage.expected_bytes()]
+    if sizes:
+        print(disk.require_room((out or root) / "masks", len(sizes), sizes, "masks"), file=sys.stderr)
     for stage in stages:
         stage.paint(workers)
         stage.write_list(lists)
@@ -133,6 +136,13 @@ class Stage:
     def write_list(self, lists: str) -> None:
         """Write the names to train on or to score."""
         _write_text(self.split.names, "\n".join([*self.names(lists), ""]))
+
+    def expected_bytes(self) -> list[float]:
+        """Estimate the sizes of the masks that `paint` will write."""
+        if self.instances is None:
+            return []
+        there = _mask_names(self.split.masks) if self.begun else set()
+        return [disk.label_bytes(row.height, row.width) for name, row in self.rows.items() if name not in there]
 
     def paint(self, workers: int) -> None:
         """Write the masks that are not there yet, then the table; nothing where the split is finished."""
@@ -262,7 +272,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _fetch(root: Path, download: bool) -> None:
     """Download what is not there; ``InputError`` where that must not or cannot be."""
-    for folder, (address, md5) in ARCHIVES.items():
+    for folder, (address, md5, size) in ARCHIVES.items():
         wanted = [root / folder]
         if folder == "annotations":
             wanted = [coco.Split(name, root, root).annotations for name in coco.SPLITS]
@@ -272,6 +282,7 @@ def _fetch(root: Path, download: bool) -> None:
                 f"no {missing[0]}; leave out --no-download, or unpack {SITE}/{address} into {root}, by hand"
             )
         if missing:
+            disk.require_room(root, 2, [size], f"copies of {address}, packed and unpacked,")
             _download(root, folder, f"{SITE}/{address}", md5, missing)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tag2mask import files
+from tag2mask import disk, files
 from tag2mask.errors import InputError
 from tag2mask.processes import spread
 from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
@@ -43,6 +43,16 @@ class Job:
         if self.soft:
             paths[SOFT] = self.out / SOFT / f"{name}.npz"
         return {**paths, names[-1]: self.out / f"{name}.png"}
+
+    def expected_bytes(self, name: str) -> list[float]:
+        """Estimate the sizes of these files; none where the CAM file cannot be read, which is said in its turn."""
+        path = self.cams / f"{name}.npz"
+        try:
+            height, width = map(int, files.read_cam(path).size)
+        except InputError:
+            return []
+        label = disk.label_bytes(height, width)
+        return [path.stat().st_size if key == SOFT else label for key in self.outputs(name)]
 
 
 def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
