@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tag2mask import files
-from tag2mask.classes import VOC
+from tag2mask.classes import COCO, VOC
 from tag2mask.cli import main
 from tag2mask.report import album, published
 from tag2mask.report.charts import Axis, Line, chart, smooth, steps, thin
@@ -25,6 +25,8 @@ NASTY = ['<script>alert("1")</script>', "R&D 'x'", "Bär", "黑猫"]
 PHOTO = '<img src=x> "Ü" 猫'
 VOID = {"img", "meta"}
 Step = dict[str, Any]
+
+VOC_2012, _ = published.DATA_SETS
 
 
 class Page(HTMLParser):
@@ -226,7 +228,7 @@ def test_published_numbers_stand_beside_those_of_voc(voc: Path) -> None:
     text = render(voc).ids
     assert "CAMs were scored on 1,464 images, as many as train has." in text["numbers"]
     assert "on the 1,449 images of val, those of these runs on 200: other images" in text["numbers"]
-    for number in published.CAM:
+    for number in VOC_2012.cams:
         assert f"{number.miou:g}\n" in text["numbers"]
         assert number.source in text["numbers"]
     assert "76.6" in text["numbers"]
@@ -244,9 +246,22 @@ def test_published_numbers_do_not_stand_beside_those_of_other_data(runs: Path) -
 
 
 def test_table_3_has_the_mean_that_the_paper_prints() -> None:
-    means = {method: sum(row.values()) / 21 for method, row in published.PER_CLASS.items()}
+    means = {method: sum(row.values()) / 21 for method, row in VOC_2012.per_class.items()}
     assert means == pytest.approx({"SEC": 50.7, "MCOF": 56.2, "AffinityNet": 61.7, "Liu et al.": 64.9}, abs=0.06)
-    assert {p.miou for p in published.OURS} == {64.9, 76.6}
+    assert {p.miou for p in VOC_2012.ours} == {64.9, 76.6}
+
+
+def test_published_numbers_of_coco_stand_beside_those_of_coco(tmp_path: Path) -> None:
+    for name, images in (("cams", 41392), ("masks", 40504)):
+        files.write_json(
+            tmp_path / "net" / f"{name}_evaluation.json", {"images": images, "best": score(0.3, list(COCO[1:]))}
+        )
+    text = render(tmp_path).ids
+    assert "Segmentation networks were scored on 40,504 images, as many as val has." in text["numbers"]
+    for number in ("34.2", "43.8", "44.7", "Table 6, val"):
+        assert number in text["numbers"]
+    for other in ("56.75", "76.6", "Table 3"):
+        assert other not in text["numbers"] + text["classes"]
 
 
 def test_elements_escape_all_but_markup() -> None:

@@ -1,16 +1,14 @@
-"""Numbers that others have published on PASCAL VOC 2012, in percent, each with its source.
+"""Numbers that others have published on PASCAL VOC 2012 and MS COCO 2014, in percent, each with its source.
 
 All are copied from the tables of Liu et al. 2023 (PLoS ONE 18(11): e0288596); nothing here was measured by us.
 """
 
 from typing import NamedTuple
 
-from tag2mask.classes import VOC
+from tag2mask.classes import COCO, VOC
 
 PAPER = "Liu et al. 2023"
 SUPERVISION = {"I": "image tags", "I+S": "image tags and saliency"}
-IMAGES = {"train": 1464, "val": 1449, "test": 1456}
-"""Photographs of VOC's splits, which the numbers are of."""
 
 
 class Published(NamedTuple):
@@ -33,7 +31,36 @@ class Published(NamedTuple):
     supervision: str = "I"
 
 
-CAM = tuple(
+class DataSet(NamedTuple):
+    """What was published on a data set.
+
+    Attributes:
+        name: of the data set.
+        classes: names by mask value, the background first.
+        images: photographs of each split.
+        cams: mean IoU of CAMs.
+        segmentation: that of segmentation networks trained on pseudo-labels.
+        table: where the paper lists those.
+        per_class: method -> class -> IoU on val, of segmentation networks trained on pseudo-labels from image tags.
+        per_class_table: where the paper lists those.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: dict[str, int]
+    cams: tuple[Published, ...]
+    segmentation: tuple[Published, ...]
+    table: str
+    per_class: dict[str, dict[str, float]]
+    per_class_table: str
+
+    @property
+    def ours(self) -> tuple[Published, ...]:
+        """Return the paper's own segmentation networks, on val."""
+        return tuple(p for p in self.segmentation if p.method.startswith("Liu") and p.split == "val")
+
+
+_CAMS = tuple(
     Published(method, backbone, miou, "train", f"{PAPER}, Table 2")
     for method, backbone, miou in (
         ("Puzzle-CAM", "ResNet-50", 51.53),
@@ -42,7 +69,6 @@ CAM = tuple(
         ("Liu et al.", "ResNeSt-101", 65.28),
     )
 )
-"""Of the CAMs."""
 
 _TABLE_5 = (
     ("MDC", "ResNet-101", "I+S", 60.4, 60.8),
@@ -65,15 +91,11 @@ _TABLE_5 = (
     ("Liu et al.", "ResNeSt-101", "I", 64.9, 65.8),
     ("Liu et al. + random walk + CRF", "ResNeSt-101", "I", 76.6, 77.4),
 )
-SEGMENTATION = tuple(
+_SEGMENTATION = tuple(
     Published(method, backbone, miou, split, f"{PAPER}, Table 5", supervision)
     for method, backbone, supervision, *both in _TABLE_5
     for split, miou in zip(("val", "test"), both, strict=True)
 )
-"""Of segmentation networks trained on pseudo-labels."""
-
-OURS = tuple(p for p in SEGMENTATION if p.method.startswith("Liu") and p.split == "val")
-"""Of the paper's own, on val."""
 
 _TABLE_3 = {
     "SEC": "82.4 62.9 26.4 61.6 27.6 38.1 66.6 62.7 75.2 22.1 53.5 28.3 65.8 57.8 62.3 52.5 32.5 62.6 32.1 45.4 45.3",
@@ -85,7 +107,34 @@ _TABLE_3 = {
         "86.7 72.5 33.8 43.1 28.7 73.1 85.6 78.9 88.6 33.5 87.2 55.5 87.0 78.9 76.1 80.8 51.6 76.4 51.0 49.6 43.7"
     ),
 }
-PER_CLASS = {method: dict(zip(VOC, map(float, row.split()), strict=True)) for method, row in _TABLE_3.items()}
-"""Table 3: IoU on val by class, of segmentation networks trained on pseudo-labels from image tags."""
+_PER_CLASS = {method: dict(zip(VOC, map(float, row.split()), strict=True)) for method, row in _TABLE_3.items()}
 
-PER_CLASS_SOURCE = f"{PAPER}, Table 3"
+_TABLE_6 = (
+    ("SEC", "VGG16", "I", 22.4),
+    ("DSRG", "ResNet-101", "I+S", 26.0),
+    ("IAL", "ResNet-38", "I", 27.7),
+    ("SEAM", "ResNet-38", "I", 31.9),
+    ("IRNet", "ResNet-50", "I", 32.6),
+    ("AMN", "ResNet-101", "I", 44.7),
+    ("URN", "ResNet-101", "I", 40.7),
+    ("Liu et al.", "ResNeSt-101", "I", 34.2),
+    ("Liu et al. + random walk + CRF", "ResNeSt-101", "I", 43.8),
+)
+_COCO = tuple(
+    Published(method, backbone, miou, "val", f"{PAPER}, Table 6", supervision)
+    for method, backbone, supervision, miou in _TABLE_6
+)
+
+DATA_SETS = (
+    DataSet(
+        "PASCAL VOC 2012",
+        VOC,
+        {"train": 1464, "val": 1449, "test": 1456},
+        _CAMS,
+        _SEGMENTATION,
+        "Table 5",
+        _PER_CLASS,
+        "Table 3",
+    ),
+    DataSet("MS COCO 2014", COCO, {"train": 82783, "val": 40504}, (), _COCO, "Table 6", {}, ""),
+)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from tag2mask.classes import VOC
 from tag2mask.report import published
 from tag2mask.report.markup import Markup, el, join, note, table
 from tag2mask.report.runs import STAGES, Evaluation, Run, Score
@@ -11,9 +10,13 @@ from tag2mask.report.summary import STEPS, Chain, lines, percent, threshold_text
 NO_EVALUATION = "not scored: run `tag2mask evaluate`"
 
 
-def is_voc(evaluation: Evaluation | None) -> bool:
-    """Say whether it is of VOC's classes."""
-    return evaluation is not None and set(evaluation.score.iou) == set(VOC)
+def known_data(*evaluations: Evaluation | None) -> published.DataSet | None:
+    """Return the data set with published numbers whose classes the first of these that has such were scored on."""
+    for evaluation in evaluations:
+        for data in published.DATA_SETS:
+            if evaluation is not None and set(evaluation.score.iou) == set(data.classes):
+                return data
+    return None
 
 
 def headline(shown: Chain) -> Markup:
@@ -97,15 +100,15 @@ def _mixed(shown: Chain) -> list[Markup]:
 
 FINE_PRINT = """Percent; means over all classes with the background. A threshold chosen on the scored images makes its
 line an upper bound."""
-NOT_COMPARABLE = """Published numbers are not shown: they are of PASCAL VOC 2012, these runs were scored on other
-classes, and the two are not comparable."""
+NOT_COMPARABLE = """Published numbers are not shown: they are of PASCAL VOC 2012 and MS COCO 2014, these runs were
+scored on other classes, and the two are not comparable."""
 HEAD = ["stage", "run or method", "mIoU", "mFDR", "mFNR", "images", "threshold or source", "backbone"]
 
 
 def stages(runs: list[Run], result: dict[str, dict[str, Any]]) -> Markup:
-    """Return the table of all stages of all runs, among them the published numbers where they are of VOC."""
+    """Return the table of all stages of all runs, among them the published numbers of the same data set."""
     backbones = {run.name: run.backbone for run in runs}
-    voc = any(is_voc(evaluation) for run in runs for evaluation in run.evaluations.values())
+    data = known_data(*(evaluation for run in runs for evaluation in run.evaluations.values()))
     groups: dict[str, list[list[str]]] = {"CAM": [], "labels": [], "segmentation": []}
     for row in lines(result):
         stage = row.stage.partition(",")[0]
@@ -119,20 +122,20 @@ def stages(runs: list[Run], result: dict[str, dict[str, Any]]) -> Markup:
                 backbones.get(row.run) or "-",
             ]
         )
-    theirs = {"CAM": published.CAM, "segmentation": published.OURS} if voc else {}
+    theirs = {"CAM": data.cams, "segmentation": data.ours} if data else {}
     rows, kinds = [], list[str | None]()
     for stage, own in groups.items():
-        others = [_published_row(stage, number) for number in theirs.get(stage, ())]
+        others = [_published_row(stage, number, data) for number in theirs.get(stage, ()) if data]
         rows += own + others
         kinds += [None] * len(own) + ["theirs"] * len(others)
     missing = [note(f"{run.name}: {NO_EVALUATION} for {stage}.") for run in runs for stage in _unscored(run)]
     fine = el("p", FINE_PRINT, class_="fine")
-    compared = [*_cautions(runs), _table_5()] if voc else [note(NOT_COMPARABLE)]
+    compared = [*_cautions(runs, data), _segmentation_of_others(data)] if data else [note(NOT_COMPARABLE)]
     return join(table(HEAD, rows, kinds), fine, *compared, *missing, *_others(runs))
 
 
-def _published_row(stage: str, number: published.Published) -> list[str]:
-    images = f"{published.IMAGES[number.split]:,}"
+def _published_row(stage: str, number: published.Published, data: published.DataSet) -> list[str]:
+    images = f"{data.images[number.split]:,}"
     source = f"published: {number.source}, {number.split}"
     return [stage, number.method, f"{number.miou:g}", "-", "-", images, source, number.backbone]
 
@@ -154,40 +157,42 @@ def _others(runs: list[Run]) -> list[Markup]:
     return [el("h3", "Other folders that were scored"), table(head, rows)] if rows else []
 
 
-def _cautions(runs: list[Run]) -> list[Markup]:
+def _cautions(runs: list[Run], data: published.DataSet) -> list[Markup]:
     """Say which images the published numbers are of, and which these runs were scored on."""
     found = []
     for what, stage, split in (("CAMs", "cams", "train"), ("segmentation networks", "masks", "val")):
         scored = [e for run in runs if (e := run.evaluations.get(stage))]
-        found.append(_caution(what, scored, split))
+        if getattr(data, "cams" if stage == "cams" else "segmentation"):
+            found.append(_caution(what, scored, split, data))
     found.append(
         el("p", "The paper prints no mIoU of pseudo-labels, and no mFDR or mFNR beside these numbers.", class_="fine")
     )
     return found
 
 
-def _table_5() -> Markup:
+def _segmentation_of_others(data: published.DataSet) -> Markup:
     head = ["method", "backbone", "mIoU", "images", "split", "supervision"]
     rows = [
         [
             p.method,
             p.backbone,
             f"{p.miou:g}",
-            f"{published.IMAGES[p.split]:,}",
+            f"{data.images[p.split]:,}",
             p.split,
             published.SUPERVISION[p.supervision],
         ]
-        for p in published.SEGMENTATION
+        for p in data.segmentation
     ]
-    title = el("summary", f"{published.PAPER}, Table 5: segmentation networks of others, val and test")
+    splits = " and ".join(dict.fromkeys(p.split for p in data.segmentation))
+    title = el("summary", f"{published.PAPER}, {data.table}: segmentation networks of others, {splits}")
     return el("details", title, table(head, rows))
 
 
-def _caution(what: str, evaluations: list[Evaluation], split: str) -> Markup:
-    expected = published.IMAGES[split]
-    counts = sorted({e.images for e in evaluations if is_voc(e)})
+def _caution(what: str, evaluations: list[Evaluation], split: str, data: published.DataSet) -> Markup:
+    expected = data.images[split]
+    counts = sorted({e.images for e in evaluations if known_data(e) == data})
     if not counts:
-        return note(f"No {what} of these runs were scored on VOC's classes.")
+        return note(f"No {what} of these runs were scored on the classes of {data.name}.")
     if counts == [expected]:
         return el(
             "p",
@@ -203,7 +208,7 @@ def _caution(what: str, evaluations: list[Evaluation], split: str) -> Markup:
 def by_class(runs: list[Run], shown: Chain) -> Markup:
     """Return the IoU of each class at each stage, as numbers and bars."""
     weak = shown.evaluation("weak")
-    parts = [_classes(_columns(shown), weak if is_voc(weak) else None)]
+    parts = [_classes(_columns(shown), weak)]
     cams = {run.name: run.evaluations["cams"].score for run in runs if "cams" in run.evaluations}
     if len(cams) > 1:
         parts.append(el("details", el("summary", f"CAMs of all {len(cams)} runs by class"), _classes(cams)))
@@ -220,7 +225,7 @@ def _columns(shown: Chain) -> dict[str, Score]:
 
 
 def _classes(columns: dict[str, Score], weak: Evaluation | None = None) -> Markup:
-    """Return one table; with the scores of a network on VOC those of Table 3 besides."""
+    """Return one table; besides the scores of a network those that were published of the same data set."""
     names = list(dict.fromkeys(name for score in columns.values() for name in score.iou))
     without = [title for title, score in columns.items() if not score.iou]
     missing = [note(f"No scores by class were kept for: {', '.join(without)}.")] if without else []
@@ -230,10 +235,12 @@ def _classes(columns: dict[str, Score], weak: Evaluation | None = None) -> Marku
     rows = [[name, *(_bar(iou.get(name)) for iou in known.values())] for name in names]
     rows.append(["mean", *(_bar(columns[title].miou) for title in known)])
     head = ["class", *known]
-    if weak:
-        head += [f"{method}*" for method in published.PER_CLASS]
-        rows = [[*row, *(_bar(_published_iou(by, row[0])) for by in published.PER_CLASS.values())] for row in rows]
-        text = f"* published: {published.PER_CLASS_SOURCE}, segmentation networks on the 1,449 images of val"
+    data = known_data(weak)
+    if weak and data and data.per_class:
+        head += [f"{method}*" for method in data.per_class]
+        rows = [[*row, *(_bar(_published_iou(by, row[0])) for by in data.per_class.values())] for row in rows]
+        source = f"{published.PAPER}, {data.per_class_table}"
+        text = f"* published: {source}, segmentation networks on the {data.images['val']:,} images of val"
         missing.append(el("p", f"{text}; the network here was scored on {weak.images:,}.", class_="fine"))
     return join(table(head, rows, [None] * len(names) + ["mean"]), *missing)
 
