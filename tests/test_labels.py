@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +190,27 @@ def test_shards_together_are_the_whole(cams: Path, sample: Path, tmp_path: Path)
         record = files.read_json(tmp_path / "parts" / "run.json")
         assert record["finished"] == (part == "2/3")
     assert contents(tmp_path / "one") == contents(tmp_path / "parts")
+
+
+def test_of_two_shards_that_end_together_the_slower_one_records_all(
+    cams: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "parts"
+    assert main(command(cams, sample, out, "--shard", "1/2")) == 0
+    assert main(command(cams, sample, out, "--shard", "2/2")) == 0
+    late = sorted(out.glob("*.png"))[0]
+    late.rename(out / "late")
+    write = files.write_run
+
+    def slow(folder: Path, config: dict[str, Any], **facts: Any) -> None:
+        if facts.get("files") == 11:
+            (out / "late").rename(late)  # the other shard's last label, and its record, come before this one's
+        write(folder, config, **facts)
+
+    monkeypatch.setattr(files, "write_run", slow)
+    assert main(command(cams, sample, out, "--shard", "2/2")) == 0
+    record = files.read_json(out / "run.json")
+    assert (record["finished"], record["files"]) == (True, 12)
 
 
 def test_shards_are_disjoint_and_complete() -> None:

@@ -4,6 +4,7 @@ Shape letters in this file: G classes with the background, N thresholds.
 """
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
     if threshold is not None:
         result["fixed"] = each[steps.index(threshold)]
     chosen = steps.index(result.get("fixed", result["best"])["threshold"])
-    result["images_worst"] = _worst(task.names, [means[chosen] for means in each_image])
+    result["images_worst"] = _worst(task.names, each_image[:, chosen])
     result["sweep"] = [{k: s[k] for k in ("threshold", *MEANS)} for s in each]
     return result
 
@@ -123,10 +124,10 @@ def _miou_of_image(confusion: Tensor) -> Tensor:
     return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
 
 
-def _worst(names: Sequence[str], means: Sequence[Tensor]) -> list[dict[str, Any]]:
+def _worst(names: Sequence[str], means: Tensor) -> list[dict[str, Any]]:
     """Name the photographs with the lowest means, the lowest first; those without a scored pixel are left out."""
-    known = [(mean.item(), name) for name, mean in zip(names, means, strict=True) if not mean.isnan()]
-    return [{"name": name, "miou": mean} for mean, name in sorted(known)[:WORST]]
+    known = ((mean, name) for name, mean in zip(names, means.tolist(), strict=True) if mean == mean)
+    return [{"name": name, "miou": mean} for mean, name in heapq.nsmallest(WORST, known)]
 
 
 def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -141,11 +142,11 @@ def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"steps": {**found, names[-1]: dict(best)}} if found else {}
 
 
-def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep, list[Tensor]]:
-    """Count the pixels of CAM files at every threshold; the mean IoU of each photograph at each, (N,), besides."""
+def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep, Tensor]:
+    """Count the pixels of CAM files at every threshold; also return the mean IoU of each photograph, (names, N)."""
     sweep, image = (ThresholdSweep(len(task.classes), list(thresholds)) for _ in range(2))
-    means = []
-    for name in task.names:
+    means = torch.empty(len(task.names), len(thresholds), dtype=torch.float64)
+    for row, name in enumerate(task.names):
         path = task.predictions / f"{name}.npz"
         cam, truth = files.read_cam(path), _truth(task, name)
         if tuple(cam.size) != truth.shape:
@@ -160,15 +161,15 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep,
         before = sweep.counts.clone()
         sweep.update(score, winner, torch.from_numpy(truth))
         image.counts = sweep.counts - before
-        means.append(_miou_of_image(image.confusion()))
+        means[row] = _miou_of_image(image.confusion())
     return sweep, means
 
 
-def count_labels(task: Task) -> tuple[Tensor, list[Tensor]]:
-    """Return the confusion matrix of label PNGs, (G, G) int64, and the mean IoU of each photograph."""
+def count_labels(task: Task) -> tuple[Tensor, Tensor]:
+    """Return the confusion matrix of label PNGs, (G, G) int64, and the mean IoU of each photograph, (names,)."""
     counts = SegmentationScores(len(task.classes))
-    means = []
-    for name in task.names:
+    means = torch.empty(len(task.names), dtype=torch.float64)
+    for row, name in enumerate(task.names):
         path = task.predictions / f"{name}.png"
         label, truth = files.read_label(path), _truth(task, name)
         if label.shape != truth.shape:
@@ -177,7 +178,7 @@ def count_labels(task: Task) -> tuple[Tensor, list[Tensor]]:
             raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
         before = counts.confusion.clone()
         counts.update(torch.from_numpy(label), torch.from_numpy(truth))
-        means.append(_miou_of_image(counts.confusion - before))
+        means[row] = _miou_of_image(counts.confusion - before)
     return counts.confusion, means
 
 

@@ -47,8 +47,10 @@ def labels(words: list[str]) -> int:
         outputs = len(todo) * len(job.outputs(""))
         print(disk.require_room(job.out, outputs * count, sizes, "labels" if count == 1 else "labels of all shards"))
     faults = dict(_faults(progress(_run(given, job, todo), len(todo), "photographs")))
-    there = len(list(job.out.glob("*.png")))
-    files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))
+    recorded = None
+    while (there := sum(1 for _ in job.out.glob("*.png"))) != recorded:  # another shard may have ended meanwhile
+        files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))
+        recorded = there
     print(f"{len(todo) - len(faults)} labels made, {there} of {len(listed)} in {job.out}")
     if faults:
         print(f"tag2mask: {len(faults)} photographs were skipped: {', '.join(sorted(faults))}", file=sys.stderr)
