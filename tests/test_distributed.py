@@ -1,6 +1,7 @@
 """Several processes, started by Lightning, by torchrun and as SLURM would, on CPUs with Gloo."""
 
 import csv
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import torch
 
 from tag2mask import files
 from tag2mask.cli import main
+from tag2mask.lightning_cli import explain_lost_process
 from tests.commands import SMALL_NET, words
 
 CAM, AFFINITY = "configs/demo/cam.yaml", "configs/demo/affinity.yaml"
@@ -188,6 +190,16 @@ def test_a_killed_process_stops_the_run_with_a_line_and_it_goes_on(data: Path, t
     assert "going on with" in said
     assert said.strip().endswith("tag2mask: terminated; the same command goes on where it stopped")
     assert process.returncode == 143
+
+
+def test_what_the_launcher_says_of_a_lost_process_tells_what_to_do() -> None:
+    told = "[rank: 1] Child process with PID 5 terminated with code -9. Forcefully terminating all other processes"
+    record = logging.LogRecord("launcher", logging.INFO, "", 0, told, None, None)
+    assert explain_lost_process(record)
+    assert "another process of this run has ended or cannot be reached (PID 5, status -9)" in record.getMessage()
+    other = logging.LogRecord("launcher", logging.INFO, "", 0, "100% of it", None, None)
+    assert explain_lost_process(other)
+    assert other.getMessage() == "100% of it"
 
 
 def test_fewer_photographs_than_processes_to_score_are_refused(data: Path, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ VERBS = {
 """The modules of the other verbs; each is imported when it is called, and has a function of the verb's name."""
 LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
 """What torch raises where another process is gone, besides a RuntimeError of Gloo's."""
+LOST_PROCESS = (
+    "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
+    "command: it goes on where it stopped"
+)
 LAST = Path("checkpoints") / "last.ckpt"
 
 HELP = f"""tag2mask {__version__}: segmentation masks from image tags
@@ -91,10 +95,7 @@ def _mendable(error: BaseException | None) -> str | None:
             )
         if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in str(error)):
             reason = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split())).split(". This is typically")[0]
-            return (
-                f"another process of this run has ended or cannot be reached ({reason}); look for its own message, "
-                "then give the same command: it goes on where it stopped"
-            )
+            return LOST_PROCESS.format(reason)
         if kind == "RuntimeError" and str(error).startswith("DataLoader worker"):
             return f"{' '.join(str(error).split())} The same command goes on from the last checkpoint"
         error = error.__cause__ or error.__context__

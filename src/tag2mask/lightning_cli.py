@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tag2mask import files
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.callbacks.termination import EndOnTermination, launched
-from tag2mask.cli import LAST, LIGHTNING
+from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.errors import InputError
 from tag2mask.processes import end_with_parent
@@ -183,6 +184,15 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(explain_lost_process)
+
+
+def explain_lost_process(record: logging.LogRecord) -> bool:
+    """Reword what Lightning's launcher says of a process that has died, before it kills all others and itself."""
+    lost = re.search(r"Child process with PID (\d+) terminated with code (-?\d+)", record.getMessage())
+    if lost:
+        record.msg, record.args = LOST_PROCESS.format(f"PID {lost[1]}, status {lost[2]}"), ()
+    return True
 
 
 def offline_unless_logged_in() -> None:
