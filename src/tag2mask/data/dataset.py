@@ -23,7 +23,7 @@ from tag2mask.errors import InputError
 Sample = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """One photograph of a data set.
 

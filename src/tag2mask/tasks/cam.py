@@ -207,13 +207,12 @@ class CAMTask(NetworkTask):
         Each rank computes the same loss of all vectors, and passes the gradient on to its own, times the number of
         ranks. (Gathering with gradients is wrong for some strides: https://github.com/pytorch/pytorch/issues/120386.)
         """
-        ranks = self.trainer.world_size
-        if ranks == 1:
+        if self.ranks == 1:
             return x
         gathered = self.all_gather(x.detach())
         assert isinstance(gathered, Tensor)
         parts = list(gathered.unbind())
-        parts[self.global_rank] = x + (ranks - 1) * (x - x.detach())
+        parts[self.global_rank] = x + (self.ranks - 1) * (x - x.detach())
         return torch.cat(parts)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:

@@ -94,13 +94,18 @@ class NetworkTask(LightningModule):
         rate = f"learning rate {self.scaled_optimizer.lr:g}"
         return f"{self.images_a_step} photographs a step ({made_of}), {rate}, {self.total_steps} steps"
 
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a number, or of each of several, over all ranks; without a gradient."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if self.ranks == 1:
             return value
         mean = value.detach().double()
         dist.all_reduce(mean)
-        return mean / dist.get_world_size()
+        return mean / self.ranks
 
     def require_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: Sequence[str]) -> None:
         """Stop the training where a loss is not finite, naming the step, its terms and the images."""

@@ -1,0 +1,92 @@
+"""Memory that a training step will take on a GPU, counted on a CPU.
+
+usage: python benchmarks/memory.py [--configs configs/coco/cam_resnet50.yaml ...] [--out benchmarks/out/memory.json]
+
+For each configuration one training step's forward pass of two random crops runs in bfloat16, as mixed precision would,
+and every tensor that autograd keeps for the backward pass is counted once. Expected for a batch: the activations of one
+crop times the batch, and 14 bytes a weight: value, gradient and momentum in float32, a copy in half precision. What
+cuDNN takes as workspace, and what the allocator loses, comes on top: the figures have not been checked on a GPU.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule
+from record import write_record
+
+from tag2mask import classes
+
+CONFIGS = (
+    "configs/coco/cam_resnet50_plain.yaml",
+    "configs/coco/cam_resnet50.yaml",
+    "configs/coco/cam_resnest101.yaml",
+    "configs/coco/cam_lite0.yaml",
+    "configs/coco/affinity_resnet50.yaml",
+    "configs/coco/segmentation_resnet50.yaml",
+    "configs/coco/segmentation_resnest101.yaml",
+)
+CROPS = 2
+
+
+def task_of(config: dict[str, Any]) -> LightningModule:
+    """Build the network of a configuration, without trained weights."""
+    model = config["model"]
+    model["init_args"]["backbone"]["weights"] = "none"
+    model["init_args"] |= {"num_classes": 80, "class_names": list(classes.COCO[1:])}
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningModule, "model")
+    task: LightningModule = parser.instantiate(parser.parse_object({"model": model})).model
+    return task
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Count the memory of one step of a configuration."""
+    config = yaml.safe_load(path.read_text())
+    torch.manual_seed(0)
+    task = task_of(config).train()
+    data = config["data"]["init_args"]
+    side, batch_size = data["preprocessing"]["crop_size"], data["batch_size"]
+    label = torch.zeros(CROPS, 80)
+    label[:, [0, 16, 61]] = 1
+    mask = torch.randint(0, 81, (CROPS, side // 32, side // 32)).repeat_interleave(32, 1).repeat_interleave(32, 2)
+    batch = {"image": torch.randn(CROPS, 3, side, side), "label": label, "mask": mask, "name": ["a", "b"]}
+    weights = {weight.untyped_storage().data_ptr() for weight in task.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        task.training_step(batch, 0)
+    count = sum(weight.numel() for weight in task.parameters())
+    crop, fixed = sum(kept.values()) / CROPS, 14 * count
+    found: dict[str, Any] = {"million_weights": round(count / 1e6, 1), "activations_mb_a_crop": round(crop / 1e6)}
+    for batch in (batch_size // 8, batch_size // 2, batch_size):
+        found[f"gb_for_{batch}"] = round((fixed + batch * crop) / 1e9, 1)
+    return found
+
+
+def main() -> None:
+    """Measure, print and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=Path, nargs="+", default=[Path(name) for name in CONFIGS])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/memory.json"))
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", "You are trying to `self.log")
+    figures = {}
+    for path in given.configs:
+        figures[str(path)] = measure(path)
+        print(path, *(f"{key} {value}" for key, value in figures[str(path)].items()), flush=True)
+    write_record(given.out, figures)
+
+
+if __name__ == "__main__":
+    main()
