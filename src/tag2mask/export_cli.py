@@ -34,10 +34,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def _network(checkpoint: Path) -> Exportable:
-    from tag2mask.lightning_cli import check_checkpoint, quiet
+    from tag2mask.lightning_cli import quiet
+    from tag2mask.tasks.checkpoints import check_file
 
     quiet()
-    check_checkpoint(checkpoint)
+    check_file(checkpoint)
     return exporting.load(checkpoint)
 
 

@@ -120,9 +120,9 @@ def _job(given: Namespace) -> Job:
             "affinity_*.yaml, or leave the walk out (walk: null)"
         )
     if walk is not None:
-        from tag2mask.lightning_cli import check_checkpoint
+        from tag2mask.tasks.checkpoints import check_file
 
-        check_checkpoint(Path(walk.checkpoint), "affinity")
+        check_file(Path(walk.checkpoint), "affinity")
     return Job(given.cams, given.photos, given.out, given.recipe, given.soft, given.steps)
 
 

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,6 +24,7 @@ from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.errors import InputError
 from tag2mask.processes import end_with_parent
+from tag2mask.tasks.checkpoints import check_file
 
 NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
 
@@ -74,7 +74,7 @@ class TagsToMasksCLI(LightningCLI):
         """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
         path = self.given.get("ckpt_path")
         if path and path not in ("last", "best", "hpc", "registry"):
-            check_checkpoint(Path(path))
+            check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder and settle W&B's mode."""
@@ -105,7 +105,7 @@ class TagsToMasksCLI(LightningCLI):
         record = config | self._inputs()
         goes_on = settings.ckpt_path is not None or files.same_run(root, record, settings.overwrite)
         if settings.ckpt_path is None and goes_on and (root / LAST).is_file():
-            check_checkpoint(root / LAST)
+            check_file(root / LAST)
             settings.ckpt_path = str(root / LAST)
             rank_zero_info(f"going on with {root / LAST}")
         elif settings.ckpt_path in (None, "last") and not (goes_on and (root / LAST).is_file()):
@@ -134,7 +134,7 @@ class TagsToMasksCLI(LightningCLI):
         if settings.ckpt_path is None:
             if not last.is_file():
                 raise InputError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
-            check_checkpoint(last)
+            check_file(last)
             settings.ckpt_path = str(last)
         if self.subcommand == "predict":
             settings.return_predictions = False  # they are written one by one; all of a data set fill the memory
@@ -152,24 +152,6 @@ def follow_parent() -> None:
     """
     if launched():
         end_with_parent()
-
-
-def check_checkpoint(path: Path, task: str | None = None) -> None:
-    """Raise ``InputError`` where a checkpoint is missing, cut short, not of this project, or of another task."""
-    if not path.is_file():
-        raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"{path} is not a whole checkpoint ({reason}); use another one or train again") from None
-    if not isinstance(content, dict) or "tag2mask" not in content:
-        raise InputError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
-    if task is not None and content["tag2mask"]["task"] != task:
-        raise InputError(
-            f"{path} is a checkpoint of the {content['tag2mask']['task']} network; expected one of the {task} network, "
-            f"trained with a configuration {task}_*.yaml"
-        )
 
 
 def quiet() -> None:

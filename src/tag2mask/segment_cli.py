@@ -106,14 +106,15 @@ def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> list[list[Pat
 
 def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     """The network, and the settings that the masks depend on."""
-    from tag2mask.lightning_cli import check_checkpoint, quiet
+    from tag2mask.lightning_cli import quiet
+    from tag2mask.tasks.checkpoints import check_file
 
     quiet()
     if given.max_side is not None and given.max_side < 1:
         raise InputError(f"--max-side {given.max_side}; expected a number of pixels, such as 1024")
     inference = Inference(given.scales, given.flip)
     device = _device(given.device)
-    check_checkpoint(given.checkpoint, "segmentation")
+    check_file(given.checkpoint, "segmentation")
     segmenter = Segmenter(given.checkpoint, device, inference, TEST_TIME if given.crf else None, given.max_side)
     config = {
         "stage": "segment",

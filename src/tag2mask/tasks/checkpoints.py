@@ -42,3 +42,23 @@ def preprocessing(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path} does not say how images are normalised; train with a data module of ours")
     return found
+
+
+def check_file(path: Path, task: str | None = None) -> None:
+    """Raise ``InputError`` where a checkpoint is missing, cut short, not of this project, or of another task."""
+    from tag2mask.tasks import affinity, cam, segmentation  # noqa: F401  they name the types that checkpoints hold
+
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"{path} is not a whole checkpoint ({reason}); use another one or train again") from None
+    if not isinstance(content, dict) or "tag2mask" not in content:
+        raise InputError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
+    if task is not None and content["tag2mask"]["task"] != task:
+        raise InputError(
+            f"{path} is a checkpoint of the {content['tag2mask']['task']} network; expected one of the {task} network, "
+            f"trained with a configuration {task}_*.yaml"
+        )
