@@ -1,12 +1,39 @@
-"""Pictures: overlays, label maps and panels, as RGB arrays (H, W, 3) uint8. The only user of matplotlib."""
+"""Pictures: overlays, label maps, panels and charts, as RGB arrays (H, W, 3) uint8. The only user of matplotlib.
+
+Shape letters in this file: H x W a photograph, h x w a map of it.
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.patches import Patch
 from PIL import Image
 
 from tag2mask import classes
+
+FONT = "DejaVu Sans"
+"""Comes with matplotlib; Latin, Greek, Cyrillic, Arabic and Hebrew letters."""
+OTHER_FONTS = (
+    *(f"Noto Sans CJK {place}" for place in ("JP", "SC", "TC", "KR")),
+    *("WenQuanYi Zen Hei", "IPAGothic", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei"),
+    *("Malgun Gothic", "Apple SD Gothic Neo", "Nirmala UI", "Noto Sans Devanagari", "Arial Unicode MS"),
+)
+"""Those that have the letters which ``FONT`` lacks; taken where they are installed."""
+BLUE, ORANGE, *_ = COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Colours of charts, told apart by the colour-blind: Okabe and Ito's."""
+SMALL = 9
+"""Size of letters, in points."""
+MARGIN = 0.06
+"""Around pictures, in inches."""
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
@@ -17,9 +44,7 @@ def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarra
         cam: in [0, 1], of any size, (h, w); scaled up bilinearly.
         strength: share of the heat colours where the CAM is 1.
     """
-    height, width = image.shape[:2]
-    scaled = Image.fromarray(np.asarray(cam, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    value = np.clip(np.asarray(scaled), 0, 1)[..., None]
+    value = np.clip(_scaled(cam, image.shape[:2]), 0, 1)[..., None]
     colours = colormaps["turbo"](value[..., 0])[..., :3] * 255
     share = strength * (0.35 + 0.65 * value)
     return np.asarray((1 - share) * image + share * colours, np.uint8)
@@ -66,21 +91,174 @@ def panel(
     return row(parts)
 
 
-def row(parts: list[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndarray:
+def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndarray:
     """Draw titled pictures side by side, ``height`` inches high."""
-    widths = [picture.shape[1] / picture.shape[0] for _, picture in parts]
-    figure = Figure(figsize=(height * sum(widths) + 0.1 * len(parts), height + 0.3), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(parts), squeeze=False, gridspec_kw={"width_ratios": widths})[0]
-    for axis, (name, picture) in zip(axes, parts, strict=True):
-        axis.imshow(picture)
-        axis.set_title(name.replace("$", r"\$"), fontsize=9)
+    widths = [height * picture.shape[1] / picture.shape[0] for _, picture in parts]
+    titles = [_wrapped(name, width) for (name, _), width in zip(parts, widths, strict=True)]
+    above = 0.14 + SMALL / 60 * max(title.count("\n") + 1 for title in titles)
+    figure = Figure(figsize=(sum(widths) + MARGIN * (len(parts) + 1), height + MARGIN + above), dpi=100)
+    left = MARGIN
+    for title, width, (_, picture) in zip(titles, widths, parts, strict=True):
+        size = figure.get_size_inches()
+        axis = figure.add_axes((left / size[0], MARGIN / size[1], width / size[0], height / size[1]))
+        axis.imshow(picture, aspect="auto")
+        axis.set_title(title, fontsize=SMALL, fontfamily=_fonts())
         axis.set_axis_off()
+        left += width + MARGIN
+    return _drawn(figure)
+
+
+def column(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack pictures of different width, filling up with white."""
+    width = max(picture.shape[1] for picture in rows)
+    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in rows])
+
+
+def gallery(parts: Sequence[tuple[str, np.ndarray]], columns: int = 4, height: float = 2.0) -> np.ndarray:
+    """Draw titled pictures in rows of ``columns``, each ``height`` inches high."""
+    return column([row(parts[first : first + columns], height) for first in range(0, len(parts), columns)])
+
+
+def key(names: Mapping[int, str], columns: int = 8) -> np.ndarray:
+    """Draw the colours of label maps: mask value -> name."""
+    columns = min(columns, len(names))
+    size = columns * (0.45 + 0.09 * max(map(len, names.values()))), 0.15 + 0.2 * math.ceil(len(names) / columns)
+    figure = Figure(figsize=size, dpi=100)
+    patches = [Patch(color=classes.palette()[value] / 255, label=_text(name)) for value, name in names.items()]
+    font = FontProperties(family=_fonts(), size=SMALL)
+    figure.legend(handles=patches, ncols=columns, loc="center", frameon=False, handlelength=1, prop=font)
+    return _drawn(figure)
+
+
+def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> np.ndarray:
+    """Lay a change over its photograph in grey: orange where a map grew, blue where it shrank.
+
+    Args:
+        image: (H, W, 3) uint8.
+        change: of either sign and of any size, (h, w); scaled up bilinearly. Its largest absolute value has the whole
+            colour.
+        strength: share of the colour there.
+    """
+    scaled = _scaled(change, image.shape[:2])
+    value = np.abs(scaled) / max(float(np.abs(scaled).max()), 1e-12)
+    colours = np.where((scaled > 0)[..., None], to_rgb(ORANGE), to_rgb(BLUE)) * 255
+    grey = image.mean(2, keepdims=True)
+    share = strength * value[..., None]
+    return np.asarray((1 - share) * grey + share * colours, np.uint8)
+
+
+def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    """Draw where a point of a photograph looks: weights as heat, and a cross at the point.
+
+    Args:
+        image: (H, W, 3) uint8.
+        weights: of at least zero, of any size, (h, w); scaled so that the largest one is 1.
+        at: the point, as shares of width and height in [0, 1].
+    """
+    picture = heat(image, weights / max(float(weights.max()), 1e-12))
+    height, width = image.shape[:2]
+    x, y = min(int(at[0] * width), width - 1), min(int(at[1] * height), height - 1)
+    arm, thick = max(height, width) // 20, max(1, max(height, width) // 200)
+    for colour, more in ((0, thick), (255, 0)):  # white, with a black rim
+        reach, half = arm + more, thick + more
+        picture[max(0, y - half) : y + half, max(0, x - reach) : x + reach] = colour
+        picture[max(0, y - reach) : y + reach, max(0, x - half) : x + half] = colour
+    return picture
+
+
+def lines(
+    x: Sequence[float], curves: Mapping[str, Sequence[float]], across: str, mark: float | None = None
+) -> np.ndarray:
+    """Draw curves of values in [0, 1] over ``x``, which is called ``across``, and a vertical line at ``mark``."""
+    figure, axis = _chart(5.0, 2.8)
+    for name, values in curves.items():
+        axis.plot(x, values, label=_text(name))
+    if mark is not None:
+        axis.axvline(mark, color="black", linewidth=1, linestyle=":")
+    axis.set_xlabel(_text(across), fontsize=SMALL, fontfamily=_fonts())
+    axis.set_ylim(0, 1)
+    axis.grid(alpha=0.3)
+    _legend(axis)
+    return _drawn(figure)
+
+
+def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], title: str = "") -> np.ndarray:
+    """Draw a row of horizontal bars for each name, one for each group; values that are nan leave a gap."""
+    figure, axis = _chart(5.0, 0.7 + len(names) * (0.1 + 0.16 * len(groups)))
+    thick = 0.8 / len(groups)
+    for index, (group, values) in enumerate(groups.items()):
+        places = np.arange(len(names)) + (index - (len(groups) - 1) / 2) * thick
+        drawn = axis.barh(places, np.nan_to_num(values), thick, label=_text(group), color=COLOURS[index % len(COLOURS)])
+        axis.bar_label(drawn, [f"{v:.3g}" if v == v else "-" for v in values], padding=2, fontsize=SMALL - 2)
+    axis.set_yticks(range(len(names)), [_text(name) for name in names], fontfamily=_fonts())
+    axis.invert_yaxis()
+    axis.margins(x=0.12)
+    axis.set_title(_text(title), fontsize=SMALL, fontfamily=_fonts())
+    if len(groups) > 1:
+        _legend(axis)
+    return _drawn(figure)
+
+
+def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> np.ndarray:
+    """Draw a table of numbers in [0, 1] as percent, darker where higher; nan stays empty."""
+    figure, axis = _chart(1.5 + 0.5 * len(columns), 1.2 + 0.32 * len(rows))
+    axis.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(
+        range(len(columns)), [_text(name) for name in columns], rotation=45, ha="right", fontfamily=_fonts()
+    )
+    axis.set_yticks(range(len(rows)), [_text(name) for name in rows], fontfamily=_fonts())
+    for (y, x), value in np.ndenumerate(values):
+        if value == value:
+            axis.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    axis.set_title(_text(title), fontsize=SMALL, fontfamily=_fonts())
+    return _drawn(figure)
+
+
+def _chart(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    axis.set_prop_cycle(color=COLOURS)
+    axis.tick_params(labelsize=SMALL - 1)
+    return figure, axis
+
+
+def _legend(axis: Axes) -> None:
+    """Beside the chart, where it hides nothing."""
+    font = FontProperties(family=_fonts(), size=SMALL - 1)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, prop=font)
+
+
+def _drawn(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def column(rows: list[np.ndarray]) -> np.ndarray:
-    """Stack pictures of different width, filling up with white."""
-    width = max(picture.shape[1] for picture in rows)
-    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in rows])
+def _scaled(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Scale a map (h, w) bilinearly to (H, W), float32."""
+    image = Image.fromarray(np.asarray(values, np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break a title into lines that stand above a picture ``width`` inches wide."""
+    letters = max(6, int(width * 72 / (0.58 * SMALL)))
+    return "\n".join(textwrap.wrap(_text(title), letters, break_on_hyphens=False))
+
+
+def _text(name: str) -> str:
+    """Return a name as matplotlib draws it: no formula, and the number of each letter that no font has."""
+    return "".join(_letter(letter) for letter in name)
+
+
+@cache
+def _letter(letter: str) -> str:
+    known = any(get_font(fontManager.findfont(font)).get_char_index(ord(letter)) for font in _fonts())
+    return {"$": r"\$"}.get(letter, letter) if known else letter.encode("ascii", "backslashreplace").decode()
+
+
+@cache
+def _fonts() -> list[str]:
+    """Fonts to take letters from, the first that has a letter."""
+    there = set(fontManager.get_font_names())
+    return [FONT, *(font for font in OTHER_FONTS if font in there)]
