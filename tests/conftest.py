@@ -103,6 +103,21 @@ def edge_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def runs(sample: Path, edge_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs as the demo leaves it: CAM networks ``full`` and ``plain``, and ``affinity``, of two steps each.
+
+    ``plain`` is a copy of ``full``: it is trained no faster.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    over = {"trainer__max_steps": "2", "trainer__limit_val_batches": "0"}
+    small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
+    assert main([*words("fit", "configs/demo/cam.yaml", sample, folder / "full", **over), *small]) == 0
+    shutil.copytree(folder / "full", folder / "plain")
+    shutil.copytree(edge_checkpoint.parents[1], folder / "affinity")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def segmentation_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a segmentation network that finds something everywhere: two steps, then a random classifier.
 

@@ -153,9 +153,7 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             upright: Image.Image = image
             ImageOps.exif_transpose(upright, in_place=True)
-            if upright.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
-                upright = _eight_bits(np.asarray(upright, np.float64))
-            return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))  # no copy more than needed
+            return rgb(upright)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -184,6 +182,13 @@ def find_photo(folder: Path, name: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a picture of any mode as RGB, (H, W, 3) uint8."""
+    if image.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
+        image = _eight_bits(np.asarray(image, np.float64))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # no copy more than needed
 
 
 def _eight_bits(values: np.ndarray) -> Image.Image:
