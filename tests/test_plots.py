@@ -36,6 +36,14 @@ def test_a_point_is_marked_within_the_photograph(at: tuple[float, float]) -> Non
     assert (drawn[min(int(40 * at[1]), 39), min(int(60 * at[0]), 59)] == 255).all()
 
 
+def test_what_a_point_does_not_look_at_is_grey() -> None:
+    green = np.zeros((40, 60, 3), np.uint8)
+    green[..., 1] = 90
+    drawn = plots.attended(green, np.array([[0.0, 1.0]]), (1, 1))
+    assert (drawn[:, :30] == 30).all()
+    assert (np.ptp(drawn[:30, 30:], axis=2) > 0).all()
+
+
 def test_weights_of_any_scale_look_alike() -> None:
     weights = np.random.default_rng(0).random((4, 6))
     np.testing.assert_array_equal(plots.attended(GREY, weights, (0, 0)), plots.attended(GREY, weights / 1000, (0, 0)))
@@ -69,7 +77,7 @@ NAN = float("nan")
     [
         lambda name: plots.row([(name, GREY)]),
         lambda name: plots.key({1: name}),
-        lambda name: plots.lines([0, 1], {name: [0.2, NAN]}, across=name, mark=0.5),
+        lambda name: plots.lines([0, 1], {name: [0.2, NAN]}, across=name, up=name, mark=0.5),
         lambda name: plots.bars([name, "b"], {"x": [0.1, NAN], name: [1.0, 2.0]}, title=name),
         lambda name: plots.matrix(np.array([[0.1, NAN]]), [name], [name, "b"], title=name),
     ],

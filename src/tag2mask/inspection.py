@@ -235,6 +235,7 @@ class Refiner:
         threshold: float = 0.3,
         walk_steps: int = 256,
         crf: CRF | None = CRF(),
+        device: str = "cpu",
     ) -> None:
         """Set up the steps.
 
@@ -243,18 +244,19 @@ class Refiner:
             threshold: score of the background, in [0, 1].
             walk_steps: of the random walk.
             crf: None leaves the dense CRF out.
+            device: that all steps compute on; an edge network that is given is there already.
         """
         if isinstance(edges, str | Path):
             checkpoints.check_file(Path(edges), "affinity")
-            edges = Edges(Path(edges))
-        self.edges = edges
+            edges = Edges(Path(edges), device)
+        self.edges, self.device = edges, device
         walk = None if edges is None else Walk("loaded", steps=walk_steps)
         self.recipe = PseudoLabels(Seed(threshold), walk, crf)
 
     @torch.inference_mode()
     def __call__(self, cams: PhotoCAMs) -> Refined:
         """Make the mask of one photograph."""
-        result = self.recipe(cams.cam, cams.image, self.edges, "cpu")
+        result = self.recipe(cams.cam, cams.image, self.edges, self.device)
         return Refined(cams.image, result.steps, _named(result.soft, list(cams.probabilities)))
 
 

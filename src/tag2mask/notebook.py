@@ -55,12 +55,14 @@ def _widgets(controls: Mapping[str, Slider | Sequence[Any]]) -> dict[str, Any]:
         import ipywidgets
     except ImportError:
         return {}
-    return {
-        name: ipywidgets.FloatSlider(how.value, min=how.low, max=how.high, step=0.01, description=name)
-        if isinstance(how, Slider)
-        else ipywidgets.Dropdown(options=list(how), description=name)
-        for name, how in controls.items()
-    }
+
+    def widget(name: str, how: Slider | Sequence[Any]) -> Any:
+        if not isinstance(how, Slider):
+            return ipywidgets.Dropdown(options=list(how), description=name)
+        span = {"min": how.low, "max": how.high, "step": 0.01}  # drawn when it is let go: drawing takes a moment
+        return ipywidgets.FloatSlider(how.value, **span, description=name, continuous_update=False)
+
+    return {name: widget(name, how) for name, how in controls.items()}
 
 
 def _shown(picture: np.ndarray) -> Shown:

@@ -148,15 +148,17 @@ def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> 
 
 
 def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """Draw where a point of a photograph looks: weights as heat, and a cross at the point.
+    """Draw where a point of a photograph looks: weights as heat, grey where there are none, a cross at the point.
 
     Args:
         image: (H, W, 3) uint8.
         weights: of at least zero, of any size, (h, w); scaled so that the largest one is 1.
         at: the point, as shares of width and height in [0, 1].
     """
-    picture = heat(image, weights / max(float(weights.max()), 1e-12))
     height, width = image.shape[:2]
+    seen = Image.fromarray(weights > 0).resize((width, height), Image.Resampling.NEAREST)
+    warm = heat(image, weights / max(float(weights.max()), 1e-12))
+    picture = np.where(np.asarray(seen)[..., None], warm, image.mean(2, keepdims=True).astype(np.uint8))
     x, y = min(int(at[0] * width), width - 1), min(int(at[1] * height), height - 1)
     arm, thick = max(height, width) // 20, max(1, max(height, width) // 200)
     for colour, more in ((0, thick), (255, 0)):  # white, with a black rim
@@ -167,15 +169,16 @@ def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) ->
 
 
 def lines(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], across: str, mark: float | None = None
+    x: Sequence[float], curves: Mapping[str, Sequence[float]], across: str, up: str, mark: float | None = None
 ) -> np.ndarray:
-    """Draw curves of values in [0, 1] over ``x``, which is called ``across``, and a vertical line at ``mark``."""
+    """Draw curves of values in [0, 1], called ``up``, over ``x``, called ``across``; a vertical line at ``mark``."""
     figure, axis = _chart(5.0, 2.8)
     for name, values in curves.items():
         axis.plot(x, values, label=_text(name))
     if mark is not None:
         axis.axvline(mark, color="black", linewidth=1, linestyle=":")
     axis.set_xlabel(_text(across), fontsize=SMALL, fontfamily=_fonts())
+    axis.set_ylabel(_text(up), fontsize=SMALL, fontfamily=_fonts())
     axis.set_ylim(0, 1)
     axis.grid(alpha=0.3)
     _legend(axis)
