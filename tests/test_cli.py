@@ -272,17 +272,3 @@ def test_evaluate_refuses_what_it_cannot_score(
     message = line(capsys)
     assert (names[1] if spoil in ("missing", "damaged", "size", "value") else str(tmp_path)) in message
     assert not (tmp_path / "cams_evaluation.json").exists()
-
-
-def test_wandb_writes_scores_and_pictures_offline_into_the_run_folder(voc: Path, tmp_path: Path) -> None:
-    over = {"trainer__max_epochs": "1", "trainer__check_val_every_n_epoch": "1", "trainer__log_every_n_steps": "1"}
-    over |= {"trainer__limit_train_batches": "1", "trainer__limit_val_batches": "1"}
-    command = words("fit", "configs/voc/cam_lite0_plain.yaml", voc, tmp_path / "run", **over)
-    logger = "{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test, save_dir: %s}}"
-    small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
-    assert main([*command, *small, "--trainer.logger", logger % (tmp_path / "run")]) == 0
-    stored = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    pictures = [path.parent.name for path in stored.rglob("*.png")]
-    assert "cams" in pictures
-    assert "masks" in pictures
-    assert "train/loss" in next((tmp_path / "run" / "logs").rglob("metrics.csv")).read_text()

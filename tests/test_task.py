@@ -93,7 +93,8 @@ def test_scores_pictures_and_files_come_from_one_run_each_alone(sample: Path, tm
     module, scores, pictures = task(None), CAMScores(threshold=0.33), CAMPictures(count=2)
     run = trainer(tmp_path, max_epochs=1, callbacks=[scores, pictures, CAMWriter()], num_sanity_val_steps=0)
     run.fit(module, datamodule=data(sample))
-    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 2
+    assert len(list((tmp_path / "pictures").glob("*/*.png"))) == 2
+    assert len(list((tmp_path / "pictures").glob("*/worst/*.png"))) == 4
     logged = dict(run.callback_metrics)
     run.predict(module, datamodule=data(sample), return_predictions=False)
     names = (sample / "val.txt").read_text().split()
@@ -114,11 +115,11 @@ def test_pictures_go_to_a_logger_that_shows_images(sample: Path, tmp_path: Path)
 
     logger = Showing(str(tmp_path))
     logger.shown = []
-    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, callbacks=[CAMPictures(count=1)])
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, callbacks=[CAMPictures(count=1, worst=1)])
     run.loggers = [logger]
     run.fit(task(None), datamodule=data(sample))
-    assert [key.split("/")[0] for key in logger.shown] == ["cams", "masks"]
-    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
+    assert [key.split("/")[0] for key in logger.shown] == ["heat", "panel", "worst_heat", "worst"]
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 2
 
 
 def test_cams_of_random_weights_are_refused(sample: Path, tmp_path: Path) -> None:

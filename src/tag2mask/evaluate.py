@@ -17,7 +17,7 @@ from torch import Tensor
 from tag2mask import files
 from tag2mask.classes import IGNORE
 from tag2mask.errors import InputError
-from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, scores
+from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, miou_of_image, scores
 
 MEANS = ("miou", "mfdr", "mfnr", "miou_foreground", "mfdr_foreground", "mfnr_foreground")
 WORST = 12
@@ -116,14 +116,6 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
     return result
 
 
-def _miou_of_image(confusion: Tensor) -> Tensor:
-    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
-    m = confusion.double()
-    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
-    shown = truth > 0
-    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
-
-
 def _worst(names: Sequence[str], means: Tensor) -> list[dict[str, Any]]:
     """Name the photographs with the lowest means, the lowest first; those without a scored pixel are left out."""
     known = ((mean, name) for name, mean in zip(names, means.tolist(), strict=True) if mean == mean)
@@ -161,7 +153,7 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep,
         before = sweep.counts.clone()
         sweep.update(score, winner, torch.from_numpy(truth))
         image.counts = sweep.counts - before
-        means[row] = _miou_of_image(image.confusion())
+        means[row] = miou_of_image(image.confusion())
     return sweep, means
 
 
@@ -178,7 +170,7 @@ def count_labels(task: Task) -> tuple[Tensor, Tensor]:
             raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
         before = counts.confusion.clone()
         counts.update(torch.from_numpy(label), torch.from_numpy(truth))
-        means[row] = _miou_of_image(counts.confusion - before)
+        means[row] = miou_of_image(counts.confusion - before)
     return counts.confusion, means
 
 

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -19,6 +18,7 @@ import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask import files
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
+from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
@@ -77,10 +77,14 @@ class TagsToMasksCLI(LightningCLI):
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
-        """Name the run folder and settle W&B's mode."""
+        """Name the run folder, and settle W&B's mode and what the run is called there."""
         if self.given.trainer.default_root_dir is None:
             raise InputError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
         offline_unless_logged_in()
+        loggers, task = self.given.trainer.logger, self.given.model.class_path.split(".")[-2]
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if "WandbLogger" in str(getattr(logger, "class_path", "")):
+                place_in_wandb(logger.init_args, Path(self.given.trainer.default_root_dir), task)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; a CSV log is always kept of a training, none of other verbs."""
@@ -93,6 +97,17 @@ class TagsToMasksCLI(LightningCLI):
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
         loggers = [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
+        status = 1
+        try:
+            super()._run_subcommand(subcommand)
+            status = 0
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbLogger) and logger.version is not None:
+                    logger.experiment.finish(exit_code=status)
 
     def before_fit(self) -> None:
         """Take up, start or refuse the run in the run folder."""
@@ -111,7 +126,7 @@ class TagsToMasksCLI(LightningCLI):
         elif settings.ckpt_path in (None, "last") and not (goes_on and (root / LAST).is_file()):
             settings.ckpt_path = None
             self._begin(root)
-        self._note(root, config, record)
+        self.trainer.callbacks.append(RunRecord(config, record, self.given.seed_everything))  # type: ignore[attr-defined]
 
     def _inputs(self) -> dict[str, Any]:
         """What the labels that are trained on were made with: other ones in the same folder make another run."""
@@ -122,12 +137,6 @@ class TagsToMasksCLI(LightningCLI):
     @rank_zero_only
     def _begin(self, root: Path) -> None:
         (root / LAST).unlink(missing_ok=True)
-
-    @rank_zero_only
-    def _note(self, root: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
-        files.write_run(root, record, seed=self.given.seed_everything)
-        with files.atomic(root / "config.yaml") as file:
-            file.write(yaml.safe_dump(config, sort_keys=False).encode())
 
     def _use_last(self) -> None:
         settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
@@ -175,6 +184,23 @@ def explain_lost_process(record: logging.LogRecord) -> bool:
     if lost:
         record.msg, record.args = LOST_PROCESS.format(f"PID {lost[1]}, status {lost[2]}"), ()
     return True
+
+
+def place_in_wandb(logger: Any, root: Path, task: str) -> None:
+    """Fill in what the configuration leaves open of a W&B run: where it lies, and what it is called.
+
+    Runs whose folders lie side by side share a group: they are stages of one pipeline, as for `tag2mask report`.
+
+    Args:
+        logger: settings of `WandbLogger`.
+        root: the run folder.
+        task: the network that is trained: ``cam``, ``affinity``, ``segmentation``.
+    """
+    folder = root.resolve()
+    logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
+    logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
+    logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
+    logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
 
 
 def offline_unless_logged_in() -> None:

@@ -40,6 +40,32 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     return {**per_class, **means, **front}
 
 
+def by_class(found: dict[str, Tensor], names: Sequence[str], stage: str = "val") -> dict[str, Tensor]:
+    """Name the scores of each class for a logger: ``val_iou/cat``, ``val_fdr/cat``, ``val_fnr/cat``.
+
+    Args:
+        found: what `scores` returns, of one matrix.
+        names: of all classes, the background first, (G,).
+        stage: of the training.
+    """
+    values = {key: found[key].float() for key in ("iou", "fdr", "fnr")}
+    return {f"{stage}_{k}/{name}": score for k, v in values.items() for name, score in zip(names, v, strict=True)}
+
+
+def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Return the confusion matrix (G, G) int64 of label maps of any one shape."""
+    cell = target.int() * num_classes + predicted.int()
+    return _count(cell, target, torch.zeros(num_classes, num_classes, dtype=torch.long, device=target.device))
+
+
+def miou_of_image(confusion: Tensor) -> Tensor:
+    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
+    m = confusion.double()
+    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
+    shown = truth > 0
+    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
+
+
 def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
     """Count how often each cell of ``like`` occurs, in int64, leaving out pixels whose target is ``IGNORE``.
 
@@ -63,8 +89,7 @@ class SegmentationScores(Metric):
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add label maps (B, H, W), or one (H, W)."""
-        cell = target.int() * self.num_classes + predicted.int()
-        self.confusion += _count(cell, target, self.confusion)
+        self.confusion += confusion(predicted, target, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
         """Return what `scores` returns."""

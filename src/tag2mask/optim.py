@@ -63,14 +63,18 @@ class SGD:
 
 
 def parameter_groups(pretrained: nn.Module, new: Iterable[nn.Module], sgd: SGD) -> list[dict[str, Any]]:
-    """Split parameters into weights and biases of pretrained and of new layers; frozen ones are left out."""
+    """Split parameters into weights and biases of pretrained and of new layers; frozen ones are left out.
+
+    Each group has a ``name``, under which its learning rate is logged.
+    """
     groups = []
-    for modules, factor in (([pretrained], 1.0), (list(new), sgd.new_factor)):
+    for part, modules, factor in (("pretrained", [pretrained], 1.0), ("new", list(new), sgd.new_factor)):
         named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
         weights = [p for n, p in named if not n.endswith("bias")]
         biases = [p for n, p in named if n.endswith("bias")]
-        groups.append({"params": weights, "lr": sgd.lr * factor, "weight_decay": sgd.weight_decay})
-        groups.append({"params": biases, "lr": sgd.lr * factor * sgd.bias_factor, "weight_decay": 0.0})
+        rate, bias_rate = sgd.lr * factor, sgd.lr * factor * sgd.bias_factor
+        groups.append({"params": weights, "lr": rate, "weight_decay": sgd.weight_decay, "name": part})
+        groups.append({"params": biases, "lr": bias_rate, "weight_decay": 0.0, "name": f"{part}_bias"})
     return [group for group in groups if group["params"]]
 
 

@@ -1,68 +1,53 @@
 """Pictures of the CAMs after each validation."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import Callback
+from torch import Tensor
 
-from tag2mask import files, plots
+from tag2mask.callbacks.pictures import Pictures
 from tag2mask.classes import BACKGROUND
 from tag2mask.metrics import at_full_size
+from tag2mask.refine.seeds import confident
 
 
-class CAMPictures(Callback):
-    """Draw the first photographs of the validation split: photograph, CAM of each class, label map, truth.
+class CAMPictures(Pictures):
+    """Draw photograph, CAM of each class, prediction, seed and truth: see `Pictures`.
 
-    They are PNG files in ``pictures`` in the run folder, and go to every logger that has ``log_image`` as well; label
-    maps and truths go there as W&B masks besides.
+    The prediction is the label map at a threshold. The seed is what `tag2mask labels` would call sure, before its dense
+    CRF: a class where its CAM is high, background where every CAM is low, ignored elsewhere.
     """
 
-    def __init__(self, count: int = 4, threshold: float = 0.3, folder: str | None = None) -> None:
+    def __init__(
+        self,
+        count: int = 4,
+        worst: int = 4,
+        folder: str | None = None,
+        threshold: float = 0.3,
+        sure: tuple[float, float] = (0.05, 0.3),
+    ) -> None:
         """Draw pictures.
 
         Args:
-            count: how many photographs.
-            threshold: CAM above which a pixel is foreground, for the label map.
+            count: how many photographs of the panel.
+            worst: how many of the worst.
             folder: where PNG files go; null is ``pictures`` in the run folder.
+            threshold: CAM above which a pixel is foreground, for the label map.
+            sure: CAM below which the seed is background, and above which a class; IRN's values.
         """
-        self.count = count
-        self.threshold = threshold
-        self.folder = folder
+        super().__init__(count, worst, folder)
+        self.threshold, self.sure = threshold, sure
 
-    def on_validation_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw one photograph."""
-        if batch_idx >= self.count or trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        image = trainer.datamodule.preprocessing.undo(batch["image"][0])
-        score, winner = at_full_size(outputs.cam, outputs.classes, image.shape[:2])
-        label = torch.where(score > self.threshold, winner, BACKGROUND).cpu().numpy()
-        truth = batch["mask"][0].cpu().numpy() if "mask" in batch else None
-        names = pl_module.class_names
-        titled = {
-            names[value - 1]: cam
-            for value, cam in zip(outputs.classes.tolist(), outputs.cam.cpu().float().numpy(), strict=True)
-        }
-        panel = plots.panel(image, titled, label, truth, title=batch["name"][0])
-        self._show(trainer, batch["name"][0], panel, image, {"label": label, "truth": truth}, names)
+    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+        """Return the strongest class where it stands above the threshold, (H, W)."""
+        score, winner = at_full_size(outputs.cam, outputs.classes, size)
+        return torch.where(score > self.threshold, winner, BACKGROUND)
 
-    def _show(
-        self, trainer: Any, name: str, panel: np.ndarray, image: np.ndarray, maps: dict[str, Any], names: Any
-    ) -> None:
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "pictures")
-        files.write_picture(folder / f"step_{trainer.global_step:06d}" / f"{name}.png", panel)
-        labels = {BACKGROUND: "background", **dict(enumerate(names, 1))}
-        masks = {k: {"mask_data": v, "class_labels": labels} for k, v in maps.items() if v is not None}
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key=f"cams/{name}", images=[panel], step=trainer.global_step)
-                logger.log_image(key=f"masks/{name}", images=[image], step=trainer.global_step, masks=[masks])
+    def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
+        """Return the CAM of each class."""
+        return dict(zip(outputs.classes.tolist(), outputs.cam, strict=True))
+
+    def further(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the seed, of the size of the CAM."""
+        background, foreground = self.sure
+        return {"seed": confident(outputs.cam, outputs.classes, foreground, background)}

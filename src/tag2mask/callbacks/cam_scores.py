@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from tag2mask.metrics import THRESHOLDS, ThresholdSweep, at_full_size
+from tag2mask.classes import VOC
+from tag2mask.metrics import THRESHOLDS, ThresholdSweep, at_full_size, by_class
 
 
 class CAMScores(Callback):
@@ -15,6 +16,7 @@ class CAMScores(Callback):
     ``val/cam_miou``, ``val/cam_mfdr``, ``val/cam_mfnr`` are those of the best threshold of the sweep, which is
     ``val/cam_threshold``: it is chosen on the scored photographs, so they are upper bounds. With ``threshold`` they are
     also logged at that one, as ``val/cam_miou_fixed`` and so on. Means are over all classes with the background.
+    Those of each class, at the best threshold, are ``val_iou/<class>``, ``val_fdr/<class>`` and ``val_fnr/<class>``.
     """
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, threshold: float | None = None) -> None:
@@ -53,4 +55,6 @@ class CAMScores(Callback):
             fixed = self.thresholds.index(self.threshold)
             scores |= {f"val/cam_{name}_fixed": found[name][fixed].item() for name in ("miou", "mfdr", "mfnr")}
         pl_module.log_dict(scores, prog_bar=False)
+        one = {name: value[best] for name, value in found.items()}
+        pl_module.log_dict(by_class(one, (VOC[0], *pl_module.class_names)))
         self.sweep = None

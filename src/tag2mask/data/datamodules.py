@@ -1,5 +1,6 @@
 """LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
@@ -91,6 +92,13 @@ class WSSSDataModule(LightningDataModule):
             self.val_photos = self._some(self.val_split)
         if stage == "predict":
             self.predict_photos = self._some(self.predict_split)
+
+    def fingerprint(self) -> str:
+        """Return a digest of class names, and of names and tags of what is trained on. No image is opened."""
+        digest = hashlib.sha256(repr(tuple(self.class_names)).encode())
+        for photo in self.train_photos:
+            digest.update(repr((photo.name, photo.tags)).encode(errors="backslashreplace"))
+        return digest.hexdigest()
 
     def _some(self, split: str) -> list[Photo]:
         """Return the photographs of a split, of the training split those that are drawn."""

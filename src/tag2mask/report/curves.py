@@ -13,7 +13,8 @@ TASKS = {
     "": "Other trainings",
 }
 SCORES = {"miou": "mIoU", "mfdr": "mFDR", "mfnr": "mFNR"}
-BY_CLASS = re.compile(r"(?:val|train)/(iou|fdr|fnr)_")
+BY_CLASS = re.compile(r"(?:val|train)(?:/(iou|fdr|fnr)_|_(iou|fdr|fnr)/)")
+"""Scores of one class; the first form is that of logs from before they had a section of their own."""
 MOST = 24
 """Charts of one kind of network."""
 

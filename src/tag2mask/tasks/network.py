@@ -74,7 +74,7 @@ class NetworkTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return SGD and its schedule, stepped with every training step."""
         optimizer, schedule = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_train_start(self) -> None:
         """Learn how long the training is, for the ramps and the schedule; say how many photographs make a step.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tag2mask import losses
 from tag2mask.classes import VOC
 from tag2mask.errors import InputError
-from tag2mask.metrics import SegmentationScores
+from tag2mask.metrics import SegmentationScores, by_class
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
 from tag2mask.optim import SGD
@@ -136,13 +136,8 @@ class SegmentationTask(NetworkTask):
     def on_validation_epoch_end(self) -> None:
         """Log the scores: means over all classes, over the foreground, and each class."""
         found = self.scores.compute()
-        names = (VOC[0], *self.class_names)
-        for key, value in found.items():
-            if value.ndim:
-                each = {f"val/{key}_{name}": score for name, score in zip(names, value.float(), strict=True)}
-                self.log_dict(each)
-            else:
-                self.log(f"val/{key}", value.float())
+        self.log_dict({f"val/{key}": value.float() for key, value in found.items() if not value.ndim})
+        self.log_dict(by_class(found, (VOC[0], *self.class_names)))
 
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
     on_test_epoch_end = on_validation_epoch_end

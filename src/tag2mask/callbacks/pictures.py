@@ -1,0 +1,148 @@
+"""What CAM and mask pictures have in common: a fixed panel of photographs, and the worst of each validation.
+
+Shape letters in this file: H x W a photograph, h x w what is shown of it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from tag2mask import files, plots
+from tag2mask.classes import IGNORE, VOC
+from tag2mask.metrics import confusion, miou_of_image
+
+SIDE = 512
+"""Longer side of the photographs that are shown, in pixels; larger ones are shrunk."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One photograph and what the network makes of it.
+
+    Attributes:
+        name: of the photograph.
+        miou: mean IoU over the classes that it truly shows, as a fraction; nan without a mask.
+        image: (h, w, 3) uint8.
+        heats: class name -> CAM or probability in [0, 1], of any size.
+        maps: ``prediction``, ``seed``, ``truth``, as far as there are -> mask values, (h, w) uint8.
+    """
+
+    name: str
+    miou: float
+    image: np.ndarray
+    heats: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+
+
+class Pictures(Callback):
+    """Draw the first photographs of the validation split, the same at each validation, and its worst ones.
+
+    Each is a row of photograph, heat maps and label maps: ``pictures/step_<n>/<name>.png`` in the run folder, the worst
+    ones in ``worst`` beside them, the lowest mean IoU of their own first. Every logger that has ``log_image`` gets the
+    rows as ``heat/<name>`` and ``worst_heat/<rank>``, and as ``panel/<name>`` and ``worst/<rank>`` the photographs with
+    the label maps as W&B's masks. Of several processes the first one draws, of the photographs that it has scored.
+    """
+
+    def __init__(self, count: int = 4, worst: int = 4, folder: str | None = None) -> None:
+        """Draw pictures.
+
+        Args:
+            count: how many photographs of the panel.
+            worst: how many of the worst.
+            folder: where PNG files go; null is ``pictures`` in the run folder.
+        """
+        self.count, self.worst, self.folder = count, worst, folder
+        self.poorest: list[Shown] = []
+
+    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+        """Return the mask values that the network gives the photograph, (H, W)."""
+        raise NotImplementedError
+
+    def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
+        """Return what is drawn as heat by mask value, (h, w); ``values`` are the classes of prediction and truth."""
+        raise NotImplementedError
+
+    def further(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return further label maps (h, w) by their name, for what is shown in ``size``."""
+        return {}
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget the last validation."""
+        self.poorest = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw a photograph of the panel; keep one that is among the worst so far."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        truth = batch["mask"][0] if "mask" in batch else None
+        if batch_idx >= self.count and (truth is None or self.worst == 0):
+            return
+        label = self.label(outputs, tuple(batch["size"][0].tolist()))
+        miou = float("nan")
+        if truth is not None:
+            miou = miou_of_image(confusion(label, truth, pl_module.num_classes + 1)).item()
+        poor = miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1].miou)
+        if batch_idx >= self.count and not poor:
+            return
+        image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
+        maps = {"prediction": label, "truth": truth}
+        shown = self._shown(batch["name"][0], miou, image, maps, outputs, pl_module.class_names)
+        if batch_idx < self.count:
+            self._show(trainer, shown, pl_module.class_names)
+        if poor:
+            self.poorest = sorted([*self.poorest, shown], key=lambda one: one.miou)[: self.worst]
+
+    def _shown(
+        self, name: str, miou: float, image: np.ndarray, maps: dict[str, Any], outputs: Any, names: tuple[str, ...]
+    ) -> Shown:
+        size = image.shape[:2]
+        small = {key: _shrunk(value, size) for key, value in maps.items() if value is not None}
+        values = sorted({int(v) for one in small.values() for v in np.unique(one)} - {0, IGNORE})
+        heats = {names[v - 1]: heat.cpu().float().numpy() for v, heat in self.heats(outputs, values).items()}
+        small |= {key: _shrunk(value, size) for key, value in self.further(outputs, size).items()}
+        return Shown(name, miou, image, heats, small)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw the worst photographs."""
+        for rank, shown in enumerate(self.poorest, 1):
+            self._show(trainer, shown, pl_module.class_names, rank)
+        self.poorest = []
+
+    def _show(self, trainer: Any, shown: Shown, names: tuple[str, ...], rank: int | None = None) -> None:
+        place = f"{shown.name}.png" if rank is None else f"worst/{rank}_{shown.name}.png"
+        root = Path(self.folder or Path(trainer.default_root_dir) / "pictures")
+        path = root / f"step_{trainer.global_step:06d}" / place
+        title = shown.name if rank is None else f"{shown.name}, mIoU {shown.miou:.3f}"
+        label_maps = [(key, plots.label_colours(value)) for key, value in shown.maps.items()]
+        heats = [(name, plots.heat(shown.image, heat)) for name, heat in shown.heats.items()]
+        files.write_picture(path, plots.row([(title, shown.image), *heats, *label_maps]))
+        labels = {**dict(enumerate((VOC[0], *names))), IGNORE: "ignored"}
+        masks = {key: {"mask_data": value, "class_labels": labels} for key, value in shown.maps.items()}
+        key = f"/{shown.name}" if rank is None else f"/{rank}"
+        picture, heat = ("panel", "heat") if rank is None else ("worst", "worst_heat")
+        step = trainer.global_step
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(heat + key, [str(path)], step, caption=[title])
+                logger.log_image(picture + key, [shown.image], step, caption=[title], masks=[masks], file_type=["jpg"])
+
+
+def _shrunk(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """Bring a label map to the size of what is shown, (h, w) uint8."""
+    if label.shape != size:
+        label = F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0]
+    return label.to(torch.uint8).cpu().numpy()
