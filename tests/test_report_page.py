@@ -196,6 +196,12 @@ def test_a_damaged_picture_is_counted(runs: Path) -> None:
     assert "1 pictures could not be read." in text
 
 
+def test_pictures_of_masks_are_not_shown_as_cams(runs: Path) -> None:
+    before = render(runs).ids["modules"]
+    files.write_picture(runs / "net" / "pictures" / "step_000021" / f"{PHOTO}.png", np.zeros((50, 200, 3), np.uint8))
+    assert render(runs).ids["modules"] == before
+
+
 def test_a_full_page_leaves_pictures_out_and_says_how_many(runs: Path) -> None:
     found = read_runs(runs)
     text = Page(page("x", found, summary(found), album.Album(budget=600))).ids["age"]

@@ -18,8 +18,9 @@ MOST_WORST = 6
 
 def by_run(runs: list[Run], album: Album) -> Markup:
     """Return the CAMs of the same photographs by each run, at the end of its training."""
+    runs = _of_cams(runs)
     drawn = [run for run in runs if run.pictures]
-    parts = _missing([run for run in runs if run.task in ("CAMTask", "") and "cams" in run.evaluations])
+    parts = _missing([run for run in runs if "cams" in run.evaluations])
     if not drawn:
         return join(*parts, note("No pictures of CAMs."))
     last = {run.name: run.pictures[max(run.pictures)] for run in drawn}
@@ -36,6 +37,7 @@ def by_run(runs: list[Run], album: Album) -> Markup:
 
 def by_age(runs: list[Run], shown: Chain, album: Album) -> Markup:
     """Return the CAMs of one run over its training; other runs folded away."""
+    runs = _of_cams(runs)
     aged = [run for run in runs if len(run.pictures) > 1]
     first = [run for run in aged if run is shown.cams] or aged[:1]
     parts = [_ages(run, album) for run in first]
@@ -56,6 +58,11 @@ def _ages(run: Run, album: Album) -> Markup:
         rows = [_row(f"iteration {step}", run.pictures[step].get(name), name, album) for step in kept]
         parts.append(el("figure", el("figcaption", el("b", name)), *rows, class_="panel"))
     return join(*parts)
+
+
+def _of_cams(runs: list[Run]) -> list[Run]:
+    """Leave out runs whose pictures are of masks."""
+    return [run for run in runs if run.task in ("CAMTask", "")]
 
 
 def _missing(runs: list[Run]) -> list[Markup]:
