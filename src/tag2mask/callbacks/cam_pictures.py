@@ -47,7 +47,7 @@ class CAMPictures(Pictures):
         """Return the CAM of each class."""
         return dict(zip(outputs.classes.tolist(), outputs.cam, strict=True))
 
-    def further(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+    def further(self, outputs: Any) -> dict[str, Tensor]:
         """Return the seed, of the size of the CAM."""
         background, foreground = self.sure
         return {"seed": confident(outputs.cam, outputs.classes, foreground, background)}

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from tag2mask import files, plots
-from tag2mask.classes import IGNORE, VOC
+from tag2mask.classes import BACKGROUND, IGNORE, VOC
 from tag2mask.metrics import confusion, miou_of_image
 
 SIDE = 512
@@ -65,11 +65,11 @@ class Pictures(Callback):
         raise NotImplementedError
 
     def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
-        """Return what is drawn as heat by mask value, (h, w); ``values`` are the classes of prediction and truth."""
+        """Return what is drawn as heat, of any size, by mask value; ``values`` are those of the label maps."""
         raise NotImplementedError
 
-    def further(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return further label maps (h, w) by their name, for what is shown in ``size``."""
+    def further(self, outputs: Any) -> dict[str, Tensor]:
+        """Return further label maps by their name, of any size."""
         return {}
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -99,7 +99,7 @@ class Pictures(Callback):
         if batch_idx >= self.count and not poor:
             return
         image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
-        maps = {"prediction": label, "truth": truth}
+        maps = {"prediction": label, **self.further(outputs), "truth": truth}
         shown = self._shown(batch["name"][0], miou, image, maps, outputs, pl_module.class_names)
         if batch_idx < self.count:
             self._show(trainer, shown, pl_module.class_names)
@@ -111,9 +111,8 @@ class Pictures(Callback):
     ) -> Shown:
         size = image.shape[:2]
         small = {key: _shrunk(value, size) for key, value in maps.items() if value is not None}
-        values = sorted({int(v) for one in small.values() for v in np.unique(one)} - {0, IGNORE})
+        values = sorted({int(v) for one in small.values() for v in np.unique(one)} - {BACKGROUND, IGNORE})
         heats = {names[v - 1]: heat.cpu().float().numpy() for v, heat in self.heats(outputs, values).items()}
-        small |= {key: _shrunk(value, size) for key, value in self.further(outputs, size).items()}
         return Shown(name, miou, image, heats, small)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
