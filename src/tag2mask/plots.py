@@ -105,8 +105,9 @@ def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndar
     sheet, left = Image.new("RGB", size, "white"), GAP
     draw = ImageDraw.Draw(sheet)
     for title, picture in zip(titles, pictures, strict=True):
-        middle = left + picture.width / 2, above - GAP
-        draw.multiline_text(middle, title, "black", _font(title), anchor="md", align="center")
+        for number, line in enumerate(reversed(title.split("\n"))):
+            place = left + picture.width / 2, above - GAP // 2 - number * LINE
+            draw.text(place, line, "black", _font(line), anchor="md")
         sheet.paste(picture, (left, above))
         left += picture.width + GAP
     return np.array(sheet)
