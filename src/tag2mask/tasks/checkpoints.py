@@ -1,5 +1,6 @@
 """What the checkpoints of the project say of themselves, and who may load them."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def check_file(path: Path, task: str | None = None) -> None:
 
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is not a whole checkpoint (cut short, or another file); use another one or train again"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
