@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import wandb
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from record import write_record
@@ -44,7 +45,8 @@ TIMED = {
     "pictures": [(Pictures, "on_validation_batch_end"), (Pictures, "on_validation_epoch_end")],
     "table": [(ClassTable, "on_validation_end")],
     "throughput": [(Throughput, "on_train_batch_end")],
-    "start of W&B, run.json": [(RunRecord, "on_fit_start")],
+    "start of W&B": [(wandb, "init")],
+    "run.json and settings": [(RunRecord, "on_fit_start")],
     "scalars to W&B": [(WandbLogger, "log_metrics")],
     "fit": [(Trainer, "fit")],
 }
@@ -80,8 +82,8 @@ class Clock:
             self.wall[name] += time.perf_counter() - wall
             self.cpu[name] += time.process_time() - cpu
 
-    def watch(self, owner: type, method: str, name: str) -> None:
-        """Time every call of a method."""
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        """Time every call of a method of a class, or of a function of a module."""
         plain: Callable[..., Any] = getattr(owner, method)
 
         @functools.wraps(plain)  # the command line reads the signature of Trainer.fit
