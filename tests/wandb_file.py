@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class WandbRun:
         (path,) = self.folder.glob("*.wandb")
         self.config: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
-        for record in records(path):
+        for record in finished(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 run_ = record.run
@@ -47,6 +48,16 @@ class WandbRun:
     def keys(self) -> set[str]:
         """Of all that was logged."""
         return {key for row in self.history for key in row if not key.startswith("_")}
+
+
+def finished(path: Path) -> list[Record]:
+    """The messages of a run that has ended, once W&B's own process has written the last: on a busy machine it lags."""
+    for _ in range(600):
+        found = list(records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{path} has no end after a minute")
 
 
 def nested(items: Iterable[Any]) -> dict[str, Any]:
