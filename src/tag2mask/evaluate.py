@@ -5,7 +5,7 @@ Shape letters in this file: G classes with the background, N thresholds.
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tag2mask import files
 from tag2mask.classes import IGNORE
 from tag2mask.errors import InputError
 from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, miou_of_image, scores
+from tag2mask.progress import progress
 
 MEANS = ("miou", "mfdr", "mfnr", "miou_foreground", "mfdr_foreground", "mfnr_foreground")
 WORST = 12
@@ -138,7 +139,7 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep,
     """Count the pixels of CAM files at every threshold; also return the mean IoU of each photograph, (names, N)."""
     sweep, image = (ThresholdSweep(len(task.classes), list(thresholds)) for _ in range(2))
     means = torch.empty(len(task.names), len(thresholds), dtype=torch.float64)
-    for row, name in enumerate(task.names):
+    for row, name in enumerate(_told(task)):
         path = task.predictions / f"{name}.npz"
         cam, truth = files.read_cam(path), _truth(task, name)
         if tuple(cam.size) != truth.shape:
@@ -161,7 +162,7 @@ def count_labels(task: Task) -> tuple[Tensor, Tensor]:
     """Return the confusion matrix of label PNGs, (G, G) int64, and the mean IoU of each photograph, (names,)."""
     counts = SegmentationScores(len(task.classes))
     means = torch.empty(len(task.names), dtype=torch.float64)
-    for row, name in enumerate(task.names):
+    for row, name in enumerate(_told(task)):
         path = task.predictions / f"{name}.png"
         label, truth = files.read_label(path), _truth(task, name)
         if label.shape != truth.shape:
@@ -172,6 +173,11 @@ def count_labels(task: Task) -> tuple[Tensor, Tensor]:
         counts.update(torch.from_numpy(label), torch.from_numpy(truth))
         means[row] = miou_of_image(counts.confusion - before)
     return counts.confusion, means
+
+
+def _told(task: Task) -> Iterator[str]:
+    """Pass the names on, and tell how many are scored."""
+    return progress(task.names, len(task.names), f"photographs of {task.predictions} scored")
 
 
 def _truth(task: Task, name: str) -> np.ndarray:

@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -19,6 +21,7 @@ from tag2mask import files
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.callbacks.run_record import RunRecord
+from tag2mask.callbacks.progress_lines import ProgressLines
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
@@ -87,16 +90,26 @@ class TagsToMasksCLI(LightningCLI):
                 place_in_wandb(logger.init_args, Path(self.given.trainer.default_root_dir), task)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; a CSV log is always kept of a training, none of other verbs."""
+        """Build the trainer, with lines of progress where its bar would go into a file."""
+        settings = self.config_init[self.subcommand].trainer
+        lines = settings.enable_progress_bar is not False and not sys.stdout.isatty()
+        own = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
+        if not lines or own:
+            return super().instantiate_trainer(logger=self._loggers(), **kwargs)
+        trainer = super().instantiate_trainer(logger=self._loggers(), enable_progress_bar=False, **kwargs)
+        trainer.callbacks.insert(0, ProgressLines())  # type: ignore[attr-defined]
+        return trainer
+
+    def _loggers(self) -> Any:
+        """Keep a CSV log of a training always, none of other verbs."""
         asked = self.config_init[self.subcommand].trainer.logger
         if self.subcommand != "fit":
-            return super().instantiate_trainer(logger=False, **kwargs)
+            return False
         loggers = [] if asked in (None, True, False) else asked if isinstance(asked, list) else [asked]
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
-        loggers = [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        return [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""

@@ -2,12 +2,39 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+
+
+class Lines:
+    """Lines on standard error, now and then and when all is done: how many are done, how fast, how long the rest takes.
+
+    Args:
+        total: how many there are.
+        unit: what they are, in the plural.
+        seconds: between two lines.
+        before: how many were done before, by somebody else; they do not count for the rate.
+    """
+
+    def __init__(self, total: int, unit: str, seconds: float = 30, before: int = 0) -> None:
+        self.total, self.unit, self.seconds, self.before = total, unit, seconds, before
+        self.begun = self.said = time.monotonic()
+
+    def tell(self, done: int, note: Callable[[], str] = str) -> None:
+        """Say that ``done`` are done, if it is time to; ``note`` is asked for more to say only then."""
+        now = time.monotonic()
+        if now - self.said < self.seconds and done != self.total:
+            return
+        rate = (done - self.before) / max(now - self.begun, 1e-9)
+        left = tqdm.format_interval((self.total - done) / rate) if rate else "?"
+        more = note()
+        line = f"{done} of {self.total} {self.unit}, {rate:.2f} a second, {left} left" + (f"; {more}" if more else "")
+        print(line, file=sys.stderr, flush=True)
+        self.said = now
 
 
 def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) -> Iterator[Item]:
@@ -22,12 +49,7 @@ def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) 
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, unit=f" {unit}")
         return
-    begun = said = time.monotonic()
+    lines = Lines(total, unit, seconds)
     for done, item in enumerate(items, 1):
         yield item
-        now = time.monotonic()
-        if now - said >= seconds or done == total:
-            rate = done / max(now - begun, 1e-9)
-            left = tqdm.format_interval((total - done) / rate)
-            print(f"{done} of {total} {unit}, {rate:.2f} a second, {left} left", file=sys.stderr, flush=True)
-            said = now
+        lines.tell(done)

@@ -1,6 +1,6 @@
 """Fetching and checking data sets, before anything is trained on them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from tag2mask import files
 from tag2mask.data import folder, voc
 from tag2mask.data.dataset import Photo, read_mask
 from tag2mask.errors import InputError
+from tag2mask.progress import progress
 
 BY_HAND = (
     "host.robots.ox.ac.uk/pascal/VOC/voc2012 (VOCtrainval_11-May-2012.tar) and "
@@ -60,7 +61,7 @@ def _download(what: str, dataset: str, root: Path, **settings: str) -> None:
         ) from error
 
 
-def derive_aug(devkit: Path, sbd: Path, names: Iterable[str]) -> None:
+def derive_aug(devkit: Path, sbd: Path, names: Sequence[str]) -> None:
     """Write the masks of SegmentationClassAug: the official one where VOC has one, else SBD's class segmentation."""
     out = devkit / "SegmentationClassAug"
 
@@ -72,7 +73,8 @@ def derive_aug(devkit: Path, sbd: Path, names: Iterable[str]) -> None:
             files.write_label(out / f"{name}.png", read_sbd(sbd / "cls" / f"{name}.mat"))
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(derive, names))
+        for _ in progress(pool.map(derive, names), len(names), "masks"):
+            pass
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -128,7 +130,8 @@ def prepare_folder(root: Path) -> str:
     names = folder.class_names(root)
     photos = folder.folder_photos(root, "all")
     with ThreadPoolExecutor() as pool:
-        faults = [fault for fault in pool.map(lambda photo: _fault(photo, len(names)), photos) if fault]
+        looked_at = pool.map(lambda photo: _fault(photo, len(names)), photos)
+        faults = [fault for fault in progress(looked_at, len(photos), "photographs opened") if fault]
     faults += _strays(root, {photo.name for photo in photos})
     if faults:
         print("\n".join(faults))

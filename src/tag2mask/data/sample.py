@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tag2mask import files
 from tag2mask.errors import InputError
+from tag2mask.progress import progress
 
 CLASSES = ("cross", "dots", "ring", "stripes", "triangle")
 COLOURS = ((214, 69, 65), (65, 131, 215), (245, 171, 53), (38, 166, 91), (155, 89, 182), (240, 240, 235))
@@ -38,7 +39,7 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
     for old in (*(root / "images").glob("scene_*.jpg"), *(root / "masks").glob("scene_*.png")):
         old.unlink()
     rows, names = ["name,tags"], []
-    for number in range(count):
+    for number in progress(range(count), count, "scenes"):
         image, mask = draw_scene(np.random.default_rng([seed, number]))
         name = f"scene_{number:04d}"
         names.append(name)
