@@ -11,6 +11,8 @@ ALLOWED = {
     "errors": set(),
     "classes": set(),
     "progress": set(),
+    "accounts": set(),
+    "usage": LEAVES,
     "threads": set(),
     "processes": LEAVES,
     "disk": LEAVES,
@@ -32,6 +34,7 @@ ALLOWED = {
     "export": LEAVES | {"files", "data", "tasks", "segment"},
     "voc_archive": LEAVES | {"files", "data", "arguments"},
     "arguments": LEAVES,
+    "complaints": LEAVES | {"arguments"},
     "report": LEAVES | {"metrics", "plots", "files"},
 }
 TOP = {
@@ -43,6 +46,7 @@ TOP = {
     "export_cli",
     "evaluate_cli",
     "report_cli",
+    "doctor_cli",
     "__main__",
     "__init__",
 }

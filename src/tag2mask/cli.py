@@ -1,17 +1,18 @@
 """The command line: LightningCLI's fit, validate, test and predict, and the verbs around them."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from tag2mask import __version__
-from tag2mask.arguments import check_yaml
+from tag2mask import __version__, usage
+from tag2mask.arguments import check_yaml, did_you_mean
+from tag2mask.complaints import explain
 from tag2mask.errors import InputError
 
+HELP = ("-h", "--help")
 LIGHTNING = ("fit", "validate", "test", "predict")
 VERBS = {
     "prepare": "prepare_cli",
@@ -21,6 +22,7 @@ VERBS = {
     "archive": "voc_archive",
     "evaluate": "evaluate_cli",
     "report": "report_cli",
+    "doctor": "doctor_cli",
 }
 """The modules of the other verbs; each is imported when it is called, and has a function of the verb's name."""
 LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
@@ -30,21 +32,6 @@ LOST_PROCESS = (
     "command: it goes on where it stopped"
 )
 LAST = Path("checkpoints") / "last.ckpt"
-
-HELP = f"""tag2mask {__version__}: segmentation masks from image tags
-
-  tag2mask prepare DATA                voc, coco, sample or folder: fetch, draw or check a data set
-  tag2mask fit --config FILE           train a network; the run folder holds checkpoints, logs, pictures
-  tag2mask predict --config FILE       write CAM files, or masks, with the trained network
-  tag2mask validate --config FILE      score it on the validation split
-  tag2mask labels --config FILE        turn CAM files into pseudo-labels: random walk, dense CRF
-  tag2mask segment PHOTO...            masks and overlays for photographs, with a trained segmentation network
-  tag2mask export --checkpoint CKPT    the network as one ONNX file, checked with onnxruntime
-  tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
-  tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
-  tag2mask report FOLDER               put scores, curves and pictures of the runs in a folder on one page
-
-`tag2mask VERB --help` lists the options of a verb; configs/ has a ready file for every run."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -85,7 +72,9 @@ def _mendable(error: BaseException | None) -> str | None:
         if isinstance(error, OSError):
             return _system_message(error)
         if isinstance(error, argparse.ArgumentError):
-            return _parser_message(str(error))
+            return explain(str(error))
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
+            return f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing"
         kind = type(error).__name__  # by name: torch and lightning need not be imported to say so
         if kind == "MisconfigurationException":
             return " ".join(str(error).split())
@@ -103,21 +92,23 @@ def _mendable(error: BaseException | None) -> str | None:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
+    if not words or words[0] in HELP:
+        print(usage.MAIN)
         return 0
     if words[0] == "--version":
         print(__version__)
         return 0
+    if words[0] in usage.VERBS and set(HELP) & set(words[1:]):
+        print(usage.VERBS[words[0]])
+        return 0
+    words = ["--help" if word == "--help-all" else word for word in words]
     if words[0] in LIGHTNING:
         return lightning(words)
     if words[0] in VERBS:
         run: Callable[[list[str]], int] = getattr(import_module(f"tag2mask.{VERBS[words[0]]}"), words[0])
         return run(words[1:])
-    near = difflib.get_close_matches(words[0], [*LIGHTNING, *VERBS], 1)
-    raise InputError(
-        f"no verb {words[0]!r}; " + (f"did you mean {near[0]!r}?" if near else "`tag2mask --help` lists them")
-    )
+    near = did_you_mean(words[0], (*LIGHTNING, *VERBS))
+    raise InputError(f"no verb {words[0]!r}{near or '; `tag2mask --help` lists them'}")
 
 
 def _fail(message: str) -> int:
@@ -131,14 +122,6 @@ def _message(error: Exception) -> str:
     if text.startswith("Caught "):
         text = text.splitlines()[-1].split("InputError: ", 1)[-1]
     return " ".join(text.split())
-
-
-def _parser_message(text: str) -> str:
-    """What jsonargparse found wrong with the settings, without its account of every type that it tried."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = (line.strip() for line in text.splitlines())
-    told = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
-    return f"{told}; mend the configuration, or see `tag2mask VERB --help`"
 
 
 def _system_message(error: OSError) -> str:

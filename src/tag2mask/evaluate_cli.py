@@ -11,11 +11,23 @@ from tag2mask.errors import InputError
 from tag2mask.metrics import THRESHOLDS
 from tag2mask.threads import one_thread
 
+DESCRIPTION = """Score folders of CAM files or label PNGs against masks, at full size, and print mIoU, mFDR and mFNR:
+a table by class for one folder, a line each for several. CAM files are scored at a sweep of
+background thresholds.
+
+reads   FOLDER/*.npz or *.png of each folder, and the masks
+writes  FOLDER_evaluation.json beside each folder, for `tag2mask report`"""
+EXAMPLE = """examples
+  tag2mask evaluate runs/demo/full/cams --masks data/sample/masks --list data/sample/val.txt
+  tag2mask evaluate runs/voc/cam_resnet50/cams --masks data/VOCdevkit/VOC2012/SegmentationClass"""
+
 
 def evaluate(words: list[str]) -> int:
-    """Score folders of CAM files or label PNGs against masks: a table by class for one, a line each for several."""
-    parser = Parser("tag2mask evaluate", description=evaluate.__doc__)
-    parser.add_argument("predictions", type=Path, nargs="+", help="folder of CAM files (.npz) or of label PNGs")
+    """Run the verb."""
+    parser = Parser("tag2mask evaluate", description=DESCRIPTION, epilog=EXAMPLE)
+    parser.add_argument(
+        "predictions", type=Path, nargs="+", metavar="FOLDER", help="folder of CAM files (.npz) or of label PNGs"
+    )
     parser.add_argument("--masks", type=Path, required=True, help="folder of label PNGs with the truth")
     parser.add_argument("--list", type=Path, help="names to score, one a line; without it, all that have a mask")
     parser.add_argument("--classes", help="voc, coco or a classes.txt; without it, those that run.json names, else voc")

@@ -10,8 +10,13 @@ from tag2mask.export import SCORES, TOLERANCE, Exportable
 from tag2mask.segment import shown
 
 DESCRIPTION = """Write a trained segmentation network (or CAM network) as one ONNX file for images of any size, and
-compare it with PyTorch on the CPU. The status is 1 where they differ by more than rounding; the file stays then. A file
-that `tag2mask export` wrote before is replaced, nothing else ever is. Needs `pip install tag2mask[export]`."""
+compare it with PyTorch on the CPU. Needs onnx and onnxruntime.
+
+reads   the checkpoint alone
+writes  the file of --out. One that `tag2mask export` wrote before is replaced, nothing else ever
+        is. The status is 1 where the two differ by more than rounding; the file stays then"""
+EXAMPLE = """example
+  tag2mask export --checkpoint runs/folder/segmentation/checkpoints/last.ckpt --out cats.onnx"""
 
 
 def export(words: list[str]) -> int:
@@ -27,7 +32,7 @@ def export(words: list[str]) -> int:
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Read the words of the verb."""
-    parser = Parser("tag2mask export", description=DESCRIPTION)
+    parser = Parser("tag2mask export", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation or CAM network")
     parser.add_argument("--out", type=Path, default=Path("model.onnx"), help="file to write (model.onnx)")
     return parser.parse_args(words)

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from tag2mask import disk, files
-from tag2mask.arguments import check_yaml
+from tag2mask.arguments import check_options, check_yaml
 from tag2mask.errors import InputError
 from tag2mask.progress import progress
 from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
@@ -81,6 +81,7 @@ def parse(words: list[str]) -> Namespace:
         help="i/n, from 1/n to n/n: this part of the work only; without it torchrun's and SLURM's variables tell",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace labels made with another configuration")
+    check_options(words, parser._option_string_actions, parser.prog)
     given: Namespace = parser.instantiate_classes(parser.parse_args(words))
     return given
 

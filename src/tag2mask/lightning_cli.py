@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import tag2mask.tasks.affinity
 import tag2mask.tasks.cam
 import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask import files
+from tag2mask.accounts import logged_in_to_wandb
+from tag2mask.arguments import check_options, did_you_mean
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.callbacks.run_record import RunRecord
@@ -29,6 +32,19 @@ from tag2mask.errors import InputError
 from tag2mask.processes import end_with_parent
 from tag2mask.tasks.checkpoints import check_file
 
+MEANT = {
+    "--checkpoint": "--ckpt_path",
+    "--resume": "--ckpt_path",
+    "--epochs": "--trainer.max_epochs",
+    "--gpus": "--trainer.devices",
+    "--out": "--trainer.default_root_dir",
+    "--root": "--data.init_args.root",
+    "--labels": "--data.init_args.labels",
+    "--batch_size": "--data.init_args.batch_size",
+    "--learning_rate": "--model.init_args.optimizer.lr",
+    "--lr": "--model.init_args.optimizer.lr",
+}
+"""Names that people try for settings which have others here."""
 NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
 
 
@@ -67,6 +83,19 @@ class TagsToMasksCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the words, with a question where one is near to an option."""
+        verb, known = args[0], self._parser(args[0])._option_string_actions
+        check_options(args[1:], known, f"tag2mask {verb}", MEANT)
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            found = re.search(r"Subcommand '\w+' does not accept option '([^']+)'", str(error))
+            if found is None:
+                raise
+            near = did_you_mean(found[1], [option.lstrip("-") for option in known])
+            raise InputError(f"{verb} has no setting {found[1]!r}{near or f'; see `tag2mask {verb} --help`'}") from None
 
     @property
     def given(self) -> Any:
@@ -218,8 +247,5 @@ def place_in_wandb(logger: Any, root: Path, task: str) -> None:
 
 def offline_unless_logged_in() -> None:
     """Let W&B log into the run folder where nobody is logged in, rather than stop and ask."""
-    if "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ:
-        return
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    if not (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")):
+    if "WANDB_MODE" not in os.environ and not logged_in_to_wandb():
         os.environ["WANDB_MODE"] = "offline"

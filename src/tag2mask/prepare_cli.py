@@ -10,10 +10,24 @@ from tag2mask.data.sample import write_sample
 from tag2mask.errors import InputError
 from tag2mask.threads import cores
 
+DESCRIPTION = """Fetch, draw or check a data set. What stands already is kept; the same command goes on where it was
+interrupted.
+
+voc     reads VOC 2012 and SBD, or downloads them; writes SegmentationClassAug beside them
+coco    reads COCO 2014, or downloads it; writes masks, tags and lists
+sample  writes drawn scenes with tags and masks: a data set for trying things, in seconds
+folder  reads photographs of your own (images/, tags.csv) and names what is wrong with them"""
+EXAMPLE = """examples
+  tag2mask prepare sample
+  tag2mask prepare folder photographs
+  tag2mask prepare voc --root data
+
+`tag2mask prepare voc --help` lists the options of that data set."""
+
 
 def prepare(words: list[str]) -> int:
-    """Fetch, draw or check a data set."""
-    parser = Parser("tag2mask prepare", description=prepare.__doc__)
+    """Run the verb."""
+    parser = Parser("tag2mask prepare", description=DESCRIPTION, epilog=EXAMPLE)
     which = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
     voc = which.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
     voc.add_argument("--root", type=Path, default=Path("data"), help="folder that receives VOCdevkit (data)")
@@ -41,7 +55,7 @@ def prepare(words: list[str]) -> int:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--overwrite", action="store_true")
     folder = which.add_parser("folder", help="check a folder of one's own photographs")
-    folder.add_argument("root", type=Path)
+    folder.add_argument("root", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
     given = parser.parse_args(words)
     if given.data == "voc":
         print(prepare_voc(given.root, given.sbd, download=not given.no_download))

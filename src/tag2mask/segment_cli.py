@@ -29,9 +29,15 @@ from tag2mask.segment import (
 )
 from tag2mask.tasks.segmentation import Inference
 
-DESCRIPTION = """Write a mask (palette PNG of the photograph's size) and an overlay (JPEG) for each photograph, and say
-what was found: each class with its share of the pixels and the mean probability over them. The same photographs'
-outputs are replaced when it runs again; nothing else ever is."""
+DESCRIPTION = """Write a mask (palette PNG of the photograph's size) and an overlay (JPEG) for each photograph, and
+say what was found: each class with its share of the pixels and the mean probability over them.
+
+reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set
+writes  NAME.png and NAME_overlay.jpg into the folder of --out. The same photographs' files are
+        replaced when it runs again; nothing else ever is. Photographs that cannot be read are
+        skipped and named, and the status is 1"""
+EXAMPLE = """example
+  tag2mask segment holiday/ --checkpoint runs/folder/segmentation/checkpoints/last.ckpt"""
 
 
 def segment(words: list[str]) -> int:
@@ -60,7 +66,7 @@ def segment(words: list[str]) -> int:
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Read the words of the verb."""
-    parser = Parser("tag2mask segment", description=DESCRIPTION)
+    parser = Parser("tag2mask segment", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO|FOLDER", help="photographs, folders of them")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation network: .../last.ckpt")
     parser.add_argument("--out", type=Path, default=Path("segments"), help="folder that receives the files (segments)")

@@ -21,11 +21,20 @@ from tag2mask.errors import InputError
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 HIGHEST = len(classes.VOC) - 1
+DESCRIPTION = """Write or check the archive that the PASCAL VOC evaluation server takes.
+
+write   reads a folder of label PNGs, those of VOC's test; writes the .tgz of --out, checks it
+check   reads an archive as the server would, and names what it would refuse; writes nothing"""
+EXAMPLE = """examples
+  tag2mask archive write runs/voc/segmentation_resnet50/masks/test
+  tag2mask archive check results.tgz
+
+`tag2mask archive write --help` lists its options."""
 
 
 def archive(words: list[str]) -> int:
-    """Write or check the archive that the PASCAL VOC evaluation server takes."""
-    parser = Parser("tag2mask archive", description=archive.__doc__)
+    """Run the verb."""
+    parser = Parser("tag2mask archive", description=DESCRIPTION, epilog=EXAMPLE)
     which = parser.add_subparsers(dest="what", required=True, metavar="write|check")
     write = which.add_parser("write", help="pack the masks of VOC's test, then check them")
     write.add_argument("labels", type=Path, help="folder of label PNGs, such as runs/voc/.../masks/test")

@@ -50,7 +50,9 @@ class ProgressLines(Callback):
         whose = f" of {trainer.world_size} processes' first" if trainer.world_size > 1 else ""
         self.photographs = Lines(sum(batches), f"photographs{whose} {done}", self.seconds)
 
-    def _photograph(self, trainer: Trainer, pl_module: LightningModule, out: Any, batch: Any, index: int, *_: Any) -> None:
+    def _photograph(
+        self, trainer: Trainer, pl_module: LightningModule, out: Any, batch: Any, index: int, *_: Any
+    ) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
             self.photographs.tell(index + 1)
 

@@ -1,0 +1,135 @@
+"""Help that fits a screen: of all verbs, and of those whose full list of options is hundreds of lines long."""
+
+from tag2mask import __version__
+
+MAIN = f"""tag2mask {__version__}: segmentation masks from image tags
+
+  tag2mask prepare DATA                voc, coco, sample or folder: fetch, draw or check a data set
+  tag2mask fit --config FILE           train a network: checkpoints, logs, pictures in a run folder
+  tag2mask predict --config FILE       write CAM files, or masks, with the trained network
+  tag2mask validate --config FILE      score it on the validation split (test does the same)
+  tag2mask labels --config FILE        CAM files to pseudo-labels: random walk, dense CRF
+  tag2mask segment PHOTO...            masks and overlays with a trained segmentation network
+  tag2mask export --checkpoint CKPT    the network as one ONNX file, checked with onnxruntime
+  tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
+  tag2mask evaluate FOLDER --masks M   score a folder of CAM files or label PNGs
+  tag2mask report FOLDER               scores, curves and pictures of a folder's runs, on one page
+  tag2mask doctor                      what is installed, what is missing, which data sets are here
+
+From tags to masks, each stage reading what the one before wrote:
+  prepare -> fit, predict (CAMs) -> labels (seeds) -> fit (edges) -> labels -> fit -> segment
+
+The smallest example, minutes on a CPU:
+  tag2mask prepare sample
+  tag2mask fit --config configs/demo/cam_plain.yaml
+
+`tag2mask VERB --help` says what a verb reads and writes; configs/ has a ready file for every run."""
+
+_SETTINGS = """
+Every line of the configuration is an option too, with dots for its indents; the last one wins:
+  --trainer.max_epochs 20               epochs
+  --trainer.devices 4                   GPUs, with --trainer.strategy ddp; --trainer.accelerator cpu
+  --trainer.default_root_dir FOLDER     the run folder
+  --trainer.logger false                no W&B; a CSV log is always kept
+  --data.init_args.root FOLDER          the data set
+  --data.init_args.batch_size 8         on each device; .num_workers, .subset, .labels
+  --model.init_args.optimizer.lr 0.01   learning rate
+  --model.init_args.backbone.name NAME  a timm network that honours output_stride; .weights FILE
+"""
+
+
+def _more(verb: str) -> str:
+    return f"""
+All options: tag2mask {verb} --help-all. Of a class: --model.help tag2mask.tasks.cam.CAMTask,
+--data.help, --trainer.callbacks.help. The settings as they would be used: --print_config."""
+
+
+FIT = f"""usage: tag2mask fit --config FILE [--SETTING VALUE ...]
+
+Train a network: CAM network, edge network or DeepLabV3+, as the configuration says.
+
+reads   the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
+writes  into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
+again   the same command goes on where it was interrupted; with other settings it stops and names
+        the first difference
+
+  --config FILE                         such as configs/folder/cam.yaml; several are merged
+  --overwrite                           replace a run that was made with other settings
+  --ckpt_path FILE                      go on from this checkpoint instead
+{_SETTINGS}
+example
+  tag2mask fit --config configs/folder/cam.yaml --data.init_args.root photographs
+{_more("fit")}"""
+
+PREDICT = f"""usage: tag2mask predict --config FILE [--SETTING VALUE ...]
+
+Write the CAM files of a trained CAM network, or the masks of a trained segmentation network.
+
+reads   checkpoints/last.ckpt of the run folder, and the photographs of one split
+writes  into the run folder: cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, run.json
+again   the same command does what is left; files of another network or of other settings stay
+
+  --config FILE                         the configuration that the network was trained with
+  --ckpt_path FILE                      another checkpoint
+  --overwrite                           replace files of another network or of other settings
+  --data.init_args.predict_split NAME   which photographs: train, val, test, all
+{_SETTINGS}
+example
+  tag2mask predict --config configs/folder/cam.yaml --data.init_args.root photographs
+{_more("predict")}"""
+
+
+def _scoring(verb: str) -> str:
+    return f"""usage: tag2mask {verb} --config FILE [--SETTING VALUE ...]
+
+Score a trained network while it is being developed. Scores to publish are those of
+`tag2mask evaluate`: of files, at full size, with a threshold chosen elsewhere.
+
+reads   checkpoints/last.ckpt of the run folder, photographs and masks of one split
+writes  nothing; prints the loss and mIoU, mFDR, mFNR (a CAM network's: callback CAMScores)
+
+  --config FILE                         the configuration that the network was trained with
+  --ckpt_path FILE                      another checkpoint
+  --data.init_args.val_split NAME       other photographs
+{_SETTINGS}
+example
+  tag2mask {verb} --config configs/demo/cam.yaml
+{_more(verb)}"""
+
+
+LABELS = """usage: tag2mask labels --config FILE [--OPTION VALUE ...]
+
+Turn CAM files into label PNGs of the photographs' sizes: threshold, random walk along learned
+boundaries, dense CRF.
+
+reads   CAM files of `tag2mask predict`, the photographs, for the walk an edge network's checkpoint
+writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
+again   the same command does what is left; labels of another recipe stay. Damaged CAM files are
+        skipped and named, and the status is 1
+
+  --config FILE      such as configs/folder/seeds.yaml (confident seeds), configs/folder/labels.yaml
+  --cams FOLDER      of CAM files
+  --photos FOLDER    of the photographs
+  --out FOLDER       of the label PNGs
+  --list FILE        names to do, one a line; without it, all CAM files
+  --soft true        also write the CAMs after the walk into OUT/soft, for `tag2mask evaluate`
+  --steps true       also write the label after each step into OUT/steps
+  --workers N        processes (one a core)
+  --device NAME      cpu, cuda, cuda:1 (a GPU where there is one)
+  --shard 1/4        this part of the work only, on several machines
+  --overwrite        replace labels made with another recipe
+  --recipe.init_args.seed.threshold 0.3    a setting of a step
+  --recipe.init_args.walk null             leave a step out; so .crf null
+
+example
+  tag2mask labels --config configs/folder/labels.yaml --photos photographs/images
+
+All options: tag2mask labels --help-all. Those of a recipe: --recipe.help PseudoLabels."""
+
+VERBS = {
+    "fit": FIT,
+    "validate": _scoring("validate"),
+    "test": _scoring("test"),
+    "predict": PREDICT,
+    "labels": LABELS,
+}
