@@ -1,0 +1,32 @@
+"""Draw docs/images/pipeline.png from what `make demo` has made: python docs/images/pipeline.py [SCENE ...]."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tag2mask import files, plots
+from tag2mask.data.sample import CLASSES
+
+SAMPLE, RUNS = Path("data/sample"), Path("runs/demo")
+SCENES = ("scene_0123", "scene_0125")
+
+
+def scene(name: str) -> np.ndarray:
+    """A row: photograph, CAMs, pseudo-label, mask of the segmentation network, truth."""
+    image = files.read_image(SAMPLE / "images" / f"{name}.jpg")
+    found = files.read_cam(RUNS / "full" / "cams" / f"{name}.npz")
+    best = np.asarray(found.cam, np.float32).max(0)
+    tags = ", ".join(CLASSES[value - 1] for value in found.classes)
+    labels = {
+        "pseudo-label": RUNS / "full" / "labels" / f"{name}.png",
+        "mask": RUNS / "segmentation" / "masks" / "val" / f"{name}.png",
+        "truth": SAMPLE / "masks" / f"{name}.png",
+    }
+    drawn = [(title, plots.overlay(image, files.read_label(path))) for title, path in labels.items()]
+    return plots.row([(f"tags: {tags}", image), ("CAM", plots.heat(image, best)), *drawn], height=1.6)
+
+
+if __name__ == "__main__":
+    rows = [scene(name) for name in sys.argv[1:] or SCENES]
+    files.write_picture(Path("docs/images/pipeline.png"), plots.column(rows))
