@@ -1,7 +1,7 @@
 """Every command and snippet of README and docs.
 
-Run fully: each Python snippet, on tiny data. Parsed by the real parsers, not run: each ``tag2mask`` line, so that its verb,
-options, configuration and settings exist. Dry: each ``make`` line (``make -n``).
+Run fully: each Python snippet, on tiny data. Parsed by the real parsers, not run: each ``tag2mask`` line, so that its
+verb, options, configuration and settings exist. Dry: each ``make`` line (``make -n``).
 """
 
 import re
@@ -32,7 +32,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands(program: str) -> list[str]:
-    """Lines of bash blocks, and commands in backticks, from ``program`` on; comments and what stands for more left out."""
+    """Lines of bash blocks, and commands in backticks, from ``program`` on; those that stand for more are left out."""
     lines = [line.split(" #")[0] for _, text in blocks("bash") for line in text.replace("\\\n", " ").splitlines()]
     lines += [each for page in PAGES for each in re.findall(r"`([^`\n]+)`", page.read_text())]
     found = [match[1].strip() for line in lines if (match := re.search(rf"(?:^|-m )({program} .*)", line))]
