@@ -35,11 +35,12 @@ def commands(program: str) -> list[str]:
     """Lines of bash blocks, and commands in backticks, from ``program`` on; those that stand for more are left out."""
     lines = [line.split(" #")[0] for _, text in blocks("bash") for line in text.replace("\\\n", " ").splitlines()]
     lines += [each for page in PAGES for each in re.findall(r"`([^`\n]+)`", page.read_text())]
-    found = [match[1].strip() for line in lines if (match := re.search(rf"(?:^|-m )({program} .*)", line))]
+    found = [match[1].strip() for line in lines if (match := re.search(rf"(?:^|-m |=1 )({program} .*)", line))]
+    found = [line.replace("--config ... ", "") for line in found]
     return sorted({line for line in found if "..." not in line and not re.search(r"[A-Z]{4,}(?![\w=/])", line)})
 
 
-TAG2MASK = [line for line in commands("tag2mask") if len(line.split()) > 2 and "|" not in line]
+TAG2MASK = [line for line in commands("tag2mask") if " --" in line or len(line.split()) > 3]
 
 
 class Parsed(Exception):
@@ -78,7 +79,8 @@ def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_commands_were_found() -> None:
-    assert len(TAG2MASK) >= 15
+    assert {"prepare", "fit", "predict", "labels", "segment", "evaluate"} <= {line.split()[1] for line in TAG2MASK}
+    assert any("--shard 1/4" in line for line in TAG2MASK)
     assert any("--nnodes" in page.read_text() for page in PAGES)
     assert any(line.startswith("tag2mask fit") and "num_nodes" in line for line in TAG2MASK)
 
