@@ -30,5 +30,5 @@ def scene(name: str) -> np.ndarray:
 
 if __name__ == "__main__":
     rows = [scene(name) for name in sys.argv[1:] or SCENES]
-    picture = Image.fromarray(plots.column(rows)).quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
+    picture = Image.fromarray(plots.column(rows)).quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
     picture.save("docs/images/pipeline.png", optimize=True)

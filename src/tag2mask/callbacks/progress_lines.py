@@ -56,4 +56,4 @@ class ProgressLines(Callback):
         if trainer.is_global_zero and not trainer.sanity_checking:
             self.photographs.tell(index + 1)
 
-    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _photograph
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _photograph  # type: ignore[assignment]
