@@ -3,7 +3,7 @@
 # DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
-.PHONY: help setup demo demo-cam demo-seg test lint bench clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
+.PHONY: help setup doctor demo demo-cam demo-seg test lint bench clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,6 +48,9 @@ $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)
+
+doctor: setup ## Say what is installed, what is missing and what that disables, which data sets are here
+	$(TAG2MASK) doctor
 
 demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; 6 minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
