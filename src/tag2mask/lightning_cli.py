@@ -23,8 +23,8 @@ from tag2mask.accounts import logged_in_to_wandb
 from tag2mask.arguments import check_options, did_you_mean
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.prediction_writer import PredictionWriter
-from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.progress_lines import ProgressLines
+from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
