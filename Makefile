@@ -3,7 +3,7 @@
 # DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
-.PHONY: help setup doctor demo demo-cam demo-seg test lint bench clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
+.PHONY: help setup doctor demo demo-cam demo-seg test lint bench ablation clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -36,6 +36,7 @@ TRAIN_MASKS_coco = $(PREPARED)/masks/train2014
 VAL_MASKS_coco = $(PREPARED)/masks/val2014 --list $(PREPARED)/val.txt
 
 SAMPLE := data/sample
+PRESET ?= sample
 
 help:        ## Show this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +118,11 @@ bench: setup ## Run the benchmarks; results as JSON in benchmarks/out (DATA=VOC2
 	$(BIN)/python benchmarks/evaluate_cams.py
 	$(BIN)/python benchmarks/random_walk.py
 	if test -d $(DATA)/JPEGImages; then $(BIN)/python benchmarks/dense_crf.py $(DATA); fi
+
+ablation: DATA_ablation := $(DATA_voc)
+ablation: setup ## Ablation of RSA and CFC (PRESET=sample, voc-head, voc-fast, voc-full; ARGS="--rows rsa --seeds 0 1 2")
+	if test $(PRESET) = sample; then $(TAG2MASK) prepare sample --root $(SAMPLE); fi
+	$(BIN)/python -m benchmarks.ablation $(PRESET) --data $(if $(filter sample,$(PRESET)),$(SAMPLE),$(DATA)) $(ARGS)
 
 clean:       ## Delete what runs have made: runs/, data/sample, caches; not .venv, not downloads
 	rm -rf runs $(SAMPLE) .pytest_cache .mypy_cache .ruff_cache

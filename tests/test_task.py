@@ -70,7 +70,8 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
     module.total_steps = 0  # the ramp is over
     assert METHODS["puzzle"] is not None
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    _, loss = module._two_step_loss(METHODS["puzzle"], batch["image"], batch["label"])
+    steps = module.branches(METHODS["puzzle"], batch)
+    _, loss = module._two_step_loss(METHODS["puzzle"], steps, batch["label"])
     full, merged = module(batch["image"]), untile(module(tile(batch["image"])))
     expected = sum(losses.classification(cam.mean((2, 3)), batch["label"]) for cam in (full, merged))
     expected = expected + 2.0 * ((full - merged).abs() * batch["label"][:, :, None, None]).mean()

@@ -6,7 +6,7 @@ float32, whatever the precision of the network.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,15 @@ def equivariance(
     raise ValueError(f"over is {over!r}; expected 'all' or 'positive'")
 
 
+def scaled(cam: Tensor) -> Tensor:
+    """Cut maps (B, C, H, W) at zero and divide each by its maximum, as CAMs are at inference: L1 then compares shapes.
+
+    The maximum carries no gradient. Puzzle-CAM and the paper compare raw maps; SEAM compares scaled ones.
+    """
+    cam = cam.float().relu()
+    return cam / (cam.detach().amax((2, 3), keepdim=True) + 1e-5)
+
+
 def foreground_vectors(features: Tensor, cam: Tensor) -> Tensor:
     """Foreground vector of each tile, Eq. 10: features weighted by the CAM of each class and summed over positions.
 
@@ -86,6 +95,57 @@ def mean_similarity(foreground: Tensor) -> Tensor:
     between = cosine_similarity(foreground).mean((1, 3))
     others = len(foreground) * (len(foreground) - 1)
     return (between.sum() - between.trace()) / max(others, 1)
+
+
+def background_vectors(features: Tensor, cam: Tensor) -> Tensor:
+    """Background vector of each tile: features weighted by 1 - the strongest scaled class, as in CCAM.
+
+    Not in the paper, whose contrast has positives only.
+
+    Args:
+        features: (B, T, D, M, N).
+        cam: refined CAM of the tiles, absent classes zeroed, not negative, (B, T, C, M, N).
+
+    Returns:
+        (B, T, D) float32. The map is scaled by its maximum over the tiles of an image.
+    """
+    strongest = cam.float().amax(2, keepdim=True)  # (B, T, 1, M, N)
+    share = strongest / (strongest.detach().amax((1, 3, 4), keepdim=True) + 1e-5)
+    return foreground_vectors(features, 1 - share)[:, :, 0]
+
+
+def class_contrast(foreground: Tensor, label: Tensor, **settings: Any) -> Tensor:
+    """`cross_image_contrast` class by class, between images that share the class; the mean over such classes.
+
+    The paper compares vectors of all classes end to end (D x C long), in which one class can stand for another.
+
+    Args:
+        foreground: (B, T, C, D).
+        label: 1 where the class is in the image, (B, C).
+        **settings: ``weight``, ``alpha``, ``reduction`` of `cross_image_contrast`.
+    """
+    shared = [c for c in range(label.shape[1]) if label[:, c].sum() > 1]
+    terms = [
+        cross_image_contrast(foreground[:, :, c], label[:, None, c] * label[None, :, c], **settings) for c in shared
+    ]
+    return torch.stack(terms).mean() if terms else foreground.sum() * 0
+
+
+def repulsion(foreground: Tensor, background: Tensor, label: Tensor) -> Tensor:
+    r"""Push foregrounds away from backgrounds, of the same and of other images: the mean of -log(1 - cosine).
+
+    CCAM's negative term (arXiv:2203.13505), without its rank weights, with a vector for each tagged class.
+
+    Args:
+        foreground: (B, T, C, D).
+        background: (B, T, D).
+        label: 1 where the class is in the image, (B, C).
+    """
+    with torch.autocast(foreground.device.type, enabled=False):
+        front, back = (F.normalize(x.float(), dim=-1, eps=1e-8) for x in (foreground, background))
+        similarity = torch.einsum("itcd,rsd->itcrs", front, back).clamp(SIMILARITY_BOUND, 1 - SIMILARITY_BOUND)
+    loss = -(1 - similarity).log().mean((1, 3, 4))  # (B, C)
+    return (loss * label).sum() / label.sum().clamp_min(1)
 
 
 def rank_weights(similarity: Tensor, alpha: float = 0.25) -> Tensor:

@@ -23,12 +23,22 @@ class Attention:
         temperature: divides the likeness before the softmax of the two ``exp`` kernels.
         center: subtract the tile's mean feature first.
         detach: keep the gradient out of the affinity, so that it reaches the features through the CAM only.
+        layer: part of the backbone whose map the affinity is made of, by its name in timm, such as ``blocks.2``; null
+            takes the features that the classifier sees, as printed.
+        region: within which positions attend to each other: a ``tile``, as printed, or the whole ``image``, whose
+            tiles are merged first.
     """
 
     kernel: Kernel = "exp_cosine"
     temperature: float = 0.1
     center: bool = True
     detach: bool = False
+    layer: str | None = None
+    region: Literal["tile", "image"] = "tile"
+
+    def refine(self, features: Tensor, cam: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `region_self_attention` of these, with the settings held here."""
+        return region_self_attention(features, cam, self.kernel, self.temperature, self.center, self.detach)
 
 
 def region_self_attention(

@@ -4,16 +4,18 @@ Shape letters in this file: B images, C foreground classes, D feature channels, 
 M x N the map of one tile, T tiles of an image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.models.attention import Attention, region_self_attention
+from tag2mask.errors import InputError
+from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import NONE, Backbone, build, feature_width, freeze, load_weights
-from tag2mask.models.tiling import pad_to_multiple, tile, untile
+from tag2mask.models.tiling import enlarged, pad_to_multiple, tile, untile
 
 
 class CAMNet(nn.Module):
@@ -74,7 +76,7 @@ class TwoSteps(NamedTuple):
     entropy: Tensor | None
 
 
-def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
+def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None, scale: float = 1.0) -> TwoSteps:
     """Run the branch of the whole image and the branch of its tiles, Eq. 1-6.
 
     Args:
@@ -82,14 +84,59 @@ def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | Non
         images: (B, 3, H, W) of any size; padded to a multiple of ``grid`` x stride for the tiles, the map cropped back.
         grid: tiles on one side.
         attention: None leaves the tiles' CAMs as they are (Puzzle-CAM).
+        scale: by which tiles are enlarged before the network sees them; the paper's and Puzzle-CAM's is 1.
     """
     full, _ = net(images)
-    cam, features = net(tile(pad_to_multiple(images, grid * net.stride), grid))
+    tiles = enlarged(tile(pad_to_multiple(images, grid * net.stride), grid), scale)
+    layer = attention.layer if attention is not None else None
+    if layer is None:
+        cam, features = net(tiles)
+        return merged(full, cam, features, features, grid, attention)
+    with captured(net.backbone, layer) as guide:
+        cam, features = net(tiles)
+    return merged(full, cam, features, guide[0], grid, attention)
+
+
+def merged(
+    full: Tensor, cam: Tensor, features: Tensor, guide: Tensor, grid: int, attention: Attention | None
+) -> TwoSteps:
+    """Refine the CAMs of tiles and put them together at the size of the whole image's.
+
+    Args:
+        full: CAM of the whole image, (B, C, h, w).
+        cam: of its tiles, (T B, C, M, N).
+        features: under ``cam``, (T B, D, M, N).
+        guide: what the affinity is made of, (T B, G, M', N'), averaged down to M x N where it is larger.
+        grid: tiles on one side.
+        attention: None leaves the CAMs as they are.
+    """
     entropy = None
     if attention is not None:
-        cam, entropy = region_self_attention(features, cam, **vars(attention))
-    tiled = untile(cam, grid)[..., : full.shape[-2], : full.shape[-1]]
-    return TwoSteps(full, tiled, cam, features, entropy)
+        guide = F.adaptive_avg_pool2d(guide, cam.shape[-2:])
+        if attention.region == "image":
+            whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
+            cam = tile(whole, grid)
+        else:
+            cam, entropy = attention.refine(guide, cam)
+    h, w = full.shape[-2:]
+    size = (-(-h // grid), -(-w // grid))
+    fitted = cam if cam.shape[-2:] == size else F.adaptive_avg_pool2d(cam, size)  # of enlarged tiles
+    return TwoSteps(full, untile(fitted, grid)[..., :h, :w], cam, features, entropy)
+
+
+@contextmanager
+def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """Collect what the part ``layer`` of a backbone puts out while the block runs."""
+    parts = dict(backbone.named_modules())
+    if layer not in parts:
+        names = ", ".join(name for name, _ in backbone.named_children())
+        raise InputError(f"the backbone has no part {layer!r} for the attention; its parts are {names}")
+    outputs: list[Tensor] = []
+    handle = parts[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
 
 
 def fuse_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -34,6 +34,10 @@ class Contrast:
         relu: leave out negative activations.
         shared_tags: compare only images that share a tag.
         detach_features: let the gradient reach the network through the CAM only.
+        per_class: compare the vectors of a class with those of the same class, in images that share it.
+        center: subtract the batch's mean feature first, which is what all images share.
+        repel: weight of `losses.repulsion` beside it, which pushes foregrounds away from backgrounds; not in the paper.
+        start: share of training before which it does not count at all.
     """
 
     lam: float = 0.5
@@ -45,6 +49,10 @@ class Contrast:
     relu: bool = True
     shared_tags: bool = False
     detach_features: bool = False
+    per_class: bool = False
+    center: bool = False
+    repel: float = 0.0
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,11 @@ class Tiles:
         beta: weight of the equivariance loss, beta of Eq. 16.
         ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
         over: ``all`` divides the equivariance loss by all classes (Puzzle-CAM), ``positive`` by the tagged ones.
+        maps: the equivariance loss compares ``raw`` maps (Puzzle-CAM) or ``scaled`` ones, see `losses.scaled`.
+        learns: branch that the equivariance loss moves: ``both`` (as printed), ``full`` or ``tiled``; the other is
+            its target.
+        cls: weight of the classification loss of the tiles; 1 as printed.
+        scale: by which tiles are enlarged before the network sees them.
         attention: region self-attention (RSA); null leaves the tiles' CAMs as they are.
         contrast: cross-image foreground contrast (CFC); null leaves it out.
     """
@@ -64,6 +77,10 @@ class Tiles:
     beta: float = 2.0
     ramp: float = 0.5
     over: Literal["all", "positive"] = "all"
+    maps: Literal["raw", "scaled"] = "raw"
+    learns: Literal["both", "full", "tiled"] = "both"
+    cls: float = 1.0
+    scale: float = 1.0
     attention: Attention | None = Attention()
     contrast: Contrast | None = Contrast()
 
@@ -96,6 +113,15 @@ class CAMs(NamedTuple):
 
     cam: Tensor
     classes: Tensor
+
+
+def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
+    """Eq. 15 between the maps that the settings name."""
+    full = steps.full.detach() if tiles.learns == "tiled" else steps.full
+    tiled = steps.tiled.detach() if tiles.learns == "full" else steps.tiled
+    if tiles.maps == "scaled":
+        full, tiled = losses.scaled(full), losses.scaled(tiled)
+    return losses.equivariance(full, tiled, label, tiles.over)
 
 
 torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
@@ -160,18 +186,21 @@ class CAMTask(NetworkTask):
             terms = {"loss_cls": losses.classification(self(images).float().mean((2, 3)), label)}
             loss = terms["loss_cls"]
         else:
-            terms, loss = self._two_step_loss(self.tiles, images, label)
+            terms, loss = self._two_step_loss(self.tiles, self.branches(self.tiles, batch), label)
         self.require_finite(loss, terms, batch["name"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
         return loss
 
-    def _two_step_loss(self, tiles: Tiles, images: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
+        """Run both branches on a batch."""
+        return two_steps(self.net, batch["image"], tiles.grid, tiles.attention, tiles.scale)
+
+    def _two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Terms by the name they are logged under, and their weighted sum."""
-        steps = two_steps(self.net, images, tiles.grid, tiles.attention)
         cls = losses.classification(steps.full.float().mean((2, 3)), label)
         cls_tiled = losses.classification(steps.tiled.float().mean((2, 3)), label)
-        equivariance = losses.equivariance(steps.full, steps.tiled, label, tiles.over)
+        equivariance = _equivariance(tiles, steps, label)
         beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp)
         terms = {
             "loss_cls": cls,
@@ -179,27 +208,43 @@ class CAMTask(NetworkTask):
             "loss_re": equivariance,
             "beta": equivariance.new_tensor(beta),
         }
-        loss = cls + cls_tiled + beta * equivariance
+        loss = cls + tiles.cls * cls_tiled + beta * equivariance
         if steps.entropy is not None:
             terms["attention_entropy"] = steps.entropy
         if tiles.contrast is not None:
-            terms["loss_cfc"], terms["cfc_similarity"] = self._contrast(tiles.contrast, steps, label, tiles.grid)
-            share = losses.ramp(self.global_step, self.total_steps, tiles.contrast.ramp)
-            loss = loss + tiles.contrast.lam * share * terms["loss_cfc"]
+            weight = tiles.contrast.lam * self._share(tiles.contrast)
+            contrast = self._contrast(tiles.contrast, steps, label, tiles.grid)
+            terms |= contrast
+            loss = loss + weight * (contrast["loss_cfc"] + tiles.contrast.repel * contrast.get("loss_repel", 0))
         return terms, loss
 
-    def _contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    def _share(self, contrast: Contrast) -> float:
+        """How much of CFC's weight counts at this step."""
+        begun = self.global_step - contrast.start * self.total_steps
+        return 0.0 if begun < 0 else losses.ramp(int(begun), self.total_steps, contrast.ramp)
+
+    def _contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> dict[str, Tensor]:
         """CFC over the images of all ranks, and the mean similarity between tiles of different images."""
         cam = by_image(steps.tile_cam, grid)  # (B, T, C, M, N)
         features = by_image(steps.tile_features, grid)
         cam = cam.relu() if contrast.relu else cam
         cam = cam * label[:, None, :, None, None] if contrast.tag_mask else cam
         features = features.detach() if contrast.detach_features else features
-        foreground = self._of_all_ranks(losses.foreground_vectors(features, cam)).flatten(2)
-        label = self._of_all_ranks(label)
-        pairs = label @ label.T > 0 if contrast.shared_tags else None
-        loss = losses.cross_image_contrast(foreground, pairs, contrast.weight, contrast.alpha, contrast.reduction)
-        return loss, losses.mean_similarity(foreground.detach())
+        features = features - features.mean((0, 1, 3, 4), keepdim=True) if contrast.center else features
+        by_class = self._of_all_ranks(losses.foreground_vectors(features, cam))  # (B, T, C, D)
+        foreground = by_class.flatten(2)
+        tags = self._of_all_ranks(label)
+        terms = {"cfc_similarity": losses.mean_similarity(foreground.detach())}
+        how: dict[str, Any] = {n: getattr(contrast, n) for n in ("weight", "alpha", "reduction")}
+        if contrast.per_class:
+            terms["loss_cfc"] = losses.class_contrast(by_class, tags, **how)
+        else:
+            pairs = tags @ tags.T > 0 if contrast.shared_tags else None
+            terms["loss_cfc"] = losses.cross_image_contrast(foreground, pairs, **how)
+        if contrast.repel:
+            background = self._of_all_ranks(losses.background_vectors(features, cam))
+            terms["loss_repel"] = losses.repulsion(by_class, background, tags)
+        return terms
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
         """Concatenate a tensor over ranks, so that DDP's mean of gradients is the gradient of the joint batch.

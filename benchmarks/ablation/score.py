@@ -1,0 +1,98 @@
+"""Scores of a trained network's CAMs, at a threshold that other photographs chose, and curves while it trains."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from tag2mask import metrics
+from tag2mask.metrics import ThresholdSweep, at_full_size
+from tag2mask.tasks.cam import CAMTask, Inference
+
+NAMES = ("miou", "mfdr", "mfnr")
+
+
+@torch.no_grad()
+def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: Inference) -> ThresholdSweep:
+    """Count the CAMs of ``samples`` (as `EvaluationSet` gives them, with masks) at all thresholds."""
+    task.eval()
+    counts = ThresholdSweep(task.num_classes + 1)
+    for index in range(len(samples)):  # type: ignore[arg-type]
+        sample = samples[index]
+        image = sample["image"][None].to(task.device)
+        cams, _ = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
+        score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
+        counts.update(score.cpu(), winner.cpu(), sample["mask"])
+    return counts
+
+
+def means(found: Mapping[str, Tensor], at: int, classes: Sequence[int]) -> dict[str, float]:
+    """Return the threshold and mIoU, mFDR, mFNR at place ``at`` of a sweep, over ``classes`` (none: over all)."""
+    over = list(classes) or slice(None)
+    scores = {name: found[name[1:]][at][over].nanmean().item() for name in NAMES}
+    return {"threshold": round(found["threshold"][at].item(), 2), **scores}
+
+
+def best(found: Mapping[str, Tensor], classes: Sequence[int]) -> int:
+    """Return the place of the threshold with the highest mIoU over ``classes``."""
+    values = [means(found, at, classes)["miou"] for at in range(len(found["threshold"]))]
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def scored(tune: ThresholdSweep, sets: Mapping[str, ThresholdSweep], classes: Sequence[int]) -> dict[str, Any]:
+    """Return, for each of ``sets`` and all of them together, ``fixed``: scores at the threshold best on ``tune``.
+
+    ``best`` are those at the best threshold of the set itself, an upper bound.
+    """
+    confusions = {name: one.confusion() for name, one in sets.items()}
+    confusions |= {"all": sum(confusions.values(), torch.zeros(())).long(), "tune": tune.confusion()}
+    at = best(_found(tune, confusions["tune"]), classes)
+    result = {}
+    for name, confusion in confusions.items():
+        found = _found(tune, confusion)
+        result[name] = {"fixed": means(found, at, classes), "best": means(found, best(found, classes), classes)}
+    return result
+
+
+def _found(like: ThresholdSweep, confusion: Tensor) -> dict[str, Tensor]:
+    """Scores of the confusion matrices of a sweep with the thresholds of ``like``."""
+    return {"threshold": like.thresholds, **metrics.scores(confusion)}
+
+
+class Curve(Callback):
+    """Scores a few times during training, with the mean of each loss term since the time before.
+
+    Attributes:
+        points: one a time: ``step``, scores of ``part`` at the threshold that is best on ``tune``, and the terms.
+    """
+
+    def __init__(
+        self, points: int, tune: Dataset[Any], part: Dataset[Any], how: Inference, classes: Sequence[int]
+    ) -> None:
+        """Score ``points`` times, the last time at the end."""
+        self.count, self.tune, self.part, self.how, self.classes = points, tune, part, how, classes
+        self.points: list[dict[str, Any]] = []
+        self.terms: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        """Note the terms, and score where it is time."""
+        seen = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
+        self.terms.append(seen)
+        step, steps = int(trainer.global_step), int(pl_module.total_steps)
+        if step * self.count // steps == (step - 1) * self.count // steps:
+            return
+        tune, part = sweep(pl_module, self.tune, self.how), sweep(pl_module, self.part, self.how)
+        pl_module.train()
+        means_of_terms = {name: sum(t[name] for t in self.terms) / len(self.terms) for name in self.terms[0]}
+        scores = scored(tune, {"part": part}, self.classes)["part"]["fixed"]
+        self.points.append({"step": step, **scores, **means_of_terms})
+        self.terms = []
+
+
+def part_of(samples: Dataset[Any], count: int) -> Dataset[Any]:
+    """Return ``count`` samples, evenly spread."""
+    total = len(samples)  # type: ignore[arg-type]
+    return Subset(samples, [index * total // min(count, total) for index in range(min(count, total))])

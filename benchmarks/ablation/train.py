@@ -1,0 +1,148 @@
+"""One row of the ablation, from photographs to its record."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Trainer, seed_everything
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.ablation.cache import CachedPhotographs, CachedSet, Upper, Views, cached
+from benchmarks.ablation.score import Curve, part_of, scored, sweep
+from benchmarks.ablation.settings import Run
+from tag2mask.data.datamodules import FolderDataModule, VOCDataModule, WSSSDataModule
+from tag2mask.data.dataset import EvaluationSet, Photo, SeededSampler, TrainingSet
+from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
+from tag2mask.models.cam import TwoSteps, merged
+from tag2mask.tasks.cam import CAMTask, Tiles
+
+
+class CachedTask(CAMTask):
+    """A `CAMTask` whose images are the maps below its trained stages."""
+
+    def cut(self, trained: int) -> "CachedTask":
+        """Fill the network with pretrained weights and leave its last ``trained`` blocks and head."""
+        self.net.load_pretrained()
+        self.filled = True
+        self.net.backbone = Upper(self.net, trained)
+        self.net.config = replace(self.net.config, output_stride=1, frozen=())
+        self.net.train()
+        return self
+
+    def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
+        """Run both branches from the cached maps of the whole image and of its tiles."""
+        maps = {name.split("/")[1]: batch[name] for name in batch if name.startswith(view(tiles) + "/")}
+        maps = {name: value.transpose(0, 1).flatten(0, 1) for name, value in maps.items()}  # in the order of `tile`
+        cam, features = self.net(maps["below"])
+        layer = tiles.attention.layer if tiles.attention is not None else None
+        guide = features if layer is None else maps[layer]
+        return merged(self.net(batch["image"])[0], cam, features, guide, tiles.grid, tiles.attention)
+
+
+def view(tiles: Tiles) -> str:
+    """Return the name of the tiles' view in the cache."""
+    return f"tiles{tiles.grid}x{float(tiles.scale)}"
+
+
+def data_module(root: Path) -> WSSSDataModule:
+    """Return the data module that lists the photographs of ``root``: VOC's layout, or a folder with tags."""
+    return VOCDataModule(str(root)) if (root / "JPEGImages").is_dir() else FolderDataModule(str(root))
+
+
+def drawn(photos: list[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
+    """Draw ``count`` photographs with seed 0 (0: all); return them and the others."""
+    order = np.random.default_rng(0).permutation(len(photos))
+    chosen = set(order[: count or len(photos)].tolist())
+    return [p for i, p in enumerate(photos) if i in chosen], [p for i, p in enumerate(photos) if i not in chosen]
+
+
+def train(run: Run, root: Path, cache: Path) -> tuple[CAMTask, dict[str, Any]]:
+    """Train one row and score it.
+
+    Args:
+        run: its settings.
+        root: folder of the data set.
+        cache: folder of cached features.
+
+    Returns:
+        The trained network, and its record: ``scores``, ``curve``, ``seconds`` of training and scoring.
+    """
+    data = data_module(root)
+    train_photos, _ = drawn(data.photos(run.train_split), run.photos)
+    tune_photos, rest = drawn(data.photos(run.tune_split), run.tune)
+    sets = {"tune": tune_photos, run.scored: data.photos(run.scored), f"rest of {run.tune_split}": rest}
+    samples = {name: evaluated(run, photos, data.num_classes, cache) for name, photos in sets.items()}
+    loader = DataLoader(
+        source := training_set(run, train_photos, data.num_classes, cache),
+        batch_size=run.batch_size,
+        sampler=SeededSampler(source, run.seed),
+        num_workers=run.workers,
+        drop_last=len(train_photos) >= run.batch_size,
+    )
+    seed_everything(run.seed, verbose=False)
+    settings: dict[str, Any] = {
+        "backbone": run.backbone, "tiles": run.tiles, "optimizer": run.optimizer, "inference": run.inference,
+    }  # fmt: skip
+    task: CAMTask
+    if run.trained is None:
+        task = CAMTask(data.num_classes, data.class_names, **settings)
+    else:
+        task = CachedTask(data.num_classes, data.class_names, **settings).cut(run.trained)
+    classes = [("background", *data.class_names).index(name) for name in run.mean_over]
+    curve = Curve(run.points, samples["tune"], part_of(samples[run.scored], run.tune), run.inference, classes)
+    begun = time.monotonic()
+    fit(run, task, loader, curve)
+    trained_in = time.monotonic() - begun
+    sweeps = {name: sweep(task, one, run.inference) for name, one in samples.items()}
+    record = {
+        "scores": scored(sweeps.pop("tune"), sweeps, classes),
+        "curve": curve.points,
+        "steps": int(task.total_steps),
+        "seconds": {"training": round(trained_in, 1), "all": round(time.monotonic() - begun, 1)},
+    }
+    return task, record
+
+
+def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curve: Curve) -> None:
+    """Train with Lightning, without logger and checkpoints: a killed row is begun again."""
+    trainer = Trainer(
+        accelerator=run.accelerator,
+        devices=1,
+        precision=run.precision,  # type: ignore[arg-type]
+        max_epochs=run.epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[curve],
+    )
+    trainer.fit(task, loader)
+    if run.accelerator == "gpu":
+        task.cuda()
+
+
+def views(run: Run, train: bool) -> Views:
+    """Return what must be cached for a run: to train, the mirror images and the tiles too."""
+    assert run.trained is not None
+    if not train or run.tiles is None:
+        return Views(run.trained, run.side, train and run.mirror)
+    layer = run.tiles.attention.layer if run.tiles.attention is not None else None
+    layers = () if layer is None else (layer,)
+    return Views(run.trained, run.side, run.mirror, ((run.tiles.grid, float(run.tiles.scale)),), layers)
+
+
+def training_set(run: Run, photos: list[Photo], num_classes: int, cache: Path) -> Dataset[Any]:
+    """Crops, or cached features of the squeezed photographs."""
+    if run.trained is None:
+        return TrainingSet(photos, num_classes, TrainingTransform(run.preprocessing))
+    return CachedSet(photos, cached(photos, run.backbone, views(run, True), run.preprocessing, cache), num_classes)
+
+
+def evaluated(run: Run, photos: list[Photo], num_classes: int, cache: Path) -> Dataset[Any]:
+    """Whole photographs with masks, or the cached features of the squeezed ones."""
+    if run.trained is None:
+        return EvaluationSet(photos, num_classes, EvaluationTransform(run.preprocessing), masks=True)
+    features = cached(photos, run.backbone, views(run, False), run.preprocessing, cache)
+    return CachedPhotographs(photos, features, num_classes)

@@ -1,0 +1,132 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.ablation.__main__ import main
+from benchmarks.ablation.cache import CachedSet, Views, cached, squeezed
+from benchmarks.ablation.score import scored
+from benchmarks.ablation.settings import PRESETS, row, with_options
+from benchmarks.ablation.table import markdown, summary
+from benchmarks.ablation.train import CachedTask, data_module
+from tag2mask.errors import InputError
+from tag2mask.metrics import ThresholdSweep
+from tag2mask.models.attention import Attention
+from tag2mask.models.cam import two_steps
+from tag2mask.tasks.cam import CAMTask, Tiles
+
+SMOKE = PRESETS["smoke"]
+RANDOM = replace(SMOKE.backbone, weights=None)  # no package of weights is needed
+
+
+def run(sample: Path, out: Path, *words: str) -> dict[str, Any]:
+    options = ["--set", "backbone.weights=none", *words]
+    main(["smoke", "--data", str(sample), "--out", str(out), "--cache", str(out / "cache"), "--rows", "both", *options])
+    return json.loads((out / "smoke" / "both-seed0.json").read_text())
+
+
+def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(sample, tmp_path)
+    assert record["steps"] == 2
+    assert [point["step"] for point in record["curve"]] == [2]
+    assert {"loss_cfc", "attention_entropy", "cfc_similarity", "loss_re"} <= set(record["curve"][0])
+    rows = json.loads((tmp_path / "smoke" / "table.json").read_text())
+    assert rows["both"]["all/fixed/miou"]["mean"] == record["scores"]["all"]["fixed"]["miou"]
+    assert (tmp_path / "smoke" / "curves.png").stat().st_size > 1000
+    assert "| both | 1 |" in (tmp_path / "smoke" / "table.md").read_text()
+    stamp = (tmp_path / "smoke" / "both-seed0.json").stat().st_mtime_ns
+    assert run(sample, tmp_path) == record
+    assert (tmp_path / "smoke" / "both-seed0.json").stat().st_mtime_ns == stamp
+    capsys.readouterr()
+    other = run(sample, tmp_path, "tiles.contrast.lam=0.25")
+    assert other["settings"]["tiles"]["contrast"]["lam"] == 0.25
+    assert "again, for tiles.contrast.lam: 0.5, now 0.25" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path, scale: float) -> None:
+    tiles = Tiles(scale=scale, attention=Attention(layer="blocks.2"))
+    photos = data_module(sample).photos("train")[:3]
+    torch.manual_seed(0)
+    whole = CAMTask(5, backbone=RANDOM, tiles=tiles).eval()
+    torch.manual_seed(0)  # the cache makes a network of its own
+    cache = cached(photos, RANDOM, Views(1, 64, True, ((2, scale),), ("blocks.2",)), SMOKE.preprocessing, tmp_path)
+    samples = [CachedSet(photos, cache, 5)[index, 0] for index in range(3)]
+    batch = {name: torch.stack([s[name] for s in samples]) for name in samples[0] if name != "name"}
+    images = torch.stack([squeezed(photo, 64, SMOKE.preprocessing) for photo in photos])
+    expected = two_steps(whole.net, images, 2, tiles.attention, scale)
+    below = CachedTask(5, backbone=RANDOM, tiles=tiles)
+    below.load_state_dict(whole.state_dict())
+    found = below.cut(1).eval().branches(tiles, batch)
+    for a, b in zip(found, expected, strict=True):
+        assert a is not None
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=1e-2 * float(b.detach().abs().max())
+        )  # half precision
+
+
+def test_the_mirror_image_is_cached_beside_each_photograph(sample: Path, tmp_path: Path) -> None:
+    photos = data_module(sample).photos("train")[:1]
+    cache = cached(photos, RANDOM, Views(1, 64, True, ((2, 1.0),)), SMOKE.preprocessing, tmp_path)
+    assert cache["full/below"].shape[:2] == (1, 2)
+    assert cache["tiles2x1.0/below"].shape[:3] == (1, 2, 4)
+    straight, mirrored = (CachedSet(photos, cache, 5)[0, seed]["image"] for seed in (0, 1))
+    assert not torch.equal(straight, mirrored)
+    again = cached(photos, RANDOM, Views(1, 64, True, ((2, 1.0),)), SMOKE.preprocessing, tmp_path)
+    assert (again["full/below"] == cache["full/below"]).all()  # of another random network, were it computed again
+
+
+def test_the_threshold_is_chosen_on_the_tuning_photographs_alone() -> None:
+    """They want 0.2, the scored ones 0.6."""
+    tune, other = ThresholdSweep(2, (0.2, 0.6)), ThresholdSweep(2, (0.2, 0.6))
+    score, winner = torch.tensor([[0.1, 0.4, 0.8]]), torch.ones(1, 3, dtype=torch.long)
+    tune.update(score, winner, torch.tensor([[0, 1, 1]]))
+    other.update(score, winner, torch.tensor([[0, 0, 1]]))
+    found = scored(tune, {"val": other}, ())
+    assert found["val"]["fixed"]["threshold"] == pytest.approx(0.2)
+    assert found["val"]["fixed"]["miou"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert found["val"]["best"] == {"threshold": 0.6, "miou": 1.0, "mfdr": 0.0, "mfnr": 0.0}
+    assert found["tune"]["best"]["miou"] == 1
+    assert found["all"] == found["val"]
+
+
+def test_a_setting_is_changed_in_the_rows_that_have_it() -> None:
+    options = ["tiles.attention.temperature=0.3", "epochs=2", "inference.scales=[0.5, 1.0]"]
+    rsa = with_options(replace(SMOKE, tiles=row("rsa")), options)
+    assert rsa.tiles is not None
+    assert rsa.tiles.attention is not None
+    assert (rsa.tiles.attention.temperature, rsa.epochs, rsa.inference.scales) == (0.3, 2, (0.5, 1.0))
+    assert with_options(replace(SMOKE, tiles=row("puzzle")), options).tiles == row("puzzle")
+    assert with_options(replace(SMOKE, tiles=None), options).tiles is None
+
+
+@pytest.mark.parametrize("option", ["epoch=2", "tiles.beta.x=1", "epochs"])
+def test_an_unknown_setting_is_named(option: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        with_options(replace(SMOKE, tiles=row("both")), [option])
+
+
+def test_the_grid_is_table_1_and_an_unknown_row_is_named() -> None:
+    tiles = row("both-lam1.5-beta3.0")
+    assert tiles is not None
+    assert tiles.contrast is not None
+    assert (tiles.contrast.lam, tiles.beta) == (1.5, 3.0)
+    with pytest.raises(InputError, match="no row 'boht'"):
+        row("boht")
+
+
+def test_the_table_shows_mean_deviation_and_range_over_seeds() -> None:
+    def record(miou: float) -> dict[str, Any]:
+        kind = {"threshold": 0.3, "miou": miou, "mfdr": 0.5, "mfnr": 0.4}
+        return {"scores": {"all": {"fixed": kind, "best": kind}}, "curve": [], "seconds": {"training": 60.0}}
+
+    rows = summary({"plain": [record(0.40), record(0.44)]})
+    assert rows["plain"]["all/fixed/miou"] == pytest.approx(
+        {"mean": 0.42, "sd": 0.02828, "low": 0.40, "high": 0.44}, abs=1e-4
+    )
+    assert "| plain | 2 | 0.30 | 42.0 ± 2.8 | 50.0 ± 0.0 | 40.0 ± 0.0 | 40.0 to 44.0 | 42.0 |" in markdown(rows)
