@@ -65,9 +65,7 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
     found = below.cut(1).eval().branches(tiles, batch)
     for a, b in zip(found, expected, strict=True):
         assert a is not None
-        torch.testing.assert_close(
-            a, b, rtol=0, atol=1e-2 * float(b.detach().abs().max())
-        )  # half precision
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-2 * float(b.detach().abs().max()))  # half precision
 
 
 def test_the_mirror_image_is_cached_beside_each_photograph(sample: Path, tmp_path: Path) -> None:

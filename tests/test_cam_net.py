@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention, region_self_attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, fuse_scales, multi_scale_cam, scale_to_one, two_steps
@@ -245,3 +246,39 @@ def test_load_pretrained_fills_the_backbone_and_not_the_classifier(tmp_path: Pat
     ours = net.backbone.state_dict()
     assert all(torch.equal(value, ours[key]) for key, value in source.backbone.state_dict().items())
     assert torch.equal(net.classifier.weight, classifier)
+
+
+def test_an_attention_over_the_image_sees_all_tiles(net: CAMNet) -> None:
+    batch, attention = images(64, 96), Attention(region="image", temperature=0.5)
+    cam, features = net(tile(batch, 2))
+    refined, _ = region_self_attention(untile(features, 2), untile(cam, 2), "exp_cosine", 0.5, center=True)
+    steps = two_steps(net, batch, 2, attention)
+    torch.testing.assert_close(steps.tiled, refined)
+    torch.testing.assert_close(untile(steps.tile_cam, 2), refined)
+
+
+def test_an_attention_may_be_made_of_a_lower_layer(net: CAMNet) -> None:
+    batch, attention = images(64, 64), Attention(layer="layer2", center=False)
+    tiles = tile(batch, 2)
+    low = F.adaptive_avg_pool2d(net.backbone.layer2(net.backbone.layer1(_stem(net, tiles))), 2)
+    expected, _ = region_self_attention(low, net(tiles)[0])
+    torch.testing.assert_close(two_steps(net, batch, 2, attention).tile_cam, expected)
+    assert not net.backbone.layer2._forward_hooks
+
+
+def _stem(net: CAMNet, x: Tensor) -> Tensor:
+    backbone = net.backbone
+    return backbone.maxpool(backbone.act1(backbone.bn1(backbone.conv1(x))))  # type: ignore[no-any-return]
+
+
+def test_an_unknown_layer_is_named(net: CAMNet) -> None:
+    with pytest.raises(InputError, match="no part 'layer9'"):
+        two_steps(net, images(32, 32), 2, Attention(layer="layer9"))
+
+
+def test_enlarged_tiles_give_a_map_of_the_same_size(net: CAMNet) -> None:
+    batch = images(64, 64)
+    larger = F.interpolate(tile(batch, 2), scale_factor=2.0, mode="bicubic")
+    steps = two_steps(net, batch, 2, None, scale=2.0)
+    assert steps.tile_cam.shape[-2:] == (4, 4)
+    torch.testing.assert_close(steps.tiled, untile(F.avg_pool2d(net(larger)[0], 2), 2))

@@ -377,3 +377,51 @@ def test_segmentation_loss_is_torchs_cross_entropy_and_zero_without_labels() -> 
     assert nothing.item() == 0
     assert scores.grad is not None
     assert (scores.grad == 0).all()
+
+
+def test_scaled_maps_are_those_of_inference_and_their_maximum_has_no_gradient() -> None:
+    cam = torch.tensor([[[[-1.0, 2.0, 4.0]], [[-3.0, -2.0, -1.0]]]], requires_grad=True)
+    found = losses.scaled(cam)
+    torch.testing.assert_close(found, torch.tensor([[[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]]]), rtol=1e-4, atol=1e-4)
+    slope = gradient(found.sum(), cam)
+    torch.testing.assert_close(slope[0, 0, 0], torch.tensor([0.0, 0.25, 0.25]), rtol=1e-4, atol=1e-4)
+
+
+def test_background_vectors_weigh_features_by_what_the_strongest_class_leaves() -> None:
+    features = torch.tensor([[[[[1.0, 0.0]], [[0.0, 1.0]]], [[[1.0, 0.0]], [[0.0, 1.0]]]]])  # (1, 2, D=2, 1, 2)
+    cam = torch.tensor([[[[[4.0, 0.0]], [[2.0, 1.0]]], [[[0.0, 2.0]], [[0.0, 0.0]]]]])  # (1, 2, C=2, 1, 2)
+    found = losses.background_vectors(features, cam)
+    expected = torch.tensor([[[0.0, 0.75], [1.0, 0.5]]]) / 2  # a mean over two positions; the highest of the image is 4
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_class_contrast_is_the_mean_over_classes_that_images_share() -> None:
+    foreground = torch.rand(3, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([[1.0, 1, 0], [1, 1, 1], [1, 0, 0]])
+    pairs = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
+    terms = [
+        losses.cross_image_contrast(foreground[:, :, 0], None, "none"),
+        losses.cross_image_contrast(foreground[:, :, 1], pairs, "none"),
+    ]
+    found = losses.class_contrast(foreground, label, weight="none")
+    assert found.item() == pytest.approx(sum(term.item() for term in terms) / 2)
+
+
+def test_class_contrast_without_a_shared_class_is_zero_and_its_gradient_too() -> None:
+    foreground = torch.rand(2, 2, 2, 4, requires_grad=True)
+    loss = losses.class_contrast(foreground, torch.eye(2))
+    assert loss.item() == 0
+    assert not gradient(loss, foreground).any()
+
+
+def test_repulsion_by_hand() -> None:
+    foreground = torch.tensor([[[[1.0, 0.0], [3.0, 0.0]]]])  # (1, 1, C=2, D=2); the second class is absent
+    background = torch.tensor([[[1.0, math.sqrt(3)]]])
+    loss = losses.repulsion(foreground, background, torch.tensor([[1.0, 0.0]]))
+    assert loss.item() == pytest.approx(math.log(2))  # the cosine is a half
+
+
+def test_repulsion_is_small_where_foreground_and_background_differ() -> None:
+    foreground, label = torch.tensor([[[[1.0, 0.0]]], [[[1.0, 0.1]]]]), torch.ones(2, 1)
+    far, near = torch.tensor([[[0.0, 1.0]]] * 2), torch.tensor([[[1.0, 0.2]]] * 2)
+    assert losses.repulsion(foreground, far, label) < losses.repulsion(foreground, near, label)

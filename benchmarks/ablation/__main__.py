@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="VOC2012 of the devkit, or a folder with tags.csv")
     parser.add_argument("--rows", nargs="+", default=list(MAIN))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--label", default="")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/ablation"))
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/out/ablation/cache"))

@@ -27,6 +27,9 @@ class Attention:
             takes the features that the classifier sees, as printed.
         region: within which positions attend to each other: a ``tile``, as printed, or the whole ``image``, whose
             tiles are merged first.
+        restore: give each refined map the mean and standard deviation that it had before. An average is flatter than
+            what it averages, so that Eq. 15 drives both maps towards a constant; this takes the pull away. Not in the
+            paper.
     """
 
     kernel: Kernel = "exp_cosine"
@@ -35,10 +38,19 @@ class Attention:
     detach: bool = False
     layer: str | None = None
     region: Literal["tile", "image"] = "tile"
+    restore: bool = False
 
     def refine(self, features: Tensor, cam: Tensor) -> tuple[Tensor, Tensor]:
         """Return `region_self_attention` of these, with the settings held here."""
-        return region_self_attention(features, cam, self.kernel, self.temperature, self.center, self.detach)
+        refined, entropy = region_self_attention(features, cam, self.kernel, self.temperature, self.center, self.detach)
+        return (with_moments_of(cam, refined) if self.restore else refined), entropy
+
+
+def with_moments_of(before: Tensor, after: Tensor) -> Tensor:
+    """Shift and stretch maps ``after`` (N, C, h, w) to the mean and standard deviation (no gradient) of ``before``."""
+    deviations = [x.detach().float().std((2, 3), correction=0, keepdim=True) for x in (before, after)]
+    mean, middle = (x.float().mean((2, 3), keepdim=True) for x in (before, after))
+    return (after - middle) * (deviations[0] / (deviations[1] + 1e-5)) + mean
 
 
 def region_self_attention(
