@@ -88,7 +88,7 @@ SAMPLE = Run(
 PRESETS = {
     "smoke": replace(SAMPLE, trained=1, side=64, epochs=1, batch_size=4, tune=4, points=1),
     "sample": SAMPLE,
-    "voc-head": replace(FAST, trained=0),
+    "voc-head": replace(FAST, trained=0, epochs=2, points=1),
     "voc-fast": FAST,
     "voc-full": replace(
         FAST,
@@ -114,26 +114,34 @@ PRINTED = {
 }
 """The modules as printed, but for the mean of Eq. 14."""
 
+GUARDED = Contrast(lam=0.02, per_class=True, detach_features=True, repel=20.0)
+"""CFC that does not collapse: class by class, a small pull, and lam x repel of push away from backgrounds."""
+WIDE = Attention(temperature=0.3, layer="blocks.4", region="image", restore=True)
+"""RSA whose average does not flatten the map, on a lower layer and over the whole image."""
+
 ROWS: dict[str, Tiles | None] = {
     "plain": None,
     "puzzle": Tiles(attention=None, contrast=None),
-    "cfc": Tiles(attention=None),
-    "rsa": Tiles(contrast=None),
-    "both": Tiles(),
+    "tiles": Tiles(beta=0.0, attention=None, contrast=None),
+    "cfc": Tiles(beta=0.0, attention=None, contrast=GUARDED),
+    "rsa": Tiles(beta=0.5, learns="full", attention=WIDE, contrast=None),
+    "both": Tiles(beta=0.5, learns="full", attention=WIDE, contrast=GUARDED),
+    "puzzle-full": Tiles(beta=0.5, learns="full", attention=None, contrast=None),
     "cfc-printed": Tiles(attention=None, contrast=PRINTED["contrast"]),  # type: ignore[arg-type]
     "rsa-printed": Tiles(attention=PRINTED["attention"], contrast=None),  # type: ignore[arg-type]
     "both-printed": Tiles(attention=PRINTED["attention"], contrast=PRINTED["contrast"]),  # type: ignore[arg-type]
 }
-MAIN = ("plain", "puzzle", "cfc", "rsa", "both")
+MAIN = ("plain", "puzzle", "tiles", "cfc", "rsa", "both")
+"""``tiles`` (no L_re) and ``puzzle-full`` are the controls of ``cfc`` and ``rsa``: the same without the module."""
 GRID = {f"both-lam{lam}-beta{beta}": (lam, beta) for lam in (0.5, 1.0, 1.5) for beta in (1.0, 2.0, 3.0)}
-"""Table 1: lambda by beta."""
+"""Table 1, lambda by beta, of the modules as printed."""
 
 
 def row(name: str) -> Tiles | None:
     """Return the method of a row, of the grid too."""
     if name in GRID:
         lam, beta = GRID[name]
-        return replace(ROWS["both"], beta=beta, contrast=replace(ROWS["both"].contrast, lam=lam))  # type: ignore[union-attr, type-var]
+        return replace(ROWS["both-printed"], beta=beta, contrast=Contrast(lam=lam))  # type: ignore[union-attr, type-var]
     if name not in ROWS:
         raise InputError(f"no row {name!r}; expected some of {', '.join([*ROWS, *GRID])}")
     return ROWS[name]
