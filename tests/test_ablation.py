@@ -45,7 +45,7 @@ def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
     capsys.readouterr()
     other = run(sample, tmp_path, "tiles.contrast.lam=0.25")
     assert other["settings"]["tiles"]["contrast"]["lam"] == 0.25
-    assert "again, for tiles.contrast.lam: 0.5, now 0.25" in capsys.readouterr().out
+    assert "again, for tiles.contrast.lam: 0.02, now 0.25" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
