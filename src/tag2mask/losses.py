@@ -6,7 +6,7 @@ float32, whatever the precision of the network.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,13 @@ def background_vectors(features: Tensor, cam: Tensor) -> Tensor:
     return foreground_vectors(features, 1 - share)[:, :, 0]
 
 
-def class_contrast(foreground: Tensor, label: Tensor, **settings: Any) -> Tensor:
+def class_contrast(
+    foreground: Tensor,
+    label: Tensor,
+    weight: Literal["sigmoid", "rank", "none"] = "sigmoid",
+    alpha: float = 0.25,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
     """`cross_image_contrast` class by class, between images that share the class; the mean over such classes.
 
     The paper compares vectors of all classes end to end (D x C long), in which one class can stand for another.
@@ -122,11 +128,14 @@ def class_contrast(foreground: Tensor, label: Tensor, **settings: Any) -> Tensor
     Args:
         foreground: (B, T, C, D).
         label: 1 where the class is in the image, (B, C).
-        **settings: ``weight``, ``alpha``, ``reduction`` of `cross_image_contrast`.
+        weight: of a pair, as in `cross_image_contrast`.
+        alpha: likewise.
+        reduction: within a class, likewise.
     """
     shared = [c for c in range(label.shape[1]) if label[:, c].sum() > 1]
     terms = [
-        cross_image_contrast(foreground[:, :, c], label[:, None, c] * label[None, :, c], **settings) for c in shared
+        cross_image_contrast(foreground[:, :, c], label[:, None, c] * label[None, :, c], weight, alpha, reduction)
+        for c in shared
     ]
     return torch.stack(terms).mean() if terms else foreground.sum() * 0
 

@@ -112,7 +112,7 @@ def merged(
     """
     entropy = None
     if attention is not None:
-        guide = F.adaptive_avg_pool2d(guide, cam.shape[-2:])
+        guide = F.adaptive_avg_pool2d(guide, (cam.shape[-2], cam.shape[-1]))
         if attention.region == "image":
             whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
             cam = tile(whole, grid)

@@ -235,12 +235,12 @@ class CAMTask(NetworkTask):
         foreground = by_class.flatten(2)
         tags = self._of_all_ranks(label)
         terms = {"cfc_similarity": losses.mean_similarity(foreground.detach())}
-        how: dict[str, Any] = {n: getattr(contrast, n) for n in ("weight", "alpha", "reduction")}
+        how = contrast.weight, contrast.alpha, contrast.reduction
         if contrast.per_class:
-            terms["loss_cfc"] = losses.class_contrast(by_class, tags, **how)
+            terms["loss_cfc"] = losses.class_contrast(by_class, tags, *how)
         else:
             pairs = tags @ tags.T > 0 if contrast.shared_tags else None
-            terms["loss_cfc"] = losses.cross_image_contrast(foreground, pairs, **how)
+            terms["loss_cfc"] = losses.cross_image_contrast(foreground, pairs, *how)
         if contrast.repel:
             background = self._of_all_ranks(losses.background_vectors(features, cam))
             terms["loss_repel"] = losses.repulsion(by_class, background, tags)
