@@ -48,6 +48,14 @@ def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
     assert "again, for tiles.contrast.lam: 0.02, now 0.25" in capsys.readouterr().out
 
 
+def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_path: Path) -> None:
+    small = ["preprocessing.long_side=[48, 80]", "preprocessing.crop_size=64", "trained=null", "tune=2"]
+    record = run(sample, tmp_path, *small)
+    assert record["settings"]["trained"] is None
+    assert record["steps"] == 2
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path, scale: float) -> None:
     tiles = Tiles(scale=scale, attention=Attention(layer="blocks.2"))

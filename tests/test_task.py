@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.evaluate import Task, evaluate
+from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
+from tag2mask.models.cam import TwoSteps
 from tag2mask.models.tiling import tile, untile
-from tag2mask.tasks.cam import CAMTask, Contrast, Inference, Tiles
+from tag2mask.tasks.cam import CAMTask, Contrast, Inference, Tiles, _equivariance
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
 METHODS = {
@@ -23,6 +26,11 @@ METHODS = {
     "rsa": Tiles(contrast=None),
     "cfc": Tiles(attention=None),
     "full": Tiles(contrast=Contrast(weight="rank", shared_tags=True, detach_features=True)),
+    "guarded": Tiles(
+        learns="full",
+        attention=Attention(layer="layer2", region="image", restore=True),
+        contrast=Contrast(per_class=True, center=True, repel=1.0),
+    ),
 }
 
 
@@ -59,8 +67,9 @@ def test_every_method_trains_and_logs_its_terms(sample: Path, tmp_path: Path, me
     logged = {name.removeprefix("train/") for name in run.callback_metrics}
     expected = {"loss", "loss_cls"}
     expected |= set() if method == "plain" else {"loss_cls_tiled", "loss_re", "beta"}
-    expected |= {"attention_entropy"} if method in ("rsa", "full") else set()
-    expected |= {"loss_cfc", "cfc_similarity"} if method in ("cfc", "full") else set()
+    expected |= {"attention_entropy"} if method in ("rsa", "full", "guarded") else set()
+    expected |= {"loss_cfc", "cfc_similarity"} if method in ("cfc", "full", "guarded") else set()
+    expected |= {"loss_repel"} if method == "guarded" else set()
     assert logged == expected
     assert all(torch.isfinite(value) for value in run.callback_metrics.values())
 
@@ -76,6 +85,33 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
     expected = sum(losses.classification(cam.mean((2, 3)), batch["label"]) for cam in (full, merged))
     expected = expected + 2.0 * ((full - merged).abs() * batch["label"][:, :, None, None]).mean()
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("learns", ["both", "full", "tiled"])
+def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: Literal["both", "full", "tiled"]) -> None:
+    full, tiled = torch.rand(2, 5, 4, 4, requires_grad=True), torch.rand(2, 5, 4, 4, requires_grad=True)
+    steps = TwoSteps(full, tiled, tiled, tiled, None)
+    for maps in ("raw", "scaled"):
+        _equivariance(Tiles(learns=learns, maps=maps), steps, torch.ones(2, 5)).backward()  # type: ignore[arg-type]
+        assert (full.grad is not None) == (learns != "tiled")
+        assert (tiled.grad is not None) == (learns != "full")
+
+
+def test_scaled_maps_of_one_shape_are_equal_to_the_equivariance_loss() -> None:
+    full = torch.rand(2, 5, 4, 4)
+    steps = TwoSteps(full, 3 * full, full, full, None)
+    assert _equivariance(Tiles(maps="scaled"), steps, torch.ones(2, 5)).item() == pytest.approx(0, abs=1e-4)
+    assert _equivariance(Tiles(), steps, torch.ones(2, 5)).item() > 0.1
+
+
+def test_contrast_counts_from_its_start_and_then_ramps(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = task(None)
+    module.total_steps = 100
+    shares = []
+    for step in (0, 39, 40, 50, 90):
+        monkeypatch.setattr(CAMTask, "global_step", step)
+        shares.append(module._share(Contrast(start=0.4, ramp=0.2)))
+    assert shares == [0, 0, 0, 0.5, 1]
 
 
 def test_beta_grows_over_the_first_half(sample: Path, tmp_path: Path) -> None:
