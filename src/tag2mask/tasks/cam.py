@@ -35,7 +35,7 @@ class Contrast:
         shared_tags: compare only images that share a tag.
         detach_features: let the gradient reach the network through the CAM only.
         per_class: compare the vectors of a class with those of the same class, in images that share it.
-        center: subtract the batch's mean feature first, which is what all images share.
+        center: subtract the mean feature of the batch (of each rank's under DDP) first, which is what all images share.
         repel: weight of `losses.repulsion` beside it, which pushes foregrounds away from backgrounds; not in the paper.
         start: share of training before which it does not count at all.
     """
