@@ -131,6 +131,20 @@ def test_attention_is_what_refines_the_tiles(maker: CAMMaker, photo: Path, x: fl
     assert refined == pytest.approx(found.refined["ring"][row, column], abs=1e-5)
 
 
+def test_attention_within_the_image_on_a_lower_layer(runs: Path, photo: Path) -> None:
+    maker = CAMMaker(runs / "full" / LAST)
+    attention = Attention(layer="layer3", region="image", temperature=0.5, restore=True)
+    maker.task.tiles = replace(maker.task.tiles, attention=attention)
+    restored = maker.branches(photo).refined["ring"]
+    maker.task.tiles = replace(maker.task.tiles, attention=replace(attention, restore=False))
+    found = maker.branches(photo)
+    weights, middle = found.attention(0.5, 0.5), tuple(side // 2 for side in restored.shape)
+    assert (weights > 0).all()  # all tiles
+    refined = (weights * found.tiled["ring"]).sum()
+    assert refined == pytest.approx(found.refined["ring"][middle], abs=1e-5)
+    assert restored.std() == pytest.approx(found.tiled["ring"].std(), rel=1e-2)
+
+
 def test_maps_and_moves_of_a_class(maker: CAMMaker, photo: Path) -> None:
     found = maker.branches(photo)
     found = replace(found, tiled={"ring": np.array([[2.0, -1.0]])}, refined={"ring": np.array([[0.5, 4.0]])})

@@ -346,7 +346,7 @@ def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path
         (["{photos}", "--max-side", "0"], "--max-side 0"),
         (["{photos}", "--max-side", "many"], "invalid int value"),
         (["{photos}", "--out", "{photos}/flag.jpg"], "is a file; name a folder"),
-        (["{photos}", "--sclaes", "1"], "unrecognized arguments: --sclaes"),
+        (["{photos}", "--sclaes", "1"], "unknown option --sclaes; did you mean --scales?"),
         ([], "required: PHOTO|FOLDER"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

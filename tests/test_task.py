@@ -90,7 +90,7 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
 @pytest.mark.parametrize("learns", ["both", "full", "tiled"])
 def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: Literal["both", "full", "tiled"]) -> None:
     full, tiled = torch.rand(2, 5, 4, 4, requires_grad=True), torch.rand(2, 5, 4, 4, requires_grad=True)
-    steps = TwoSteps(full, tiled, tiled, tiled, None)
+    steps = TwoSteps(full, tiled, tiled, tiled, tiled, None)
     for maps in ("raw", "scaled"):
         _equivariance(Tiles(learns=learns, maps=maps), steps, torch.ones(2, 5)).backward()  # type: ignore[arg-type]
         assert (full.grad is not None) == (learns != "tiled")
@@ -99,7 +99,7 @@ def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: Literal["b
 
 def test_scaled_maps_of_one_shape_are_equal_to_the_equivariance_loss() -> None:
     full = torch.rand(2, 5, 4, 4)
-    steps = TwoSteps(full, 3 * full, full, full, None)
+    steps = TwoSteps(full, 3 * full, full, full, full, None)
     assert _equivariance(Tiles(maps="scaled"), steps, torch.ones(2, 5)).item() == pytest.approx(0, abs=1e-4)
     assert _equivariance(Tiles(), steps, torch.ones(2, 5)).item() > 0.1
 

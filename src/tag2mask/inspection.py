@@ -5,7 +5,7 @@ photograph, h x w its CAM, M x N the map of one tile.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.metrics import SegmentationScores, at_full_size
-from tag2mask.models.attention import Attention, region_self_attention
+from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
 from tag2mask.models.tiling import untile
 from tag2mask.refine.recipes import CRF, PseudoLabels, Seed, Walk
@@ -98,7 +98,7 @@ class Branches:
         tiled: likewise of the tiles, put together.
         refined: likewise after region self-attention (RSA).
         entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
-        features: of the tiles, (T, D, M, N).
+        guide: what the affinity is made of: of the tiles, (T, G, M, N), or of the image where that is its region.
         settings: of the attention.
     """
 
@@ -106,7 +106,7 @@ class Branches:
     tiled: dict[str, np.ndarray]
     refined: dict[str, np.ndarray]
     entropy: float
-    features: Tensor
+    guide: Tensor
     settings: Attention
 
     def maps(self, name: str) -> dict[str, np.ndarray]:
@@ -119,7 +119,7 @@ class Branches:
         return np.asarray(self.refined[name].clip(0) - self.tiled[name].clip(0))
 
     def attention(self, x: float, y: float) -> np.ndarray:
-        """Return how a point takes its CAM from its tile: its row of the affinity of Eq. 4, which sums to 1.
+        """Return how a point takes its CAM from its tile, or image: its row of the affinity of Eq. 4, which sums to 1.
 
         Args:
             x: the point, as share of the width in [0, 1].
@@ -128,13 +128,13 @@ class Branches:
         Returns:
             (h, w) float32; 0 outside of the tile.
         """
-        count, _, height, width = self.features.shape
+        count, _, height, width = self.guide.shape
         grid = round(count**0.5)
         down, across = _position(y, grid * height), _position(x, grid * width)
         tile = down // height * grid + across // width
         position = down % height * width + across % width
         each = torch.eye(height * width).view(1, -1, height, width)  # what comes of a CAM of that position alone
-        spread, _ = region_self_attention(self.features[tile : tile + 1], each, **vars(self.settings))
+        spread, _ = replace(self.settings, restore=False).refine(self.guide[tile : tile + 1], each)
         weights = torch.zeros(count, 1, height, width)
         weights[tile, 0] = spread[0].flatten(1)[:, position].view(height, width)
         return untile(weights, grid)[0, 0].numpy()
@@ -187,10 +187,12 @@ class CAMMaker:
         unit, image = tiles.grid * net.stride, self._input(read(photo))
         sides = [max(1, round(side / unit)) * unit for side in image.shape[-2:]]
         image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
-        steps, settings = two_steps(net, image, tiles.grid, None), tiles.attention or Attention()
-        refined, entropy = region_self_attention(steps.tile_features, steps.tile_cam, **vars(settings))
-        full, tiled, after = (self._by_class(x) for x in (steps.full, steps.tiled, untile(refined, tiles.grid)))
-        return Branches(full, tiled, after, entropy.item(), steps.tile_features.float().cpu(), settings)
+        settings = tiles.attention or Attention()
+        before, after = (two_steps(net, image, tiles.grid, how, tiles.scale) for how in (None, settings))
+        full, tiled, refined = (self._by_class(x) for x in (before.full, before.tiled, after.tiled))
+        guide = untile(after.guide, tiles.grid) if settings.region == "image" else after.guide
+        assert after.entropy is not None
+        return Branches(full, tiled, refined, after.entropy.item(), guide.float().cpu(), settings)
 
     def _input(self, image: np.ndarray) -> Tensor:
         return self.transform(image)[None].to(self.task.device)

@@ -66,6 +66,7 @@ class TwoSteps(NamedTuple):
         tiled: refined CAM of the tiles, merged, (B, C, h, w).
         tile_cam: refined CAM of each tile, (T B, C, M, N), in the order of `tiling.tile`.
         tile_features: the features under it, (T B, D, M, N).
+        guide: what the affinity is made of, (T B, G, M, N); without attention the features.
         entropy: of the attention, in [0, 1]; None without attention.
     """
 
@@ -73,6 +74,7 @@ class TwoSteps(NamedTuple):
     tiled: Tensor
     tile_cam: Tensor
     tile_features: Tensor
+    guide: Tensor
     entropy: Tensor | None
 
 
@@ -121,7 +123,7 @@ def merged(
     h, w = full.shape[-2:]
     size = (-(-h // grid), -(-w // grid))
     fitted = cam if cam.shape[-2:] == size else F.adaptive_avg_pool2d(cam, size)  # of enlarged tiles
-    return TwoSteps(full, untile(fitted, grid)[..., :h, :w], cam, features, entropy)
+    return TwoSteps(full, untile(fitted, grid)[..., :h, :w], cam, features, guide, entropy)
 
 
 @contextmanager
