@@ -96,7 +96,7 @@ def panel(
 def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndarray:
     """Set titled pictures side by side, ``height`` inches high, at 100 pixels an inch.
 
-    Without matplotlib, whose figures would take several times as long while a network is training.
+    With Pillow and not as a matplotlib figure: rows are drawn while a network is training.
     """
     pictures = [_as_high_as(picture, round(height * DPI)) for _, picture in parts]
     titles = [_wrapped(name, picture.width / DPI) for (name, _), picture in zip(parts, pictures, strict=True)]
