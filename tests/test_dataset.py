@@ -10,14 +10,13 @@ import torch
 from tag2mask import files
 from tag2mask.data.dataset import (
     EvaluationSet,
-    Photo,
     ResumableLoader,
     SeededSampler,
     ShardSampler,
     TrainingSet,
-    read_mask,
     sample_seed,
 )
+from tag2mask.data.photos import Photo, read_mask
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
 from tests.folders import TINY, photograph

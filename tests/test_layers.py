@@ -1,6 +1,8 @@
 """The arrows of the layer table: who may import whom."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,8 @@ FORBIDDEN = {
     "tasks": {"matplotlib", "albumentations"},
     "callbacks": {"matplotlib", "timm", "albumentations"},
     "refine": {"matplotlib", "lightning", "timm"},
-    "evaluate": {"matplotlib", "lightning"},
-    "metrics": {"matplotlib", "lightning"},
+    "evaluate": {"matplotlib", "lightning", "torchmetrics"},
+    "metrics": {"matplotlib", "lightning", "torchmetrics"},
     "cli": {"matplotlib", "lightning", "torch", "timm"},
 }
 
@@ -113,3 +115,16 @@ def test_nothing_imports_the_command_line_but_itself() -> None:
 def test_only_plots_uses_matplotlib() -> None:
     users = {path.name for path in FILES if any(name.startswith("matplotlib") for name in imports(path))}
     assert users == {"plots.py"}
+
+
+@pytest.mark.parametrize(
+    ("verbs", "heavy"),
+    [
+        (("prepare_cli", "voc_archive", "report_cli", "doctor_cli"), {"torch"}),
+        (("evaluate_cli", "labels_cli"), {"lightning", "torchmetrics", "torchvision", "scipy", "torch._dynamo"}),
+    ],
+)
+def test_verbs_load_no_more_than_they_need(verbs: tuple[str, ...], heavy: set[str]) -> None:
+    """A new process each: `make demo` calls `evaluate` five times, and processes that paint masks load `prepare`."""
+    check = f"import sys, {', '.join(f'tag2mask.{verb}' for verb in verbs)}; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout == "set()\n"

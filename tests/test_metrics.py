@@ -132,12 +132,6 @@ def test_counts_beyond_32_bits_do_not_wrap() -> None:
     assert metric.compute()["iou"][1].item() == pytest.approx(1 - 2**-33, abs=1e-12)
 
 
-def test_reset_forgets_the_counts() -> None:
-    metric = counted(*label_maps(), 5)
-    metric.reset()
-    assert metric.confusion.sum() == 0
-
-
 def test_sweep_equals_scoring_each_threshold_apart() -> None:
     score, winner, target = cams()
     sweep = ThresholdSweep(5, THRESHOLDS)

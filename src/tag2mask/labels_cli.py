@@ -15,10 +15,10 @@ from tqdm import tqdm
 from tag2mask import disk, files
 from tag2mask.arguments import check_options, check_yaml
 from tag2mask.errors import InputError
+from tag2mask.processes import cores
 from tag2mask.progress import progress
 from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
 from tag2mask.refine.recipes import Recipe
-from tag2mask.threads import cores
 
 DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
 if it was made with the same configuration: the same command goes on where it was interrupted."""

@@ -1,15 +1,16 @@
 """Scores of label maps and of CAMs under the PASCAL VOC protocol: Eq. 17-19 of Liu et al. 2023.
 
 One confusion matrix in int64 over the whole data set; a row is a true class, a column a predicted one.
+The classes that count are no metrics of torchmetrics, whose import takes longer than a folder of masks takes to score.
 Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
 """
 
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from tag2mask.classes import BACKGROUND, IGNORE
 
@@ -75,28 +76,36 @@ def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
     return torch.bincount(seen.flatten(), minlength=like.numel() + 1)[:-1].view_as(like)
 
 
-class SegmentationScores(Metric):
-    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
+def over_ranks(counts: Tensor) -> Tensor:
+    """Return the sum of the counts of all processes that score together, on each of them; one process has its own."""
+    if dist.is_available() and dist.is_initialized():
+        counts = counts.clone()
+        dist.all_reduce(counts)
+    return counts
 
-    confusion: Tensor
 
-    def __init__(self, num_classes: int) -> None:
-        """Count ``num_classes`` classes, the background among them."""
-        super().__init__()
+class SegmentationScores:
+    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out.
+
+    Attributes:
+        confusion: the matrix of what this process has counted, (G, G) int64.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
+        """Count ``num_classes`` classes, the background among them, of label maps on ``device``."""
         self.num_classes = num_classes
-        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
-        self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add label maps (B, H, W), or one (H, W)."""
         self.confusion += confusion(predicted, target, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return what `scores` returns."""
-        return scores(self.confusion)
+        """Return what `scores` returns, of all processes together."""
+        return scores(over_ranks(self.confusion))
 
 
-class ThresholdSweep(Metric):
+class ThresholdSweep:
     """Scores of CAMs at many background thresholds, in one pass.
 
     A pixel belongs to its strongest class where that class's CAM is above the threshold, else to the background. So
@@ -105,18 +114,16 @@ class ThresholdSweep(Metric):
 
     Attributes:
         thresholds: in rising order, (N,) float32.
+        counts: the histogram of what this process has counted, (N + 1, G, G) int64.
     """
 
-    counts: Tensor
-    thresholds: Tensor
-
-    def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
-        super().__init__()
+    def __init__(
+        self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS, device: torch.device | str = "cpu"
+    ) -> None:
+        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``, on ``device``."""
         self.num_classes = num_classes
-        self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
-        zeros = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
-        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+        self.thresholds = torch.tensor(sorted(thresholds), dtype=torch.float32, device=device)
+        self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long, device=device)
 
     def update(self, score: Tensor, winner: Tensor, target: Tensor) -> None:
         """Add photographs.
@@ -132,14 +139,22 @@ class ThresholdSweep(Metric):
 
     def confusion(self) -> Tensor:
         """Return the confusion matrix of each threshold, (N, G, G) int64."""
-        above = self.counts.flip(0).cumsum(0).flip(0)[1:]  # passed at least this threshold: the strongest class holds
-        matrix = above.clone()
-        matrix[:, :, BACKGROUND] += (self.counts.sum(0) - above).sum(-1)
-        return matrix
+        return _at_each_threshold(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return what `scores` returns, each with a leading axis of thresholds, and ``threshold``, (N,)."""
-        return {"threshold": self.thresholds, **scores(self.confusion())}
+        """Return what `scores` returns, of all processes together, with a leading axis of thresholds.
+
+        And ``threshold``, (N,).
+        """
+        return {"threshold": self.thresholds, **scores(_at_each_threshold(over_ranks(self.counts)))}
+
+
+def _at_each_threshold(counts: Tensor) -> Tensor:
+    """Turn the histogram of a sweep, (N + 1, G, G), into the confusion matrix of each threshold, (N, G, G)."""
+    above = counts.flip(0).cumsum(0).flip(0)[1:]  # passed at least this threshold: the strongest class holds
+    matrix = above.clone()
+    matrix[:, :, BACKGROUND] += (counts.sum(0) - above).sum(-1)
+    return matrix
 
 
 def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from tag2mask.data.prepare import prepare_folder, prepare_voc
 from tag2mask.data.prepare_coco import prepare_coco
 from tag2mask.data.sample import write_sample
 from tag2mask.errors import InputError
-from tag2mask.threads import cores
+from tag2mask.processes import cores
 
 DESCRIPTION = """Fetch, draw or check a data set. What stands already is kept; the same command goes on where it was
 interrupted.

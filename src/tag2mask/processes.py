@@ -1,4 +1,4 @@
-"""Work spread over processes that end with the one that began them."""
+"""Cores, and work spread over processes that end with the one that began them."""
 
 import os
 import signal
@@ -16,6 +16,11 @@ from tag2mask.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(

@@ -27,7 +27,7 @@ class CAMScores(Callback):
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start counting."""
-        self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds).to(pl_module.device)
+        self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds, pl_module.device)
 
     def on_validation_batch_end(
         self,

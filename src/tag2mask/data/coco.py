@@ -2,21 +2,17 @@
 
 ``root`` holds ``train2014``, ``val2014`` and ``annotations/instances_*2014.json``. `data.prepare_coco` writes, there or
 into a folder of its own, ``masks/<folder>/<name>.png``, ``tags_<folder>.csv`` and the lists ``train.txt``, ``val.txt``.
-
-The processes that paint import `data.prepare_coco`, and so this file, and need no torch: only `coco_photos` imports it.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tag2mask import classes
+from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
-
-if TYPE_CHECKING:
-    from tag2mask.data.dataset import Photo
 
 SPLITS = ("train", "val")
 PUBLISHED = {"all": {"train": 82783, "val": 40504}, "annotated": {"train": 82081, "val": 40137}}
@@ -132,7 +128,7 @@ def require_photos(split: Split, names: Sequence[str]) -> dict[str, str]:
     return there
 
 
-def coco_photos(root: Path, prepared: Path, split: str) -> list["Photo"]:
+def coco_photos(root: Path, prepared: Path, split: str) -> list[Photo]:
     """Return the photographs of a split, with tags and the paths of their masks.
 
     Reads the list and the tables and lists the folders of the photographs; opens no image.
@@ -142,8 +138,6 @@ def coco_photos(root: Path, prepared: Path, split: str) -> list["Photo"]:
         prepared: folder of masks, tables and lists, that `tag2mask prepare coco --out` wrote.
         split: ``train``, ``val``, or another list ``<split>.txt`` in ``prepared`` of photographs of either.
     """
-    from tag2mask.data.dataset import Photo
-
     names = _listed(root, prepared, split)
     likely = sorted(SPLITS, key=lambda name: f"{name}2014" not in names[0])
     photos: dict[str, Photo] = {}

@@ -16,12 +16,12 @@ from tag2mask.data import coco, folder, voc
 from tag2mask.data.dataset import (
     EvaluationSet,
     LabelledSet,
-    Photo,
     ResumableLoader,
     SeededSampler,
     ShardSampler,
     TrainingSet,
 )
+from tag2mask.data.photos import Photo
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from tag2mask import classes
-from tag2mask.data.dataset import Photo
+from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
 from tag2mask.files import PHOTO_ENDINGS
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tag2mask import files
 from tag2mask.data import folder, voc
-from tag2mask.data.dataset import Photo, read_mask
+from tag2mask.data.photos import Photo, read_mask
 from tag2mask.errors import InputError
 from tag2mask.progress import progress
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tag2mask import classes
-from tag2mask.data.dataset import Photo
+from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
