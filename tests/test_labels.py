@@ -145,6 +145,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_data_folder_names_its_photographs(cams: Path, sample: Path, tmp_path: Path) -> None:
+    for photos in (sample, sample / "images"):
+        one = command(cams, sample, tmp_path / photos.name, "--photos", str(photos), "--recipe.init_args.walk", "null")
+        assert main([*one, "--list", str(sample / "val.txt")]) == 0
+    assert contents(tmp_path / sample.name) == contents(tmp_path / "images")
+
+
 def test_labels_are_palette_pngs_of_the_size_of_the_photograph(cams: Path, sample: Path, tmp_path: Path) -> None:
     assert main(command(cams, sample, tmp_path / "out")) == 0
     names = {path.stem for path in cams.glob("*.npz")}

@@ -65,7 +65,12 @@ def parse(words: list[str]) -> Namespace:
     )
     parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made from a CAM")
     parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
-    parser.add_argument("--photos", type=Path | None, default=None, help="folder of the photographs, for walk and CRF")
+    parser.add_argument(
+        "--photos",
+        type=Path | None,
+        default=None,
+        help="folder of the photographs, or one with images/, for walk and CRF",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
     parser.add_argument("--list", type=Path | None, default=None, help="names to do, one a line; null: all CAM files")
     parser.add_argument("--soft", type=bool, default=False, help="also write the CAM after the walk, into OUT/soft")
@@ -109,11 +114,14 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _job(given: Namespace) -> Job:
+    photos = given.photos
+    if photos is not None and (photos / "images").is_dir():
+        photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
     if given.recipe.needs_photo:
-        if given.photos is None:
+        if photos is None:
             raise InputError("the recipe looks at the photographs; give their folder with --photos")
-        if not given.photos.is_dir():
-            raise InputError(f"no folder {given.photos}; name the one of the photographs with --photos")
+        if not photos.is_dir():
+            raise InputError(f"no folder {photos}; name the one of the photographs with --photos")
     walk = given.recipe.walk
     if walk is not None and not Path(walk.checkpoint).is_file():
         raise InputError(
@@ -124,7 +132,7 @@ def _job(given: Namespace) -> Job:
         from tag2mask.tasks.checkpoints import check_file
 
         check_file(Path(walk.checkpoint), "affinity")
-    return Job(given.cams, given.photos, given.out, given.recipe, given.soft, given.steps)
+    return Job(given.cams, photos, given.out, given.recipe, given.soft, given.steps)
 
 
 def _config(given: Namespace, job: Job) -> dict[str, Any]:

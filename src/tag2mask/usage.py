@@ -109,7 +109,7 @@ again   the same command does what is left; labels of another recipe stay. Damag
 
   --config FILE      such as configs/folder/seeds.yaml (confident seeds), configs/folder/labels.yaml
   --cams FOLDER      of CAM files
-  --photos FOLDER    of the photographs
+  --photos FOLDER    of the photographs, or the one that holds images/ and tags.csv
   --out FOLDER       of the label PNGs
   --list FILE        names to do, one a line; without it, all CAM files
   --soft true        also write the CAMs after the walk into OUT/soft, for `tag2mask evaluate`
@@ -122,7 +122,7 @@ again   the same command does what is left; labels of another recipe stay. Damag
   --recipe.init_args.walk null             leave a step out; so .crf null
 
 example
-  tag2mask labels --config configs/folder/labels.yaml --photos photographs/images
+  tag2mask labels --config configs/folder/labels.yaml --photos photographs
 
 All options: tag2mask labels --help-all. Those of a recipe: --recipe.help PseudoLabels."""
 

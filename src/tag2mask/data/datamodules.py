@@ -24,6 +24,7 @@ from tag2mask.data.dataset import (
 from tag2mask.data.photos import Photo
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
+from tag2mask.processes import cores
 
 
 class WSSSDataModule(LightningDataModule):
@@ -57,7 +58,7 @@ class WSSSDataModule(LightningDataModule):
             val_split: whose masks score the CAMs, photograph by photograph at full size.
             predict_split: whose CAMs `predict` writes.
             batch_size: of training, on each device.
-            num_workers: processes that load images; 0 loads them in the main process.
+            num_workers: processes that load images, one a core at most; 0 loads them in the main process.
             preprocessing: sizes, flips and normalisation.
             subset: share of the training split that is drawn, in (0, 1]; the other photographs of it are neither
                 trained on nor predicted.
@@ -70,7 +71,7 @@ class WSSSDataModule(LightningDataModule):
         self.hparams["preprocessing"] = asdict(preprocessing)  # plain, so that checkpoints load with weights_only
         self.root = Path(root)
         self.train_split, self.val_split, self.predict_split = train_split, val_split, predict_split
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.num_workers = batch_size, min(num_workers, cores())
         self.preprocessing = preprocessing
         self.subset, self.seed = subset, seed
         self.labels = None if labels is None else Path(labels)
