@@ -7,6 +7,7 @@ from pathlib import Path
 from tag2mask import export as exporting
 from tag2mask.arguments import Parser
 from tag2mask.export import SCORES, TOLERANCE, Exportable
+from tag2mask.progress import progress
 from tag2mask.segment import shown
 
 DESCRIPTION = """Write a trained segmentation network (or CAM network) as one ONNX file for images of any size, and
@@ -25,6 +26,7 @@ def export(words: list[str]) -> int:
     exporting.packages()
     exporting.check_target(given.out)
     network = _network(given.checkpoint)
+    print("writing the network as ONNX: seconds for a small one, minutes for a large one", file=sys.stderr)
     exporting.write(given.out, network)
     print(describe(given.out, network))
     return _compared(given.out, network)
@@ -62,7 +64,7 @@ def describe(path: Path, network: Exportable) -> str:
 def _compared(path: Path, network: Exportable) -> int:
     """Compare the file with the network, and say how far they are apart; return the exit status."""
     sizes = exporting.check_sizes(network.stride)
-    found = list(exporting.differences(path, network, sizes))
+    found = list(progress(exporting.differences(path, network, sizes), 2 * len(sizes), "comparisons with PyTorch"))
     worst = next((value for value in found if value != value), max(found))  # not a number comes first
     where = " and ".join(f"{height} x {width}" for height, width in sizes)
     told = f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)"
