@@ -215,6 +215,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
     warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
+    warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # nothing has a mask
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(explain_lost_process)
