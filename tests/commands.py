@@ -20,6 +20,7 @@ TINY = {
 SMALL_NET = {
     "model.init_args.backbone": "{name: resnet18, output_stride: 16, weights: none, freeze_norm: true, frozen: []}"
 }
+WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test}}]"
 
 
 def words(verb: str, config: Path | str, root: Path, run: Path, **settings: str) -> list[str]:

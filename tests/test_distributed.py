@@ -17,12 +17,14 @@ import torch
 from tag2mask import files
 from tag2mask.cli import main
 from tag2mask.lightning_cli import explain_lost_process
-from tests.commands import SMALL_NET, words
+from tests.commands import SMALL_NET, WANDB, words
+from tests.wandb_file import WandbRun
 
 CAM, AFFINITY = "configs/demo/cam.yaml", "configs/demo/affinity.yaml"
 TWO = {"trainer__devices": "2", "trainer__strategy": "ddp"}
 TWO_NODES = {"trainer__devices": "1", "trainer__num_nodes": "2", "trainer__strategy": "ddp"}
 FIT = {"trainer__max_epochs": "2", "trainer__log_every_n_steps": "1", "trainer__check_val_every_n_epoch": "1"}
+JOINT = {**FIT, "model__init_args__tiles__contrast__lam": "0.5"}
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +90,43 @@ def assert_same_weights(one: Path, other: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=5e-5 * float(ours.abs().max()), msg=name)
 
 
-def test_two_processes_learn_what_one_learns_of_the_joint_batch(data: Path, tmp_path: Path) -> None:
-    settings = {**FIT, "model__init_args__tiles__contrast__lam": "0.5"}
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert main(command("fit", CAM, data, one, **settings, data__init_args__batch_size="4")) == 0
-    said = finished(start(["tag2mask", *command("fit", CAM, data, two, **settings, **TWO)]))
-    assert "4 photographs a step (batches of 2 on 2 device(s))" in said[0]
-    assert "CFC compares 4 at a time" in said[0]
+@pytest.fixture(scope="module")
+def together(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder of two processes that log to W&B, and what they said."""
+    run = tmp_path_factory.mktemp("joint") / "two"
+    line = command("fit", CAM, data, run, **JOINT, **TWO, trainer__logger=WANDB)
+    return run, finished(start(["tag2mask", *line], WANDB_MODE="offline"))[0]
+
+
+def test_two_processes_learn_what_one_learns_of_the_joint_batch(
+    data: Path, together: tuple[Path, str], tmp_path: Path
+) -> None:
+    one, (two, said) = tmp_path / "one", together
+    assert main(command("fit", CAM, data, one, **JOINT, data__init_args__batch_size="4")) == 0
+    assert "4 photographs a step (batches of 2 on 2 device(s))" in said
+    assert "CFC compares 4 at a time" in said
     assert_same_weights(one, two)
     for ours, theirs in zip(validations(one), validations(two), strict=True):
         assert {key: float(value) for key, value in ours.items()} == pytest.approx(
             {key: float(value) for key, value in theirs.items()}, abs=1e-4
         )
     assert len(validations(one)) == 2
+
+
+def test_of_two_processes_the_first_alone_writes_a_wandb_run_and_its_pictures(
+    data: Path, together: tuple[Path, str]
+) -> None:
+    mine = (data / "val.txt").read_text().split()[::2]  # the first one's share
+    run = WandbRun(together[0])  # there is one
+    assert run.config["images_at_once"] == 4
+    assert {key for key in run.keys if key.startswith(("panel/", "worst/"))} == {
+        *(f"panel/{name}" for name in mine),
+        *("worst/1", "worst/2"),
+    }
+    stored = run.folder / "files" / "media" / "images"
+    assert [len(list((stored / part).glob("*.jpg"))) for part in ("panel", "heat", "worst", "worst_heat")] == [4] * 4
+    for key in ("val/cam_miou", "val_iou/background", "table/classes"):
+        assert len(run.values(key)) == 2  # validations
 
 
 def test_scores_of_two_processes_are_those_of_one(

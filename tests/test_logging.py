@@ -14,10 +14,9 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from tag2mask import files
 from tag2mask.cli import main
 from tag2mask.data.sample import CLASSES
-from tests.commands import SMALL_NET, words
+from tests.commands import SMALL_NET, WANDB, words
 from tests.wandb_file import WandbRun
 
-WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test}}]"
 NAMES = ["background", *CLASSES]
 SETTINGS = {
     "trainer__max_epochs": "2",
