@@ -5,6 +5,7 @@ import pytest
 
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.errors import InputError
+from tag2mask.processes import cores
 from tests.folders import TINY
 
 
@@ -13,6 +14,11 @@ def module(root: Path, **settings: Any) -> FolderDataModule:
     data = FolderDataModule(str(root), num_workers=0, preprocessing=TINY, **settings)
     data.setup("fit")
     return data
+
+
+def test_no_more_processes_load_images_than_there_are_cores(sample: Path) -> None:
+    assert FolderDataModule(str(sample), num_workers=1000).num_workers == cores()
+    assert FolderDataModule(str(sample), num_workers=0).num_workers == 0
 
 
 def test_subset_draws_the_same_share_again_and_keeps_the_order(sample: Path) -> None:

@@ -26,7 +26,7 @@ def export(words: list[str]) -> int:
     exporting.packages()
     exporting.check_target(given.out)
     network = _network(given.checkpoint)
-    print("writing the network as ONNX: seconds for a small one, minutes for a large one", file=sys.stderr)
+    print("writing the network as ONNX: seconds for EfficientNet-Lite0, longer for larger ones", file=sys.stderr)
     exporting.write(given.out, network)
     print(describe(given.out, network))
     return _compared(given.out, network)

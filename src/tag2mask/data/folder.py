@@ -26,7 +26,10 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; expected a table with the columns name,tags") from None
+        raise InputError(
+            f"{path} does not exist; expected a table with the columns name,tags; name the folder that holds it and "
+            "images/ (with --data.init_args.root for training)"
+        ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     lines = text.splitlines()
