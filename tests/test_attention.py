@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tag2mask.models import attention
 from tag2mask.models.attention import Attention, Kernel, region_self_attention, with_moments_of
 from tests.arrays import reference
 
@@ -175,6 +176,16 @@ def test_dead_features_give_a_finite_gradient(kernel: Kernel) -> None:
     refined.square().sum().backward()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_rows_that_are_computed_apart_give_the_same(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, cam = tiles()
+    expected, entropy = region_self_attention(features, cam, kernel)
+    monkeypatch.setattr(attention, "ROWS", 5)  # of 12
+    found, found_entropy = region_self_attention(features, cam, kernel)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found_entropy, entropy)
 
 
 def test_an_unknown_kernel_is_named() -> None:

@@ -229,6 +229,23 @@ def test_scores_are_the_mean_over_scales_and_flips(net: CAMNet) -> None:
     torch.testing.assert_close(both, torch.stack(each).mean(0), rtol=1e-3, atol=1e-6)
 
 
+def test_an_attention_spreads_the_cam_of_each_scale_and_leaves_the_scores() -> None:
+    net = network().eval()
+    image, attention = images(64, 96, count=1), Attention(layer="layer2", temperature=0.2)
+    with torch.no_grad():
+        features = net(image)[1]
+        net.classifier.weight.copy_(
+            (features - features.mean((2, 3), keepdim=True))[0, :, 0, :CLASSES].T[..., None, None]
+        )
+    plain, scores = multi_scale_cam(net, image[0], (1.0,), False, (4, 6))
+    cam, scores_too = multi_scale_cam(net, image[0], (1.0,), False, (4, 6), attention)
+    low = F.adaptive_avg_pool2d(net.backbone.layer2(net.backbone.layer1(_stem(net, image))), (4, 6))
+    expected, _ = region_self_attention(low, plain[None], temperature=0.2, center=True)
+    torch.testing.assert_close(cam, expected[0], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(cam, plain)
+    assert torch.equal(scores, scores_too)
+
+
 @pytest.mark.parametrize("weights", ["none", None])
 def test_no_weights_leave_the_network_at_random(weights: str | None) -> None:
     net = CAMNet(CLASSES, Backbone("resnet10t", STRIDE, weights=weights))

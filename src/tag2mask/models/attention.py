@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Kernel = Literal["exp_dot", "relu_cosine", "exp_cosine"]
+ROWS = 1024
+"""Rows of the affinity that are computed at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +84,26 @@ def region_self_attention(
         A is the identity, 1 where it takes the plain mean.
     """
     with torch.autocast(features.device.type, enabled=False):
-        y = features.detach().float() if detach else features.float()
-        affinity = _affinity(y.flatten(2), kernel, temperature, center)
-        refined = torch.einsum("ncq,npq->ncp", cam.float().flatten(2), affinity)
-        return refined.view_as(cam), _entropy(affinity.detach())
+        y = features.detach().float().flatten(2) if detach else features.float().flatten(2)
+        y = y - y.mean(2, keepdim=True) if center else y
+        flat, refined, entropy = cam.float().flatten(2), [], []
+        for some in y.split(ROWS, dim=2):  # no gradient, no more memory than these rows
+            affinity = _affinity(some, y, kernel, temperature)
+            refined.append(torch.einsum("ncq,npq->ncp", flat, affinity))
+            entropy.append(torch.special.entr(affinity.detach()).sum(2))
+        most = math.log(max(y.shape[2], 2))  # a single position has no entropy
+        return torch.cat(refined, 2).view_as(cam), torch.cat(entropy, 1).mean() / most
 
 
-def _affinity(y: Tensor, kernel: Kernel, temperature: float, center: bool) -> Tensor:
-    """Affinity with rows that sum to 1: (N, D, P) -> (N, P, P)."""
-    if center:
-        y = y - y.mean(2, keepdim=True)
+def _affinity(some: Tensor, y: Tensor, kernel: Kernel, temperature: float) -> Tensor:
+    """Rows of the affinity, each of which sums to 1, for some of the positions: (N, D, R), (N, D, P) -> (N, R, P)."""
     if kernel == "exp_dot":
-        return torch.softmax(torch.einsum("ndp,ndq->npq", y, y).relu() / temperature, dim=2)
+        return torch.softmax(torch.einsum("ndp,ndq->npq", some, y).relu() / temperature, dim=2)
     if kernel == "relu_cosine":
-        unit = y / (y.norm(dim=1, keepdim=True) + 1e-5)
-        likeness = torch.einsum("ndp,ndq->npq", unit, unit).relu()
+        units = [x / (x.norm(dim=1, keepdim=True) + 1e-5) for x in (some, y)]
+        likeness = torch.einsum("ndp,ndq->npq", *units).relu()
         return likeness / (likeness.sum(2, keepdim=True) + 1e-5)
     if kernel == "exp_cosine":
-        unit = F.normalize(y, dim=1, eps=1e-5)
-        return torch.softmax(torch.einsum("ndp,ndq->npq", unit, unit) / temperature, dim=2)
+        units = [F.normalize(x, dim=1, eps=1e-5) for x in (some, y)]
+        return torch.softmax(torch.einsum("ndp,ndq->npq", *units) / temperature, dim=2)
     raise ValueError(f"kernel is {kernel!r}; expected 'exp_dot', 'relu_cosine' or 'exp_cosine'")
-
-
-def _entropy(affinity: Tensor) -> Tensor:
-    """Mean entropy of the rows of (N, P, P), over log P; 0 where there is one position only."""
-    positions = affinity.shape[-1]
-    if positions == 1:
-        return affinity.new_zeros(())
-    entropy: Tensor = torch.special.entr(affinity).sum(2).mean() / math.log(positions)
-    return entropy

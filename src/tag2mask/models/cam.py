@@ -57,6 +57,18 @@ class CAMNet(nn.Module):
         features = self.backbone.forward_features(pad_to_multiple(images, self.stride))
         return self.classifier(features), features
 
+    def guided(self, images: Tensor, attention: Attention | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, and the map that an attention is made of, (B, G, h, w): without one the features.
+
+        The map of a lower layer is averaged down to the size of the CAM.
+        """
+        if attention is None or attention.layer is None:
+            cam, features = self(images)
+            return cam, features, features
+        with captured(self.backbone, attention.layer) as found:
+            cam, features = self(images)
+        return cam, features, F.adaptive_avg_pool2d(found[0], cam.shape[-2:])
+
 
 class TwoSteps(NamedTuple):
     """What the two branches give for a batch.
@@ -90,13 +102,7 @@ def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | Non
     """
     full, _ = net(images)
     tiles = enlarged(tile(pad_to_multiple(images, grid * net.stride), grid), scale)
-    layer = attention.layer if attention is not None else None
-    if layer is None:
-        cam, features = net(tiles)
-        return merged(full, cam, features, features, grid, attention)
-    with captured(net.backbone, layer) as guide:
-        cam, features = net(tiles)
-    return merged(full, cam, features, guide[0], grid, attention)
+    return merged(full, *net.guided(tiles, attention), grid, attention)
 
 
 def merged(
@@ -108,13 +114,12 @@ def merged(
         full: CAM of the whole image, (B, C, h, w).
         cam: of its tiles, (T B, C, M, N).
         features: under ``cam``, (T B, D, M, N).
-        guide: what the affinity is made of, (T B, G, M', N'), averaged down to M x N where it is larger.
+        guide: what the affinity is made of, (T B, G, M, N).
         grid: tiles on one side.
         attention: None leaves the CAMs as they are.
     """
     entropy = None
     if attention is not None:
-        guide = F.adaptive_avg_pool2d(guide, (cam.shape[-2], cam.shape[-1]))
         if attention.region == "image":
             whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
             cam = tile(whole, grid)
@@ -165,7 +170,12 @@ def scale_to_one(cam: Tensor) -> Tensor:
 
 
 def multi_scale_cam(
-    net: CAMNet, image: Tensor, scales: Sequence[float], flip: bool, size: tuple[int, int]
+    net: CAMNet,
+    image: Tensor,
+    scales: Sequence[float],
+    flip: bool,
+    size: tuple[int, int],
+    attention: Attention | None = None,
 ) -> tuple[Tensor, Tensor]:
     """CAMs of one image from the full branch alone (Alg. 2), over scales and flips.
 
@@ -178,6 +188,7 @@ def multi_scale_cam(
         scales: relative sizes, such as 0.5, 1, 1.5, 2.
         flip: add the mirror image.
         size: height and width of the CAM.
+        attention: spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
 
     Returns:
         The summed maps, not yet in [0, 1], (C, height, width), and the mean class score over scales and flips, (C,).
@@ -186,7 +197,7 @@ def multi_scale_cam(
     for scale in scales:
         sides = [max(1, round(side * scale / net.stride)) * net.stride for side in image.shape[-2:]]
         scaled = F.interpolate(image[None], sides, mode="bicubic", align_corners=False, antialias=scale < 1)
-        cam, _ = net(torch.cat([scaled, scaled.flip(-1)]) if flip else scaled)
-        maps.append(cam)
+        cam, _, guide = net.guided(torch.cat([scaled, scaled.flip(-1)]) if flip else scaled, attention)
         scores.append(cam.float().mean((0, 2, 3)))
+        maps.append(cam if attention is None else attention.refine(guide, cam.relu())[0])
     return fuse_scales(maps, size), torch.stack(scores).mean(0)

@@ -4,7 +4,7 @@ Shape letters in this file: B images, C foreground classes, K classes of one ima
 h x w a map.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -87,7 +87,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Inference:
-    """How CAMs are made from a trained network (its full branch alone, Alg. 2).
+    """How CAMs are made from a trained network: by its full branch alone (Alg. 2).
 
     Attributes:
         scales: relative sizes over which class maps are summed.
@@ -95,12 +95,15 @@ class Inference:
         stride: pixels of the photograph to one position of the CAM.
         tag_threshold: for photographs without tags, those classes count as present whose probability is above it; where
             none is, the most probable one.
+        attention: spreads each map over the positions of the whole image that look alike (RSA, Eq. 4-6); null as in
+            Alg. 2, which makes CAMs without it.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     flip: bool = True
     stride: int = 4
     tag_threshold: float = 0.5
+    attention: Attention | None = None
 
 
 class CAMs(NamedTuple):
@@ -144,7 +147,7 @@ class CAMTask(NetworkTask):
         tiles: Tiles | None = Tiles(),
         optimizer: SGD = SGD(),
         inference: Inference = Inference(),
-        validation: Inference = Inference(scales=(1.0,), flip=False),
+        validation: Inference | None = None,
     ) -> None:
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
@@ -155,12 +158,14 @@ class CAMTask(NetworkTask):
             tiles: the second branch.
             optimizer: learning rates and their decay.
             inference: how `predict` makes CAMs.
-            validation: how CAMs are made for the scores while training; one scale is cheap.
+            validation: how CAMs are made for the scores while training; None for as by ``inference``, but at one
+                scale and without flip, which is cheap.
         """
         super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
         self.tiles, self.optimizer = tiles, optimizer
-        self.inference, self.validation = inference, validation
+        self.inference = inference
+        self.validation = validation or replace(inference, scales=(1.0,), flip=False)
         self.net = CAMNet(num_classes, backbone)
         self.val_loss = MeanMetric()
 
@@ -287,7 +292,7 @@ class CAMTask(NetworkTask):
             The CAMs and the class scores before the sigmoid, (C,).
         """
         height, width = (-(-int(side) // how.stride) for side in size[0])
-        maps, scores = multi_scale_cam(self.net, image[0], how.scales, how.flip, (height, width))
+        maps, scores = multi_scale_cam(self.net, image[0], how.scales, how.flip, (height, width), how.attention)
         if (label[0] < 0).any():
             present = scores.sigmoid() > how.tag_threshold
             present[scores.argmax()] = True
