@@ -9,14 +9,14 @@ import torch
 from benchmarks.ablation.__main__ import main
 from benchmarks.ablation.cache import CachedSet, Views, cached, squeezed
 from benchmarks.ablation.score import scored
-from benchmarks.ablation.settings import PRESETS, row, with_options
+from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
-from benchmarks.ablation.train import CachedTask, data_module
+from benchmarks.ablation.train import CachedTask, data_module, evaluated, inference
 from tag2mask.errors import InputError
 from tag2mask.metrics import ThresholdSweep
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
-from tag2mask.tasks.cam import CAMTask, Tiles
+from tag2mask.tasks.cam import CAMTask, Inference, Tiles
 
 SMOKE = PRESETS["smoke"]
 RANDOM = replace(SMOKE.backbone, weights=None)  # no package of weights is needed
@@ -76,6 +76,25 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-2 * float(b.detach().abs().max()))  # half precision
 
 
+def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample: Path, tmp_path: Path) -> None:
+    """A photograph's image is its maps below the trained stages and of the layer that the attention looks at."""
+    how = Inference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
+    made = replace(SMOKE, backbone=RANDOM, inference=how)
+    photos = data_module(sample).photos("val")[:2]
+    torch.manual_seed(0)
+    whole = CAMTask(5, backbone=RANDOM, tiles=None).eval()
+    torch.manual_seed(0)  # the cache makes a network of its own
+    samples = evaluated(made, photos, 5, tmp_path)
+    below = CachedTask(5, backbone=RANDOM, tiles=None)
+    below.load_state_dict(whole.state_dict())
+    below.cut(1).eval()
+    for photo, sample_ in zip(photos, (samples[0], samples[1]), strict=True):
+        rest = sample_["label"][None], sample_["size"][None]
+        expected, _ = whole.cams(squeezed(photo, 64, SMOKE.preprocessing)[None], *rest, how)
+        found, _ = below.cams(sample_["image"][None], *rest, inference(made))
+        torch.testing.assert_close(found.cam, expected.cam, rtol=0, atol=1e-2)  # half precision
+
+
 def test_the_mirror_image_is_cached_beside_each_photograph(sample: Path, tmp_path: Path) -> None:
     photos = data_module(sample).photos("train")[:1]
     cache = cached(photos, RANDOM, Views(1, 64, True, ((2, 1.0),)), SMOKE.preprocessing, tmp_path)
@@ -103,27 +122,30 @@ def test_the_threshold_is_chosen_on_the_tuning_photographs_alone() -> None:
 
 def test_a_setting_is_changed_in_the_rows_that_have_it() -> None:
     options = ["tiles.attention.temperature=0.3", "epochs=2", "inference.scales=[0.5, 1.0]"]
-    rsa = with_options(replace(SMOKE, tiles=row("rsa")), options)
-    assert rsa.tiles is not None
-    assert rsa.tiles.attention is not None
-    assert (rsa.tiles.attention.temperature, rsa.epochs, rsa.inference.scales) == (0.3, 2, (0.5, 1.0))
-    assert with_options(replace(SMOKE, tiles=row("puzzle")), options).tiles == row("puzzle")
-    assert with_options(replace(SMOKE, tiles=None), options).tiles is None
+    both = with_options(with_row(SMOKE, "both"), [*options, "inference.attention.temperature=0.4"])
+    assert both.tiles is not None
+    assert both.tiles.attention is not None
+    assert both.inference.attention is not None
+    assert (both.tiles.attention.temperature, both.inference.attention.temperature) == (0.3, 0.4)
+    assert (both.epochs, both.inference.scales) == (2, (0.5, 1.0))
+    assert with_options(with_row(SMOKE, "puzzle"), options).tiles == ROWS["puzzle"].tiles
+    plain = with_options(with_row(SMOKE, "plain"), [*options, "inference.attention.temperature=0.4"])
+    assert (plain.tiles, plain.inference.attention) == (None, None)
 
 
 @pytest.mark.parametrize("option", ["epoch=2", "tiles.beta.x=1", "epochs"])
 def test_an_unknown_setting_is_named(option: str) -> None:
     with pytest.raises(InputError, match="--set"):
-        with_options(replace(SMOKE, tiles=row("both")), [option])
+        with_options(with_row(SMOKE, "both"), [option])
 
 
 def test_the_grid_is_table_1_and_an_unknown_row_is_named() -> None:
-    tiles = row("both-lam1.5-beta3.0")
+    tiles = with_row(SMOKE, "both-lam1.5-beta3.0").tiles
     assert tiles is not None
     assert tiles.contrast is not None
     assert (tiles.contrast.lam, tiles.beta) == (1.5, 3.0)
     with pytest.raises(InputError, match="no row 'boht'"):
-        row("boht")
+        with_row(SMOKE, "boht")
 
 
 def test_the_table_shows_mean_deviation_and_range_over_seeds() -> None:

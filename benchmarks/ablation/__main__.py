@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.ablation import table
-from benchmarks.ablation.settings import GRID, MAIN, PRESETS, Run, row, with_options
+from benchmarks.ablation.settings import GRID, MAIN, PRESETS, Run, with_options, with_row
 from benchmarks.ablation.train import train
 from benchmarks.record import write_record
 from tag2mask import files
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
         for name in names:
-            run = with_options(replace(PRESETS[given.preset], tiles=row(name), seed=seed), given.set)
+            run = with_options(with_row(replace(PRESETS[given.preset], seed=seed), name), given.set)
             shown = f"{name}@{given.label}" if given.label else name
             record = one(run, given.data, given.cache, folder / f"{shown}-seed{seed}.json", given.save)
             records.setdefault(shown, []).append(record)

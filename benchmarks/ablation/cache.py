@@ -40,7 +40,8 @@ class Views:
         side: of the square that a photograph is squeezed to, in pixels.
         mirror: the mirror image too, for training.
         grids: numbers of tiles on one side, each with the factor by which tiles are enlarged.
-        layers: blocks whose maps are kept too, as guides of an attention (see `Attention.layer`).
+        layers: blocks whose maps are kept too, as guides of an attention (see `Attention.layer`): of the tiles.
+        full_layers: likewise of the photographs, for an attention of `Inference`.
     """
 
     trained: int = 1
@@ -48,6 +49,7 @@ class Views:
     mirror: bool = False
     grids: tuple[tuple[int, float], ...] = ()
     layers: tuple[str, ...] = ()
+    full_layers: tuple[str, ...] = ()
 
 
 class Lower(nn.Module):
@@ -72,17 +74,23 @@ class Lower(nn.Module):
 
 
 class Upper(nn.Module):
-    """The trained stages of a CAM network as a backbone whose images are the maps ``below`` them, at stride 1."""
+    """The trained stages of a CAM network as a backbone whose images are the maps ``below`` them, at stride 1.
+
+    Channels beyond those are the map of a lower layer, which passes through the part named ``guide``.
+    """
 
     def __init__(self, net: CAMNet, trained: int) -> None:
         """Take the last ``trained`` blocks of ``net`` and its head."""
         super().__init__()
         self.blocks = net.backbone.blocks[len(net.backbone.blocks) - trained :]
         self.conv_head, self.bn2 = net.backbone.conv_head, net.backbone.bn2
+        self.guide = nn.Identity()
+        self.width = next(part.in_channels for part in self.modules() if isinstance(part, nn.Conv2d))
 
     def forward_features(self, below: Tensor) -> Tensor:
         """Return the features that the classifier sees, (B, D, h, w)."""
-        features: Tensor = self.bn2(self.conv_head(self.blocks(below)))
+        self.guide(below[:, self.width :])
+        features: Tensor = self.bn2(self.conv_head(self.blocks(below[:, : self.width])))
         return features
 
 
@@ -99,7 +107,7 @@ def cached(photos: Sequence[Photo], backbone: Backbone, views: Views, how: Prepr
     for view in ("full", *(f"tiles{grid}x{scale}" for grid, scale in views.grids)):
         text = json.dumps({**key, "view": view}, sort_keys=True)
         folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
-        layers = ("below",) if view == "full" else ("below", *views.layers)
+        layers = ("below", *(views.full_layers if view == "full" else views.layers))
         missing = [layer for layer in layers if not (folder / f"{layer}.npy").is_file()]
         if missing:
             files.write_json(folder / "settings.json", json.loads(text))
@@ -167,7 +175,7 @@ class CachedSet(Dataset[dict[str, Any]]):
 
 
 class CachedPhotographs(Dataset[dict[str, Any]]):
-    """Samples for scoring, as of `EvaluationSet`, whose ``image`` is the map below the trained stages."""
+    """Samples for scoring, as of `EvaluationSet`, whose ``image`` is the map below the trained stages, then guides."""
 
     def __init__(self, photos: Sequence[Photo], cache: Cache, num_classes: int) -> None:
         """Take ``photos`` with masks and the cache of their features."""
@@ -179,8 +187,9 @@ class CachedPhotographs(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         photo = self.photos[index]
         size = files.read_size(photo.image)
+        maps = [array[index, 0] for name, array in self.cache.items() if name.startswith("full/")]  # ``below`` first
         return {
-            "image": torch.from_numpy(self.cache["full/below"][index, 0].astype(np.float32)),
+            "image": torch.from_numpy(np.concatenate(maps).astype(np.float32)),
             "label": torch.from_numpy(photo.label(self.num_classes)),
             "name": photo.name,
             "size": torch.tensor(size),

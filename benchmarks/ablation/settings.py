@@ -108,43 +108,68 @@ PRESETS = {
 """``smoke`` is for the tests; ``sample`` takes minutes on the drawn set; ``voc-head`` trains the head alone,
 ``voc-fast`` the last block too, both on cached features; ``voc-full`` the whole network, on a GPU."""
 
-PRINTED = {
-    "attention": Attention(kernel="exp_dot", temperature=1.0, center=False),
-    "contrast": Contrast(lam=0.5, weight="sigmoid", reduction="mean"),
-}
-"""The modules as printed, but for the mean of Eq. 14."""
+PRINTED_RSA = Attention(kernel="exp_dot", temperature=1.0, center=False)
+PRINTED_CFC = Contrast(lam=0.5, weight="sigmoid", reduction="mean")
+PRINTED = Tiles(attention=PRINTED_RSA, contrast=PRINTED_CFC)
+"""The method as printed, but for the mean of Eq. 14."""
 
 GUARDED = Contrast(lam=0.02, per_class=True, detach_features=True, repel=20.0)
 """CFC that does not collapse: class by class, a small pull, and lam x repel of push away from backgrounds."""
 WIDE = Attention(temperature=0.3, layer="blocks.4", region="image", restore=True)
-"""RSA whose average does not flatten the map, on a lower layer and over the whole image."""
+"""RSA of the tiles whose average does not flatten the map, on a lower layer and over the whole image."""
+SPREAD = Attention(temperature=0.2, layer="blocks.2", region="image", detach=True)
+"""RSA on a layer that still sees edges and colours."""
 
-ROWS: dict[str, Tiles | None] = {
-    "plain": None,
-    "puzzle": Tiles(attention=None, contrast=None),
-    "tiles": Tiles(beta=0.0, attention=None, contrast=None),
-    "cfc": Tiles(beta=0.0, attention=None, contrast=GUARDED),
-    "rsa": Tiles(beta=0.5, learns="full", attention=WIDE, contrast=None),
-    "both": Tiles(beta=0.5, learns="full", attention=WIDE, contrast=GUARDED),
-    "puzzle-full": Tiles(beta=0.5, learns="full", attention=None, contrast=None),
-    "cfc-printed": Tiles(attention=None, contrast=PRINTED["contrast"]),  # type: ignore[arg-type]
-    "rsa-printed": Tiles(attention=PRINTED["attention"], contrast=None),  # type: ignore[arg-type]
-    "both-printed": Tiles(attention=PRINTED["attention"], contrast=PRINTED["contrast"]),  # type: ignore[arg-type]
+
+@dataclass(frozen=True)
+class Row:
+    """What a row changes of its preset.
+
+    Attributes:
+        tiles: the method that trains.
+        made: the attention that CAMs are made with (`Inference.attention`).
+    """
+
+    tiles: Tiles | None = None
+    made: Attention | None = None
+
+
+PUZZLE = Tiles(attention=None, contrast=None)
+_TILES = replace(PUZZLE, beta=0.0)
+_FULL = replace(PUZZLE, beta=0.5, learns="full")
+ROWS = {
+    "plain": Row(),
+    "puzzle": Row(PUZZLE),
+    "tiles": Row(_TILES),
+    "cfc": Row(replace(_TILES, contrast=GUARDED)),
+    "rsa": Row(_TILES, SPREAD),
+    "both": Row(replace(_TILES, attention=SPREAD, contrast=GUARDED), SPREAD),
+    "plain-rsa": Row(None, SPREAD),
+    "puzzle-rsa": Row(PUZZLE, SPREAD),
+    "both-apart": Row(replace(_TILES, contrast=GUARDED), SPREAD),
+    "puzzle-full": Row(_FULL),
+    "rsa-full": Row(replace(_FULL, attention=WIDE)),
+    "both-full": Row(replace(_FULL, attention=WIDE, contrast=GUARDED)),
+    "both-full-made": Row(replace(_FULL, attention=WIDE, contrast=GUARDED), SPREAD),
+    "cfc-printed": Row(replace(PUZZLE, contrast=PRINTED_CFC)),
+    "rsa-printed": Row(replace(PUZZLE, attention=PRINTED_RSA)),
+    "both-printed": Row(PRINTED),
 }
 MAIN = ("plain", "puzzle", "tiles", "cfc", "rsa", "both")
-"""``tiles`` (no L_re) and ``puzzle-full`` are the controls of ``cfc`` and ``rsa``: the same without the module."""
+"""``tiles`` is Puzzle-CAM without L_re, the control of the three after it: the same without the module."""
 GRID = {f"both-lam{lam}-beta{beta}": (lam, beta) for lam in (0.5, 1.0, 1.5) for beta in (1.0, 2.0, 3.0)}
 """Table 1, lambda by beta, of the modules as printed."""
 
 
-def row(name: str) -> Tiles | None:
-    """Return the method of a row, of the grid too."""
+def with_row(run: Run, name: str) -> Run:
+    """Return ``run`` with the method of a row, of the grid too."""
     if name in GRID:
         lam, beta = GRID[name]
-        return replace(ROWS["both-printed"], beta=beta, contrast=Contrast(lam=lam))  # type: ignore[union-attr, type-var]
+        return replace(run, tiles=replace(PRINTED, beta=beta, contrast=replace(PRINTED_CFC, lam=lam)))
     if name not in ROWS:
         raise InputError(f"no row {name!r}; expected some of {', '.join([*ROWS, *GRID])}")
-    return ROWS[name]
+    row = ROWS[name]
+    return replace(run, tiles=row.tiles, inference=replace(run.inference, attention=row.made))
 
 
 def changed(settings: Any, key: str, value: Any) -> Any:

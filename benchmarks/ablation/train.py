@@ -15,8 +15,9 @@ from benchmarks.ablation.settings import Run
 from tag2mask.data.datamodules import FolderDataModule, VOCDataModule, WSSSDataModule
 from tag2mask.data.dataset import EvaluationSet, Photo, SeededSampler, TrainingSet
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
+from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged
-from tag2mask.tasks.cam import CAMTask, Tiles
+from tag2mask.tasks.cam import CAMTask, Inference, Tiles
 
 
 class CachedTask(CAMTask):
@@ -91,11 +92,12 @@ def train(run: Run, root: Path, cache: Path) -> tuple[CAMTask, dict[str, Any]]:
     else:
         task = CachedTask(data.num_classes, data.class_names, **settings).cut(run.trained)
     classes = [("background", *data.class_names).index(name) for name in run.mean_over]
-    curve = Curve(run.points, samples["tune"], part_of(samples[run.scored], run.tune), run.inference, classes)
+    how = inference(run)
+    curve = Curve(run.points, samples["tune"], part_of(samples[run.scored], run.tune), how, classes)
     begun = time.monotonic()
     fit(run, task, loader, curve)
     trained_in = time.monotonic() - begun
-    sweeps = {name: sweep(task, one, run.inference) for name, one in samples.items()}
+    sweeps = {name: sweep(task, one, how) for name, one in samples.items()}
     record = {
         "scores": scored(sweeps.pop("tune"), sweeps, classes),
         "curve": curve.points,
@@ -126,11 +128,23 @@ def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curve: Curve) -> None:
 def views(run: Run, train: bool) -> Views:
     """Return what must be cached for a run: to train, the mirror images and the tiles too."""
     assert run.trained is not None
-    if not train or run.tiles is None:
-        return Views(run.trained, run.side, train and run.mirror)
-    layer = run.tiles.attention.layer if run.tiles.attention is not None else None
-    layers = () if layer is None else (layer,)
-    return Views(run.trained, run.side, run.mirror, ((run.tiles.grid, float(run.tiles.scale)),), layers)
+    if not train:
+        return Views(run.trained, run.side, full_layers=_layers(run.inference.attention))
+    if run.tiles is None:
+        return Views(run.trained, run.side, run.mirror)
+    grids = ((run.tiles.grid, float(run.tiles.scale)),)
+    return Views(run.trained, run.side, run.mirror, grids, _layers(run.tiles.attention))
+
+
+def _layers(attention: Attention | None) -> tuple[str, ...]:
+    return () if attention is None or attention.layer is None else (attention.layer,)
+
+
+def inference(run: Run) -> Inference:
+    """Return how CAMs are made; with cached features the map of a lower layer passes through `Upper.guide`."""
+    if run.trained is None or not _layers(run.inference.attention):
+        return run.inference
+    return replace(run.inference, attention=replace(run.inference.attention, layer="guide"))  # type: ignore[type-var]
 
 
 def training_set(run: Run, photos: list[Photo], num_classes: int, cache: Path) -> Dataset[Any]:
