@@ -53,7 +53,7 @@ setup: $(VENV)/.done ## Install everything into .venv (done once; again when req
 doctor: setup ## Say what is installed, what is missing and what that disables, which data sets are here
 	$(TAG2MASK) doctor
 
-demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; 6 minutes
+demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; in minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
 	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
 	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam.yaml RUN=runs/demo/full

@@ -184,3 +184,28 @@ def test_training_never_opens_a_mask(sample: Path, tmp_path: Path, monkeypatch: 
     run = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
     run.fit(task(None), datamodule=data(sample))
     assert run.global_step == 2
+
+
+@pytest.mark.parametrize("where", ["tiles", "inference"])
+def test_an_unknown_layer_of_an_attention_is_named_before_training(where: str) -> None:
+    wrong = Attention(layer="blocks.2")
+    tiles = Tiles(attention=wrong if where == "tiles" else None)
+    how = Inference(attention=wrong if where == "inference" else None)
+    with pytest.raises(InputError, match="no part 'blocks.2'"):
+        CAMTask(5, backbone=NET, tiles=tiles, inference=how)
+
+
+def test_validation_looks_at_cams_as_they_will_be_made_but_at_one_scale() -> None:
+    how = Inference((0.5, 1.0), stride=8, attention=Attention(layer="layer2"))
+    once = CAMTask(5, backbone=NET, inference=how).validation
+    assert once == Inference((1.0,), flip=False, stride=8, attention=how.attention)
+    assert CAMTask(5, backbone=NET, inference=how, validation=Inference()).validation == Inference()
+
+
+def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
+    made = CAMTask(5, backbone=NET, tiles=None, inference=Inference(attention=Attention(layer="layer2")))
+    run = trainer(tmp_path, max_steps=1)
+    run.strategy.connect(made)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    again = CAMTask.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert again.inference == made.inference

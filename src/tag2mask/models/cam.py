@@ -131,15 +131,20 @@ def merged(
     return TwoSteps(full, untile(fitted, grid)[..., :h, :w], cam, features, guide, entropy)
 
 
-@contextmanager
-def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Collect what the part ``layer`` of a backbone puts out while the block runs."""
+def part(backbone: nn.Module, layer: str) -> nn.Module:
+    """Return the part ``layer`` of a backbone; ``InputError`` where there is none."""
     parts = dict(backbone.named_modules())
     if layer not in parts:
         names = ", ".join(name for name, _ in backbone.named_children())
         raise InputError(f"the backbone has no part {layer!r} for the attention; its parts are {names}")
+    return parts[layer]
+
+
+@contextmanager
+def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """Collect what the part ``layer`` of a backbone puts out while the block runs."""
     outputs: list[Tensor] = []
-    handle = parts[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    handle = part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
         yield outputs
     finally:

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from tag2mask import losses
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, scale_to_one, two_steps
+from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, part, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.optim import SGD
 from tag2mask.tasks.network import NetworkTask
@@ -167,6 +167,9 @@ class CAMTask(NetworkTask):
         self.inference = inference
         self.validation = validation or replace(inference, scales=(1.0,), flip=False)
         self.net = CAMNet(num_classes, backbone)
+        for attention in (tiles.attention if tiles is not None else None, inference.attention):
+            if attention is not None and attention.layer is not None:
+                part(self.net.backbone, attention.layer)  # no training that ends in CAMs which cannot be made
         self.val_loss = MeanMetric()
 
     @property
