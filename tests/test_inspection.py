@@ -162,6 +162,13 @@ def test_a_network_without_tiles_or_attention_is_looked_at_as_if_it_had_them(
     assert maker.branches(photo).refined["dots"] == pytest.approx(expected.refined["dots"])
 
 
+def test_the_attention_of_the_cams_is_looked_at_where_training_had_none(runs: Path, photo: Path) -> None:
+    maker = CAMMaker(runs / "full" / LAST)
+    maker.task.tiles = None
+    maker.task.inference = replace(maker.task.inference, attention=Attention(layer="layer3"))
+    assert maker.branches(photo).settings == Attention(layer="layer3", region="image")
+
+
 # masks
 
 

@@ -181,13 +181,15 @@ class CAMMaker:
     def branches(self, photo: Photograph) -> Branches:
         """Run both branches at a size of which the tiles are whole, without scales and flips.
 
-        A network that was trained without tiles or attention is looked at as if it had those of the defaults.
+        A network that was trained without tiles is looked at as if it had those of the defaults. Without attention in
+        its training it is that of its CAMs (`Inference.attention`), over the whole image, else that of the defaults.
         """
         tiles, net = self.task.tiles or Tiles(), self.task.net
         unit, image = tiles.grid * net.stride, self._input(read(photo))
         sides = [max(1, round(side / unit)) * unit for side in image.shape[-2:]]
         image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
-        settings = tiles.attention or Attention()
+        made = self.task.inference.attention
+        settings = tiles.attention or (replace(made, region="image") if made else Attention())
         before, after = (two_steps(net, image, tiles.grid, how, tiles.scale) for how in (None, settings))
         full, tiled, refined = (self._by_class(x) for x in (before.full, before.tiled, after.tiled))
         guide = untile(after.guide, tiles.grid) if settings.region == "image" else after.guide

@@ -133,7 +133,7 @@ def merged(
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:
     """Return the part ``layer`` of a backbone; ``InputError`` where there is none."""
-    parts = dict(backbone.named_modules())
+    parts: dict[str, nn.Module] = dict(backbone.named_modules())
     if layer not in parts:
         names = ", ".join(name for name, _ in backbone.named_children())
         raise InputError(f"the backbone has no part {layer!r} for the attention; its parts are {names}")
