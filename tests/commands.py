@@ -20,15 +20,21 @@ TINY = {
 SMALL_NET = {
     "model.init_args.backbone": "{name: resnet18, output_stride: 16, weights: none, freeze_norm: true, frozen: []}"
 }
+RSA = {
+    "model.init_args.tiles.attention": "{temperature: 0.1}",
+    "model.init_args.inference.attention.layer": "bn1",
+}
+"""RSA of the demo's CAM network in training too, and on a layer that any network has."""
 WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test}}]"
 
 
 def words(verb: str, config: Path | str, root: Path, run: Path, **settings: str) -> list[str]:
-    """Return the words of a command: a configuration, its data and run folder, and settings over `TINY`.
+    """Return the words of a command: a configuration, its data and run folder, and settings over `TINY` and `RSA`.
 
     Keys of ``settings`` have ``__`` for dots.
     """
     tiny = {key: value for key, value in TINY.items() if "inference" not in key or Path(config).stem.startswith("cam")}
+    tiny = tiny | RSA if str(config).endswith("demo/cam.yaml") else tiny
     over = tiny | {"data.init_args.root": str(root), "trainer.default_root_dir": str(run)}
     over |= {key.replace("__", "."): value for key, value in settings.items()}
     return [verb, "--config", str(config), *(word for key, value in over.items() for word in (f"--{key}", value))]

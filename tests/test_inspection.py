@@ -159,6 +159,7 @@ def test_a_network_without_tiles_or_attention_is_looked_at_as_if_it_had_them(
     maker = CAMMaker(runs / "full" / LAST)
     expected = maker.branches(photo)
     maker.task.tiles = None if tiles is None else replace(maker.task.tiles, attention=None)
+    maker.task.inference = replace(maker.task.inference, attention=None)
     assert maker.branches(photo).refined["dots"] == pytest.approx(expected.refined["dots"])
 
 

@@ -65,7 +65,7 @@ def test_the_keys_of_a_cam_run_fall_into_sections(cam_run: WandbRun, sample: Pat
     for key in cam_run.keys - {"epoch", "trainer/global_step"}:
         section, _, rest = key.partition("/")
         sections.setdefault(section, set()).add(rest)
-    losses = {"loss", "loss_cls", "loss_cls_tiled", "loss_re", "loss_cfc", "beta", "cfc_similarity"}
+    losses = {"loss", "loss_cls", "loss_cls_tiled", "loss_re", "loss_cfc", "loss_repel", "beta", "cfc_similarity"}
     assert sections == {
         "train": losses | {"attention_entropy"},
         "val": {"loss_cls", "cam_miou", "cam_mfdr", "cam_mfnr", "cam_threshold"},

@@ -184,7 +184,7 @@ class CAMMaker:
         A network that was trained without tiles is looked at as if it had those of the defaults. Without attention in
         its training it is that of its CAMs (`Inference.attention`), over the whole image, else that of the defaults.
         """
-        tiles, net = self.task.tiles or Tiles(), self.task.net
+        tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
         unit, image = tiles.grid * net.stride, self._input(read(photo))
         sides = [max(1, round(side / unit)) * unit for side in image.shape[-2:]]
         image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
