@@ -18,7 +18,7 @@ from record import peak_mb, write_record
 from tag2mask import files
 from tag2mask.classes import IGNORE, VOC
 from tag2mask.cli import main as main_of_tag2mask
-from tag2mask.metrics import THRESHOLDS
+from tag2mask.counts import THRESHOLDS
 
 SIZE = 375, 500
 

@@ -6,7 +6,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from tag2mask.classes import BACKGROUND, IGNORE
-from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, scores, strongest
+from tag2mask.counts import at_full_size, scores, strongest
+from tag2mask.metrics import SegmentationScores, ThresholdSweep
 from tests.arrays import reference
 
 THRESHOLDS = (0.1, 0.25, 0.3, 0.5, 0.75)
@@ -130,6 +131,12 @@ def test_counts_beyond_32_bits_do_not_wrap() -> None:
     metric.update(torch.tensor([[0, 1]]), torch.tensor([[0, 0]]))
     assert metric.confusion.tolist() == [[2**33 + 1, 1], [0, 2**33]]
     assert metric.compute()["iou"][1].item() == pytest.approx(1 - 2**-33, abs=1e-12)
+
+
+def test_reset_forgets_the_counts() -> None:
+    metric = counted(*label_maps(), 5)
+    metric.reset()
+    assert metric.confusion.sum() == 0
 
 
 def test_sweep_equals_scoring_each_threshold_apart() -> None:

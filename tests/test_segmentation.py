@@ -12,11 +12,11 @@ from torch import Tensor
 from tag2mask import files
 from tag2mask.callbacks.label_writer import LabelWriter
 from tag2mask.classes import IGNORE
+from tag2mask.counts import THRESHOLDS
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.evaluate import Task, evaluate
-from tag2mask.metrics import THRESHOLDS
 from tag2mask.models.backbones import Backbone
 from tag2mask.optim import SGD
 from tag2mask.tasks.segmentation import Inference, SegmentationTask

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from tag2mask import metrics
-from tag2mask.metrics import ThresholdSweep, at_full_size
+from tag2mask.counts import at_full_size, scores
+from tag2mask.metrics import ThresholdSweep
 from tag2mask.tasks.cam import CAMTask, Inference
 
 NAMES = ("miou", "mfdr", "mfnr")
@@ -59,7 +59,7 @@ def scored(tune: ThresholdSweep, sets: Mapping[str, ThresholdSweep], classes: Se
 
 def _found(like: ThresholdSweep, confusion: Tensor) -> dict[str, Tensor]:
     """Scores of the confusion matrices of a sweep with the thresholds of ``like``."""
-    return {"threshold": like.thresholds, **metrics.scores(confusion)}
+    return {"threshold": like.thresholds, **scores(confusion)}
 
 
 class Curve(Callback):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tag2mask import files
 from tag2mask.classes import IGNORE
+from tag2mask.counts import at_each_threshold, at_full_size, confusion, histogram, miou_of_image, scores
 from tag2mask.errors import InputError
-from tag2mask.metrics import SegmentationScores, ThresholdSweep, at_full_size, miou_of_image, scores
 from tag2mask.progress import progress
 
 MEANS = ("miou", "mfdr", "mfnr", "miou_foreground", "mfdr_foreground", "mfnr_foreground")
@@ -98,14 +98,13 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
     digest = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
     what = {"images": len(task.names), "images_digest": digest}
     if task.ending == ".png":
-        confusion, each_image = count_labels(task)
-        best = _named(scores(confusion), task.classes)
+        counts, each_image = count_labels(task)
+        best = _named(scores(counts), task.classes)
         worst = _worst(task.names, each_image)
         return {**what, "best": best, "images_worst": worst, **_steps(task, best)}
     steps = sorted({*thresholds, *([] if threshold is None else [threshold])})
-    sweep, each_image = count_cams(task, steps)
-    found = sweep.compute()
-    each = [_named({k: v[i] for k, v in found.items() if k != "threshold"}, task.classes) for i in range(len(steps))]
+    counts, each_image = count_cams(task, steps)
+    each = [_named(scores(matrix), task.classes) for matrix in counts]
     for value, score in zip(steps, each, strict=True):
         score["threshold"] = value
     result: dict[str, Any] = {**what, "best": max(each, key=lambda s: s["miou"] or 0.0)}
@@ -135,9 +134,14 @@ def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"steps": {**found, names[-1]: dict(best)}} if found else {}
 
 
-def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep, Tensor]:
-    """Count the pixels of CAM files at every threshold; also return the mean IoU of each photograph, (names, N)."""
-    sweep, image = (ThresholdSweep(len(task.classes), list(thresholds)) for _ in range(2))
+def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return the confusion matrix of CAM files at every threshold, (N, G, G) int64, and each photograph's mean IoU.
+
+    Args:
+        task: what is scored.
+        thresholds: in rising order, (N,). The mean IoUs are (names, N).
+    """
+    counts, bounds = torch.zeros((), dtype=torch.long), torch.tensor(thresholds, dtype=torch.float32)
     means = torch.empty(len(task.names), len(thresholds), dtype=torch.float64)
     for row, name in enumerate(_told(task)):
         path = task.predictions / f"{name}.npz"
@@ -151,16 +155,15 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[ThresholdSweep,
             )
         maps, values = torch.from_numpy(cam.cam), torch.from_numpy(cam.classes.astype(np.uint8))
         score, winner = at_full_size(maps, values, truth.shape)
-        before = sweep.counts.clone()
-        sweep.update(score, winner, torch.from_numpy(truth))
-        image.counts = sweep.counts - before
-        means[row] = miou_of_image(image.confusion())
-    return sweep, means
+        image = histogram(score, winner, torch.from_numpy(truth), bounds, len(task.classes))
+        counts = counts + image
+        means[row] = miou_of_image(at_each_threshold(image))
+    return at_each_threshold(counts), means
 
 
 def count_labels(task: Task) -> tuple[Tensor, Tensor]:
     """Return the confusion matrix of label PNGs, (G, G) int64, and the mean IoU of each photograph, (names,)."""
-    counts = SegmentationScores(len(task.classes))
+    counts = torch.zeros((), dtype=torch.long)
     means = torch.empty(len(task.names), dtype=torch.float64)
     for row, name in enumerate(_told(task)):
         path = task.predictions / f"{name}.png"
@@ -169,10 +172,10 @@ def count_labels(task: Task) -> tuple[Tensor, Tensor]:
             raise InputError(_sizes(path, label.shape, task.masks / f"{name}.png", truth.shape))
         if label.max() >= len(task.classes):
             raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
-        before = counts.confusion.clone()
-        counts.update(torch.from_numpy(label), torch.from_numpy(truth))
-        means[row] = miou_of_image(counts.confusion - before)
-    return counts.confusion, means
+        image = confusion(torch.from_numpy(label), torch.from_numpy(truth), len(task.classes))
+        counts = counts + image
+        means[row] = miou_of_image(image)
+    return counts, means
 
 
 def _told(task: Task) -> Iterator[str]:

@@ -7,8 +7,8 @@ from typing import Any
 from tag2mask import classes, files
 from tag2mask import evaluate as scoring
 from tag2mask.arguments import Parser
+from tag2mask.counts import THRESHOLDS
 from tag2mask.errors import InputError
-from tag2mask.metrics import THRESHOLDS
 from tag2mask.threads import one_thread
 
 DESCRIPTION = """Score folders of CAM files or label PNGs against masks, at full size, and print mIoU, mFDR and mFNR:

@@ -4,7 +4,7 @@ Shape letters in this file: C foreground classes, K classes of one image, D feat
 photograph, h x w its CAM, M x N the map of one tile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tag2mask import files, plots
 from tag2mask.classes import BACKGROUND
+from tag2mask.counts import at_full_size, confusion, scores
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
-from tag2mask.metrics import SegmentationScores, at_full_size
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
 from tag2mask.models.tiling import untile
@@ -282,8 +282,7 @@ def iou(label: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> dic
         truth: likewise; ``IGNORE`` is left out.
         class_names: of the foreground.
     """
-    scores = SegmentationScores(1 + len(class_names))
-    scores.update(torch.from_numpy(np.array(label)), torch.from_numpy(np.array(truth)))
-    found: Mapping[str, Tensor] = scores.compute()
+    predicted, target = (torch.from_numpy(np.array(x)) for x in (label, truth))
+    found = scores(confusion(predicted, target, 1 + len(class_names)))
     named = zip(("background", *class_names), found["iou"].tolist(), strict=True)
     return {name: value for name, value in named if value == value} | {"mean": found["miou"].item()}

@@ -1,44 +1,15 @@
-"""Scores of label maps and of CAMs under the PASCAL VOC protocol: Eq. 17-19 of Liu et al. 2023.
+"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `counts`.
 
-One confusion matrix in int64 over the whole data set; a row is a true class, a column a predicted one.
-The classes that count are no metrics of torchmetrics, whose import takes longer than a folder of masks takes to score.
 Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
 """
 
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
-from tag2mask.classes import BACKGROUND, IGNORE
-
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 16))
-"""Background thresholds of a sweep by default: 0.05 to 0.75, as in Puzzle-CAM."""
-
-
-def scores(confusion: Tensor) -> dict[str, Tensor]:
-    r"""Turn confusion matrices (..., G, G) into scores, as fractions.
-
-    .. math:: IoU_c = \frac{TP_c}{TP_c + FP_c + FN_c} \quad
-              FDR_c = \frac{FP_c}{TP_c + FP_c} \quad FNR_c = \frac{FN_c}{TP_c + FN_c}
-
-    Not the FP / union and FN / union of Puzzle-CAM's, SEAM's and IRN's scripts. A class whose denominator is zero is
-    nan and left out of the mean: one that neither occurs nor is predicted has no IoU, one that is predicted but never
-    occurs has IoU 0.
-
-    Returns:
-        ``iou``, ``fdr``, ``fnr``, (..., G), and their means ``miou``, ``mfdr``, ``mfnr`` over all classes and
-        ``miou_foreground``, ``mfdr_foreground``, ``mfnr_foreground`` without the background, (...).
-    """
-    m = confusion.double()
-    tp = m.diagonal(dim1=-2, dim2=-1)
-    fp, fn = m.sum(-2) - tp, m.sum(-1) - tp
-    per_class = {"iou": tp / (tp + fp + fn), "fdr": fp / (tp + fp), "fnr": fn / (tp + fn)}
-    means = {f"m{name}": value.nanmean(-1) for name, value in per_class.items()}
-    front = {f"m{name}_foreground": value[..., BACKGROUND + 1 :].nanmean(-1) for name, value in per_class.items()}
-    return {**per_class, **means, **front}
+from tag2mask.counts import THRESHOLDS, at_each_threshold, confusion, histogram, scores
 
 
 def by_class(found: dict[str, Tensor], names: Sequence[str], stage: str = "val") -> dict[str, Tensor]:
@@ -53,124 +24,54 @@ def by_class(found: dict[str, Tensor], names: Sequence[str], stage: str = "val")
     return {f"{stage}_{k}/{name}": score for k, v in values.items() for name, score in zip(names, v, strict=True)}
 
 
-def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return the confusion matrix (G, G) int64 of label maps of any one shape."""
-    cell = target.int() * num_classes + predicted.int()
-    return _count(cell, target, torch.zeros(num_classes, num_classes, dtype=torch.long, device=target.device))
+class SegmentationScores(Metric):
+    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
 
+    confusion: Tensor
 
-def miou_of_image(confusion: Tensor) -> Tensor:
-    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
-    m = confusion.double()
-    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
-    shown = truth > 0
-    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
-
-
-def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
-    """Count how often each cell of ``like`` occurs, in int64, leaving out pixels whose target is ``IGNORE``.
-
-    Those are sent to one cell more, which is dropped: several times faster than picking out the others.
-    """
-    seen = cell.where(target != IGNORE, cell.new_tensor(like.numel()))
-    return torch.bincount(seen.flatten(), minlength=like.numel() + 1)[:-1].view_as(like)
-
-
-def over_ranks(counts: Tensor) -> Tensor:
-    """Return the sum of the counts of all processes that score together, on each of them; one process has its own."""
-    if dist.is_available() and dist.is_initialized():
-        counts = counts.clone()
-        dist.all_reduce(counts)
-    return counts
-
-
-class SegmentationScores:
-    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out.
-
-    Attributes:
-        confusion: the matrix of what this process has counted, (G, G) int64.
-    """
-
-    def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
-        """Count ``num_classes`` classes, the background among them, of label maps on ``device``."""
+    def __init__(self, num_classes: int) -> None:
+        """Count ``num_classes`` classes, the background among them."""
+        super().__init__()
         self.num_classes = num_classes
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add label maps (B, H, W), or one (H, W)."""
         self.confusion += confusion(predicted, target, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return what `scores` returns, of all processes together."""
-        return scores(over_ranks(self.confusion))
+        """Return what `scores` returns."""
+        return scores(self.confusion)
 
 
-class ThresholdSweep:
+class ThresholdSweep(Metric):
     """Scores of CAMs at many background thresholds, in one pass.
-
-    A pixel belongs to its strongest class where that class's CAM is above the threshold, else to the background. So
-    one histogram over (how many thresholds the CAM passes, strongest class, true class) holds the confusion matrix of
-    every threshold; it is exact, in int64, and equal to scoring each threshold apart.
 
     Attributes:
         thresholds: in rising order, (N,) float32.
-        counts: the histogram of what this process has counted, (N + 1, G, G) int64.
+        counts: their `histogram`, (N + 1, G, G) int64.
     """
 
-    def __init__(
-        self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS, device: torch.device | str = "cpu"
-    ) -> None:
-        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``, on ``device``."""
+    counts: Tensor
+    thresholds: Tensor
+
+    def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
+        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
+        super().__init__()
         self.num_classes = num_classes
-        self.thresholds = torch.tensor(sorted(thresholds), dtype=torch.float32, device=device)
-        self.counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long, device=device)
+        self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
+        zeros = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
+        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
     def update(self, score: Tensor, winner: Tensor, target: Tensor) -> None:
-        """Add photographs.
-
-        Args:
-            score: CAM of the strongest class, in [0, 1], (..., H, W).
-            winner: mask value of the strongest class, (..., H, W).
-            target: true mask values, (..., H, W); ``IGNORE`` is left out.
-        """
-        passed = torch.bucketize(score.float(), self.thresholds, out_int32=True)
-        cell = (passed * self.num_classes + target.int()) * self.num_classes + winner.int()
-        self.counts += _count(cell, target, self.counts)
+        """Add photographs, as `histogram` takes them."""
+        self.counts += histogram(score, winner, target, self.thresholds, self.num_classes)
 
     def confusion(self) -> Tensor:
         """Return the confusion matrix of each threshold, (N, G, G) int64."""
-        return _at_each_threshold(self.counts)
+        return at_each_threshold(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return what `scores` returns, of all processes together, with a leading axis of thresholds.
-
-        And ``threshold``, (N,).
-        """
-        return {"threshold": self.thresholds, **scores(_at_each_threshold(over_ranks(self.counts)))}
-
-
-def _at_each_threshold(counts: Tensor) -> Tensor:
-    """Turn the histogram of a sweep, (N + 1, G, G), into the confusion matrix of each threshold, (N, G, G)."""
-    above = counts.flip(0).cumsum(0).flip(0)[1:]  # passed at least this threshold: the strongest class holds
-    matrix = above.clone()
-    matrix[:, :, BACKGROUND] += (counts.sum(0) - above).sum(-1)
-    return matrix
-
-
-def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Scale CAMs (K, h, w) up bilinearly to ``size`` (height, width) and return their `strongest`."""
-    if len(cam) == 0:
-        return strongest(cam.new_zeros((0, *size)), classes)
-    full = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0]
-    return strongest(full, classes)
-
-
-def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the CAM of the strongest class and that class's mask value, each (H, W), from cam (K, H, W), classes (K,).
-
-    Without any class the CAM is 0 and the class the background.
-    """
-    if len(cam) == 0:
-        return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])
-    score, index = cam.max(0)
-    return score, classes[index]
+        """Return what `scores` returns, each with a leading axis of thresholds, and ``threshold``, (N,)."""
+        return {"threshold": self.thresholds, **scores(self.confusion())}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tag2mask.callbacks.pictures import Pictures
 from tag2mask.classes import BACKGROUND
-from tag2mask.metrics import at_full_size
+from tag2mask.counts import at_full_size
 from tag2mask.refine.seeds import confident
 
 

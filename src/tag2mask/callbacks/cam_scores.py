@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch import Callback
 
 from tag2mask.classes import VOC
-from tag2mask.metrics import THRESHOLDS, ThresholdSweep, at_full_size, by_class
+from tag2mask.counts import THRESHOLDS, at_full_size
+from tag2mask.metrics import ThresholdSweep, by_class
 
 
 class CAMScores(Callback):
@@ -27,7 +28,7 @@ class CAMScores(Callback):
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start counting."""
-        self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds, pl_module.device)
+        self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds).to(pl_module.device)
 
     def on_validation_batch_end(
         self,

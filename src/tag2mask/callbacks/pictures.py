@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tag2mask import files, plots
 from tag2mask.classes import BACKGROUND, IGNORE, VOC
-from tag2mask.metrics import confusion, miou_of_image
+from tag2mask.counts import confusion, miou_of_image
 
 SIDE = 512
 """Longer side of the photographs that are shown, in pixels; larger ones are shrunk."""

@@ -87,7 +87,7 @@ def prediction(evaluation: Evaluation, name: str) -> np.ndarray | None:
 def _winner(cam: files.CAM, threshold: float) -> np.ndarray:
     import torch
 
-    from tag2mask.metrics import at_full_size
+    from tag2mask.counts import at_full_size
 
     values = torch.from_numpy(cam.classes.astype(np.uint8))
     score, winner = at_full_size(torch.from_numpy(cam.cam), values, cam.size.tolist())

@@ -125,7 +125,7 @@ class SegmentationTask(NetworkTask):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        self.scores = SegmentationScores(self.num_classes + 1, self.device)
+        self.scores.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Count the pixels of one photograph, at its full size; return its mask."""

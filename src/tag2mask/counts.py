@@ -1,0 +1,113 @@
+"""Counts of label maps and of CAMs at many thresholds, and their scores under the PASCAL VOC protocol.
+
+Eq. 17-19 of Liu et al. 2023. One confusion matrix in int64 over the whole data set; a row is a true class, a column a
+predicted one. Plain functions of tensors: `tag2mask evaluate` sums what they return, `metrics` does so over ranks.
+Shape letters in this file: G classes with the background, N thresholds, H x W a photograph.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tag2mask.classes import BACKGROUND, IGNORE
+
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 16))
+"""Background thresholds of a sweep by default: 0.05 to 0.75, as in Puzzle-CAM."""
+
+
+def scores(confusion: Tensor) -> dict[str, Tensor]:
+    r"""Turn confusion matrices (..., G, G) into scores, as fractions.
+
+    .. math:: IoU_c = \frac{TP_c}{TP_c + FP_c + FN_c} \quad
+              FDR_c = \frac{FP_c}{TP_c + FP_c} \quad FNR_c = \frac{FN_c}{TP_c + FN_c}
+
+    Not the FP / union and FN / union of Puzzle-CAM's, SEAM's and IRN's scripts. A class whose denominator is zero is
+    nan and left out of the mean: one that neither occurs nor is predicted has no IoU, one that is predicted but never
+    occurs has IoU 0.
+
+    Returns:
+        ``iou``, ``fdr``, ``fnr``, (..., G), and their means ``miou``, ``mfdr``, ``mfnr`` over all classes and
+        ``miou_foreground``, ``mfdr_foreground``, ``mfnr_foreground`` without the background, (...).
+    """
+    m = confusion.double()
+    tp = m.diagonal(dim1=-2, dim2=-1)
+    fp, fn = m.sum(-2) - tp, m.sum(-1) - tp
+    per_class = {"iou": tp / (tp + fp + fn), "fdr": fp / (tp + fp), "fnr": fn / (tp + fn)}
+    means = {f"m{name}": value.nanmean(-1) for name, value in per_class.items()}
+    front = {f"m{name}_foreground": value[..., BACKGROUND + 1 :].nanmean(-1) for name, value in per_class.items()}
+    return {**per_class, **means, **front}
+
+
+def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Return the confusion matrix (G, G) int64 of label maps of any one shape."""
+    cell = target.int() * num_classes + predicted.int()
+    return _count(cell, target, torch.zeros(num_classes, num_classes, dtype=torch.long, device=target.device))
+
+
+def histogram(score: Tensor, winner: Tensor, target: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
+    """Count photographs by how many thresholds the CAM passes, by true class and by strongest class.
+
+    A pixel belongs to its strongest class where that class's CAM is above the threshold, else to the background. So
+    this holds the confusion matrix of every threshold (`at_each_threshold`); it is exact, and equal to scoring each
+    threshold apart.
+
+    Args:
+        score: CAM of the strongest class, in [0, 1], (..., H, W).
+        winner: mask value of the strongest class, (..., H, W).
+        target: true mask values, (..., H, W); ``IGNORE`` is left out.
+        thresholds: of the background, in rising order, (N,) float32.
+        num_classes: G.
+
+    Returns:
+        (N + 1, G, G) int64.
+    """
+    shape = len(thresholds) + 1, num_classes, num_classes
+    passed = torch.bucketize(score.float(), thresholds, out_int32=True)
+    cell = (passed * num_classes + target.int()) * num_classes + winner.int()
+    return _count(cell, target, torch.zeros(shape, dtype=torch.long, device=target.device))
+
+
+def at_each_threshold(counts: Tensor) -> Tensor:
+    """Turn a `histogram`, (N + 1, G, G), into the confusion matrix of each threshold, (N, G, G)."""
+    above = counts.flip(0).cumsum(0).flip(0)[1:]  # passed at least this threshold: the strongest class holds
+    matrix = above.clone()
+    matrix[:, :, BACKGROUND] += (counts.sum(0) - above).sum(-1)
+    return matrix
+
+
+def miou_of_image(confusion: Tensor) -> Tensor:
+    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
+    m = confusion.double()
+    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
+    shown = truth > 0
+    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
+
+
+def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
+    """Count how often each cell of ``like`` occurs, in int64, leaving out pixels whose target is ``IGNORE``.
+
+    Those are sent to one cell more, which is dropped: several times faster than picking out the others.
+    """
+    seen = cell.where(target != IGNORE, cell.new_tensor(like.numel()))
+    return torch.bincount(seen.flatten(), minlength=like.numel() + 1)[:-1].view_as(like)
+
+
+def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Scale CAMs (K, h, w) up bilinearly to ``size`` (height, width) and return their `strongest`."""
+    if len(cam) == 0:
+        return strongest(cam.new_zeros((0, *size)), classes)
+    full = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0]
+    return strongest(full, classes)
+
+
+def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the CAM of the strongest class and that class's mask value, each (H, W), from cam (K, H, W), classes (K,).
+
+    Without any class the CAM is 0 and the class the background.
+    """
+    if len(cam) == 0:
+        return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])
+    score, index = cam.max(0)
+    return score, classes[index]
