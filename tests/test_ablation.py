@@ -24,8 +24,9 @@ RANDOM = replace(SMOKE.backbone, weights=None)  # no package of weights is neede
 
 def run(sample: Path, out: Path, *words: str) -> dict[str, Any]:
     options = ["--set", "backbone.weights=none", *words]
-    main(["smoke", "--data", str(sample), "--out", str(out), "--cache", str(out / "cache"), "--rows", "both", *options])
-    return json.loads((out / "smoke" / "both-seed0.json").read_text())
+    where = ["--data", str(sample), "--out", str(out), "--cache", str(out / "cache")]
+    main(["smoke", *where, "--rows", "both-trained", *options])
+    return json.loads((out / "smoke" / "both-trained-seed0.json").read_text())
 
 
 def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
@@ -34,14 +35,14 @@ def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
     record = run(sample, tmp_path)
     assert record["steps"] == 2
     assert [point["step"] for point in record["curve"]] == [2]
-    assert {"loss_cfc", "cfc_similarity", "loss_re"} <= set(record["curve"][0])
+    assert {"loss_cfc", "attention_entropy", "cfc_similarity", "loss_re"} <= set(record["curve"][0])
     rows = json.loads((tmp_path / "smoke" / "table.json").read_text())
-    assert rows["both"]["all/fixed/miou"]["mean"] == record["scores"]["all"]["fixed"]["miou"]
+    assert rows["both-trained"]["all/fixed/miou"]["mean"] == record["scores"]["all"]["fixed"]["miou"]
     assert (tmp_path / "smoke" / "curves.png").stat().st_size > 1000
-    assert "| both | 1 |" in (tmp_path / "smoke" / "table.md").read_text()
-    stamp = (tmp_path / "smoke" / "both-seed0.json").stat().st_mtime_ns
+    assert "| both-trained | 1 |" in (tmp_path / "smoke" / "table.md").read_text()
+    stamp = (tmp_path / "smoke" / "both-trained-seed0.json").stat().st_mtime_ns
     assert run(sample, tmp_path) == record
-    assert (tmp_path / "smoke" / "both-seed0.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "smoke" / "both-trained-seed0.json").stat().st_mtime_ns == stamp
     capsys.readouterr()
     other = run(sample, tmp_path, "tiles.contrast.lam=0.25")
     assert other["settings"]["tiles"]["contrast"]["lam"] == 0.25
@@ -79,19 +80,19 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
 def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample: Path, tmp_path: Path) -> None:
     """A photograph's image is its maps below the trained stages and of the layer that the attention looks at."""
     how = Inference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
-    made = replace(SMOKE, backbone=RANDOM, inference=how)
+    run_of = replace(SMOKE, backbone=RANDOM, inference=how)
     photos = data_module(sample).photos("val")[:2]
     torch.manual_seed(0)
     whole = CAMTask(5, backbone=RANDOM, tiles=None).eval()
     torch.manual_seed(0)  # the cache makes a network of its own
-    samples = evaluated(made, photos, 5, tmp_path)
+    samples = evaluated(run_of, photos, 5, tmp_path)
     below = CachedTask(5, backbone=RANDOM, tiles=None)
     below.load_state_dict(whole.state_dict())
     below.cut(1).eval()
-    for photo, sample_ in zip(photos, (samples[0], samples[1]), strict=True):
-        rest = sample_["label"][None], sample_["size"][None]
+    for photo, made_of in zip(photos, (samples[0], samples[1]), strict=True):
+        rest = made_of["label"][None], made_of["size"][None]
         expected, _ = whole.cams(squeezed(photo, 64, SMOKE.preprocessing)[None], *rest, how)
-        found, _ = below.cams(sample_["image"][None], *rest, inference(made))
+        found, _ = below.cams(made_of["image"][None], *rest, inference(run_of))
         torch.testing.assert_close(found.cam, expected.cam, rtol=0, atol=1e-2)  # half precision
 
 

@@ -138,9 +138,10 @@ def test_scores_of_two_processes_are_those_of_one(
     assert main(command("validate", CAM, data, run)) == 0
     alone = scores(capsys.readouterr().out)
     together = scores(finished(start(["tag2mask", *command("validate", CAM, data, run, **TWO)]))[0])
-    assert float(alone.pop("val/loss_cls")) == pytest.approx(float(together.pop("val/loss_cls")), abs=1e-6)  # a sum
+    assert {"val/cam_miou", "val/loss_cls"} <= set(alone)
+    two_roundings = 2 * torch.finfo(torch.float32).eps  # a sum in another order
+    assert float(alone.pop("val/loss_cls")) == pytest.approx(float(together.pop("val/loss_cls")), rel=two_roundings)
     assert alone == together
-    assert "val/cam_miou" in alone
 
 
 def scores(said: str) -> dict[str, str]:

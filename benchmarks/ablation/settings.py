@@ -118,7 +118,7 @@ GUARDED = Contrast(lam=0.02, per_class=True, detach_features=True, repel=20.0)
 WIDE = Attention(temperature=0.3, layer="blocks.4", region="image", restore=True)
 """RSA of the tiles whose average does not flatten the map, on a lower layer and over the whole image."""
 SPREAD = Attention(temperature=0.2, layer="blocks.2", region="image", detach=True)
-"""RSA on a layer that still sees edges and colours."""
+"""RSA on a layer that still sees edges and colours: of the finished CAM (``made``), or in training too."""
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,9 @@ def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curve: Curve) -> None:
         task.cuda()
 
 
-def views(run: Run, train: bool) -> Views:
-    """Return what must be cached for a run: to train, the mirror images and the tiles too."""
+def training_views(run: Run) -> Views:
+    """Return what must be cached to train: the mirror images and the tiles too."""
     assert run.trained is not None
-    if not train:
-        return Views(run.trained, run.side, full_layers=_layers(run.inference.attention))
     if run.tiles is None:
         return Views(run.trained, run.side, run.mirror)
     grids = ((run.tiles.grid, float(run.tiles.scale)),)
@@ -151,12 +149,13 @@ def training_set(run: Run, photos: list[Photo], num_classes: int, cache: Path) -
     """Crops, or cached features of the squeezed photographs."""
     if run.trained is None:
         return TrainingSet(photos, num_classes, TrainingTransform(run.preprocessing))
-    return CachedSet(photos, cached(photos, run.backbone, views(run, True), run.preprocessing, cache), num_classes)
+    return CachedSet(photos, cached(photos, run.backbone, training_views(run), run.preprocessing, cache), num_classes)
 
 
 def evaluated(run: Run, photos: list[Photo], num_classes: int, cache: Path) -> Dataset[Any]:
     """Whole photographs with masks, or the cached features of the squeezed ones."""
     if run.trained is None:
         return EvaluationSet(photos, num_classes, EvaluationTransform(run.preprocessing), masks=True)
-    features = cached(photos, run.backbone, views(run, False), run.preprocessing, cache)
+    views = Views(run.trained, run.side, full_layers=_layers(run.inference.attention))
+    features = cached(photos, run.backbone, views, run.preprocessing, cache)
     return CachedPhotographs(photos, features, num_classes)

@@ -95,8 +95,8 @@ class Inference:
         stride: pixels of the photograph to one position of the CAM.
         tag_threshold: for photographs without tags, those classes count as present whose probability is above it; where
             none is, the most probable one.
-        attention: spreads each map over the positions of the whole image that look alike (RSA, Eq. 4-6); null as in
-            Alg. 2, which makes CAMs without it.
+        attention: spreads each map over the positions that look alike (RSA, Eq. 4-6); null as in Alg. 2, which makes
+            CAMs without it. It sees the whole image: its ``region`` is of training alone.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
