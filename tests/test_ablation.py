@@ -11,7 +11,7 @@ from benchmarks.ablation.cache import CachedSet, Views, cached, squeezed
 from benchmarks.ablation.score import scored
 from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
-from benchmarks.ablation.train import CachedTask, data_module, evaluated, inference
+from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference
 from tag2mask.errors import InputError
 from tag2mask.metrics import ThresholdSweep
 from tag2mask.models.attention import Attention
@@ -47,6 +47,25 @@ def test_the_smallest_preset_ends_in_a_table_and_is_not_run_twice(
     other = run(sample, tmp_path, "tiles.contrast.lam=0.25")
     assert other["settings"]["tiles"]["contrast"]["lam"] == 0.25
     assert "again, for tiles.contrast.lam: 0.02, now 0.25" in capsys.readouterr().out
+
+
+def test_rows_that_differ_in_how_cams_are_made_are_trained_once(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)  # of the random network below the trained stages
+    trainings = []
+    monkeypatch.setattr("benchmarks.ablation.train.fit", lambda *given: (trainings.append(given), fit(*given)))
+
+    def records(out: Path, *rows: str) -> list[dict[str, Any]]:
+        where = ["--data", str(sample), "--out", str(out), "--cache", str(tmp_path / "cache")]
+        main(["smoke", *where, "--rows", *rows, "--set", "backbone.weights=none"])
+        found = [json.loads((out / "smoke" / f"{row}-seed0.json").read_text()) for row in rows]
+        return [{key: one[key] for key in ("scores", "curve", "settings")} for one in found]
+
+    tiles, rsa = records(tmp_path / "together", "tiles", "rsa")
+    assert len(trainings) == 1
+    assert tiles["scores"] != rsa["scores"]
+    assert records(tmp_path / "alone", "rsa") == [rsa]
 
 
 def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ it (`settings.Run`); ``--label`` keeps such rows beside the others, as NAME@LABE
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = given.out / given.preset
     records: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
+        runs: dict[Path, Run] = {}
         for name in names:
             run = with_options(with_row(replace(PRESETS[given.preset], seed=seed), name), given.set)
             shown = f"{name}@{given.label}" if given.label else name
-            record = one(run, given.data, given.cache, folder / f"{shown}-seed{seed}.json", given.save)
-            records.setdefault(shown, []).append(record)
+            runs[folder / f"{shown}-seed{seed}.json"] = run
+        for path, record in recorded(runs, given.data, given.cache, given.save).items():
+            records.setdefault(path.stem.removesuffix(f"-seed{seed}"), []).append(record)
     rows = table.summary(records)
     files.write_json(folder / "table.json", rows)
     text = table.markdown(rows)
@@ -58,22 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def one(run: Run, data: Path, cache: Path, path: Path, save: bool) -> dict[str, Any]:
-    """Return what ``path`` holds where it was made with these settings, else train that row and seed."""
-    settings = json.loads(json.dumps({**asdict(run), "data": str(data.resolve())}))
-    if path.is_file():
-        record: dict[str, Any] = files.read_json(path)
-        if record.get("settings") == settings:
-            return record
-        print(f"{path}: again, for {files.first_difference(record.get('settings'), settings)}", flush=True)
-    task, found = train(run, data, cache)
-    record = write_record(path, {**found, "settings": settings})
-    if save:
-        torch.save(task.state_dict(), path.with_suffix(".pt"))
-    fixed = found["scores"]["all"]["fixed"]
-    line = " ".join(f"{key} {100 * fixed[key]:.1f}" for key in ("miou", "mfdr", "mfnr"))
-    print(f"{path.stem}: {line} at {fixed['threshold']}, {found['seconds']['all']:.0f} s", flush=True)
-    return record
+def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> dict[Path, dict[str, Any]]:
+    """Return what the paths hold where it was made with these settings, else train.
+
+    Runs that differ only in how their CAMs are made are trained once.
+    """
+    folder = str(data.resolve())
+    settings = {path: json.loads(json.dumps({**asdict(run), "data": folder})) for path, run in runs.items()}
+    missing: dict[str, list[Path]] = {}
+    for path in runs:
+        found = files.read_json(path).get("settings") if path.is_file() else None
+        if found == settings[path]:
+            continue
+        if found is not None:
+            print(f"{path}: again, for {files.first_difference(found, settings[path])}", flush=True)
+        missing.setdefault(json.dumps({**settings[path], "inference": None}), []).append(path)
+    for paths in missing.values():
+        task, records = train([runs[path] for path in paths], data, cache)
+        for path, record in zip(paths, records, strict=True):
+            write_record(path, {**record, "settings": settings[path]})
+            if save:
+                torch.save(task.state_dict(), path.with_suffix(".pt"))
+            fixed = record["scores"]["all"]["fixed"]
+            line = " ".join(f"{key} {100 * fixed[key]:.1f}" for key in ("miou", "mfdr", "mfnr"))
+            print(f"{path.stem}: {line} at {fixed['threshold']}, {record['seconds']['all']:.0f} s", flush=True)
+    return {path: files.read_json(path) for path in runs}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One row of the ablation, from photographs to its record."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,22 +60,21 @@ def drawn(photos: list[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
     return [p for i, p in enumerate(photos) if i in chosen], [p for i, p in enumerate(photos) if i not in chosen]
 
 
-def train(run: Run, root: Path, cache: Path) -> tuple[CAMTask, dict[str, Any]]:
-    """Train one row and score it.
+def train(runs: Sequence[Run], root: Path, cache: Path) -> tuple[CAMTask, list[dict[str, Any]]]:
+    """Train a row and score it, in each of several ways of making CAMs.
 
     Args:
-        run: its settings.
+        runs: its settings, which differ in nothing but `Run.inference`.
         root: folder of the data set.
         cache: folder of cached features.
 
     Returns:
-        The trained network, and its record: ``scores``, ``curve``, ``seconds`` of training and scoring.
+        The trained network, and for each of ``runs`` a record: ``scores``, ``curve``, ``seconds`` of training and
+        scoring.
     """
+    run = runs[0]
     data = data_module(root)
     train_photos, _ = drawn(data.photos(run.train_split), run.photos)
-    tune_photos, rest = drawn(data.photos(run.tune_split), run.tune)
-    sets = {"tune": tune_photos, run.scored: data.photos(run.scored), f"rest of {run.tune_split}": rest}
-    samples = {name: evaluated(run, photos, data.num_classes, cache) for name, photos in sets.items()}
     loader = DataLoader(
         source := training_set(run, train_photos, data.num_classes, cache),
         batch_size=run.batch_size,
@@ -82,6 +82,7 @@ def train(run: Run, root: Path, cache: Path) -> tuple[CAMTask, dict[str, Any]]:
         num_workers=run.workers,
         drop_last=len(train_photos) >= run.batch_size,
     )
+    examiners = [Examiner(one, data, cache) for one in runs]
     seed_everything(run.seed, verbose=False)
     settings: dict[str, Any] = {
         "backbone": run.backbone, "tiles": run.tiles, "optimizer": run.optimizer, "inference": run.inference,
@@ -91,23 +92,44 @@ def train(run: Run, root: Path, cache: Path) -> tuple[CAMTask, dict[str, Any]]:
         task = CAMTask(data.num_classes, data.class_names, **settings)
     else:
         task = CachedTask(data.num_classes, data.class_names, **settings).cut(run.trained)
-    classes = [("background", *data.class_names).index(name) for name in run.mean_over]
-    how = inference(run)
-    curve = Curve(run.points, samples["tune"], part_of(samples[run.scored], run.tune), how, classes)
     begun = time.monotonic()
-    fit(run, task, loader, curve)
+    fit(run, task, loader, [one.curve for one in examiners])
     trained_in = time.monotonic() - begun
-    sweeps = {name: sweep(task, one, how) for name, one in samples.items()}
-    record = {
-        "scores": scored(sweeps.pop("tune"), sweeps, classes),
-        "curve": curve.points,
-        "steps": int(task.total_steps),
-        "seconds": {"training": round(trained_in, 1), "all": round(time.monotonic() - begun, 1)},
-    }
-    return task, record
+    return task, [one.record(task, trained_in) for one in examiners]
 
 
-def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curve: Curve) -> None:
+class Examiner:
+    """Scores a network in the way of one run: a few times while it trains (``curve``), and at the end.
+
+    Attributes:
+        how: the way its CAMs are made.
+        samples: photographs with masks: ``tune``, which choose the threshold, and those that are scored.
+        curve: the callback that scores while training.
+    """
+
+    def __init__(self, run: Run, data: WSSSDataModule, cache: Path) -> None:
+        """Draw the photographs; their features are cached where that is missing."""
+        tune, rest = drawn(data.photos(run.tune_split), run.tune)
+        sets = {"tune": tune, run.scored: data.photos(run.scored), f"rest of {run.tune_split}": rest}
+        self.samples = {name: evaluated(run, photos, data.num_classes, cache) for name, photos in sets.items()}
+        self.how = inference(run)
+        self.classes = [("background", *data.class_names).index(name) for name in run.mean_over]
+        part = part_of(self.samples[run.scored], run.tune)
+        self.curve = Curve(run.points, self.samples["tune"], part, self.how, self.classes)
+
+    def record(self, task: CAMTask, trained_in: float) -> dict[str, Any]:
+        """Return the record of a network that took ``trained_in`` seconds to train."""
+        begun = time.monotonic()
+        sweeps = {name: sweep(task, one, self.how) for name, one in self.samples.items()}
+        return {
+            "scores": scored(sweeps.pop("tune"), sweeps, self.classes),
+            "curve": self.curve.points,
+            "steps": int(task.total_steps),
+            "seconds": {"training": round(trained_in, 1), "all": round(trained_in + time.monotonic() - begun, 1)},
+        }
+
+
+def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curves: list[Curve]) -> None:
     """Train with Lightning, without logger and checkpoints: a killed row is begun again."""
     trainer = Trainer(
         accelerator=run.accelerator,
@@ -118,7 +140,7 @@ def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curve: Curve) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[curve],
+        callbacks=[*curves],
     )
     trainer.fit(task, loader)
     if run.accelerator == "gpu":
