@@ -12,6 +12,7 @@ from benchmarks.ablation.score import scored
 from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
 from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference
+from tag2mask import files
 from tag2mask.errors import InputError
 from tag2mask.metrics import ThresholdSweep
 from tag2mask.models.attention import Attention
@@ -66,6 +67,25 @@ def test_rows_that_differ_in_how_cams_are_made_are_trained_once(
     assert len(trainings) == 1
     assert tiles["scores"] != rsa["scores"]
     assert records(tmp_path / "alone", "rsa") == [rsa]
+
+
+def test_a_panel_shows_photographs_under_each_row_with_its_threshold(sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+
+    def drawn(*words: str) -> tuple[int, int]:
+        where = ["--data", str(sample), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
+        main(["smoke", *where, *words, "--set", "backbone.weights=none"])
+        return files.read_image(out / "panel-seed0.png").shape[:2] if "--panel" in words else (0, 0)
+
+    drawn("--rows", "plain")
+    stamp = (out / "plain-seed0.json").stat().st_mtime_ns
+    height, one_row = drawn("--rows", "plain", "--panel", "2")  # trains again, for no weights were kept
+    with_weights = (out / "plain-seed0.json").stat().st_mtime_ns
+    assert with_weights > stamp
+    assert height > 4 * 160  # two lines a photograph
+    _, two_rows = drawn("--rows", "plain", "plain-rsa", "--panel", "2")
+    assert (out / "plain-seed0.json").stat().st_mtime_ns == with_weights, "plain was trained again"
+    assert two_rows == pytest.approx(1.5 * one_row, rel=0.05)
 
 
 def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_path: Path) -> None:

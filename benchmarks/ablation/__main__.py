@@ -7,6 +7,7 @@ A row and seed is one JSON file in ``out/PRESET``; what stands there with the sa
 interrupted ablation goes on and any row is reproduced by ``--rows NAME --seeds 0``. At the end the table of these rows
 is printed and written (``table.md``, ``table.json``, ``curves.png``). ``--set`` changes a setting of every row that has
 it (`settings.Run`); ``--label`` keeps such rows beside the others, as NAME@LABEL. ``--rows grid`` is Table 1.
+``--panel 8`` draws eight photographs under the CAMs of each row (``panel-seed0.png``).
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.ablation import table
+from benchmarks.ablation.panel import panel
 from benchmarks.ablation.settings import GRID, MAIN, PRESETS, Run, with_options, with_row
 from benchmarks.ablation.train import train
 from benchmarks.record import write_record
@@ -39,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/out/ablation/cache"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", action="store_true", help="keep the trained weights beside each record")
+    parser.add_argument(
+        "--panel", type=int, default=0, metavar="N", help="draw N photographs under every row; --save too"
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     names = [n for name in given.rows for n in (GRID if name == "grid" else [name])]
@@ -50,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run = with_options(with_row(replace(PRESETS[given.preset], seed=seed), name), given.set)
             shown = f"{name}@{given.label}" if given.label else name
             runs[folder / f"{shown}-seed{seed}.json"] = run
-        for path, record in recorded(runs, given.data, given.cache, given.save).items():
+        for path, record in recorded(runs, given.data, given.cache, given.save or given.panel > 0).items():
             records.setdefault(path.stem.removesuffix(f"-seed{seed}"), []).append(record)
+        if given.panel:
+            files.write_picture(folder / f"panel-seed{seed}.png", panel(runs, given.data, given.cache, given.panel))
     rows = table.summary(records)
     files.write_json(folder / "table.json", rows)
     text = table.markdown(rows)
@@ -61,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> dict[Path, dict[str, Any]]:
-    """Return what the paths hold where it was made with these settings, else train.
+    """Return what the paths hold where it was made with these settings, else train, as where weights to save lack.
 
     Runs that differ only in how their CAMs are made are trained once.
     """
@@ -70,9 +77,9 @@ def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> d
     missing: dict[str, list[Path]] = {}
     for path in runs:
         found = files.read_json(path).get("settings") if path.is_file() else None
-        if found == settings[path]:
+        if found == settings[path] and (path.with_suffix(".pt").is_file() or not save):
             continue
-        if found is not None:
+        if found not in (None, settings[path]):
             print(f"{path}: again, for {files.first_difference(found, settings[path])}", flush=True)
         missing.setdefault(json.dumps({**settings[path], "inference": None}), []).append(path)
     for paths in missing.values():

@@ -84,18 +84,21 @@ def train(runs: Sequence[Run], root: Path, cache: Path) -> tuple[CAMTask, list[d
     )
     examiners = [Examiner(one, data, cache) for one in runs]
     seed_everything(run.seed, verbose=False)
-    settings: dict[str, Any] = {
-        "backbone": run.backbone, "tiles": run.tiles, "optimizer": run.optimizer, "inference": run.inference,
-    }  # fmt: skip
-    task: CAMTask
-    if run.trained is None:
-        task = CAMTask(data.num_classes, data.class_names, **settings)
-    else:
-        task = CachedTask(data.num_classes, data.class_names, **settings).cut(run.trained)
+    task = network(run, data)
     begun = time.monotonic()
     fit(run, task, loader, [one.curve for one in examiners])
     trained_in = time.monotonic() - begun
     return task, [one.record(task, trained_in) for one in examiners]
+
+
+def network(run: Run, data: WSSSDataModule) -> CAMTask:
+    """Return the network of a row as it begins: pretrained, without its frozen part where features are cached."""
+    settings: dict[str, Any] = {
+        "backbone": run.backbone, "tiles": run.tiles, "optimizer": run.optimizer, "inference": run.inference,
+    }  # fmt: skip
+    if run.trained is None:
+        return CAMTask(data.num_classes, data.class_names, **settings)
+    return CachedTask(data.num_classes, data.class_names, **settings).cut(run.trained)
 
 
 class Examiner:
