@@ -65,6 +65,6 @@ def draw_curves(records: Records, path: Path) -> None:
             axis.plot(steps, [mean(c[i][key] for c in curves) for i in range(len(steps))], marker="o", label=name)
         axis.set_title(key)
         axis.set_xlabel("step")
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[-1].legend(fontsize=8, loc="upper right")  # where losses fall
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(str(path))
