@@ -72,8 +72,9 @@ def test_rows_that_differ_in_how_cams_are_made_are_trained_once(
 def test_a_panel_shows_photographs_under_each_row_with_its_threshold(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "smoke"
 
+    where = ["--data", str(sample), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
+
     def drawn(*words: str) -> tuple[int, int]:
-        where = ["--data", str(sample), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
         main(["smoke", *where, *words, "--set", "backbone.weights=none"])
         return files.read_image(out / "panel-seed0.png").shape[:2] if "--panel" in words else (0, 0)
 
@@ -86,6 +87,9 @@ def test_a_panel_shows_photographs_under_each_row_with_its_threshold(sample: Pat
     _, two_rows = drawn("--rows", "plain", "plain-rsa", "--panel", "2")
     assert (out / "plain-seed0.json").stat().st_mtime_ns == with_weights, "plain was trained again"
     assert two_rows == pytest.approx(1.5 * one_row, rel=0.05)
+    assert (out / "plain-seed0.pt").is_file()
+    main(["smoke", *where, "--rows", "plain", "--set", "backbone.weights=none", "optimizer.lr=0.1"])
+    assert not (out / "plain-seed0.pt").exists(), "weights of other settings beside the record"
 
 
 def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_path: Path) -> None:

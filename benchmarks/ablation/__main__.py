@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--panel", type=int, default=0, metavar="N", help="draw N photographs under every row; --save too"
     )
     given = parser.parse_args(arguments)
+    if given.panel < 0:
+        parser.error(f"--panel {given.panel}: expected a number of photographs, 0 for none")
     torch.set_num_threads(given.threads)
     names = [n for name in given.rows for n in (GRID if name == "grid" else [name])]
     folder = given.out / given.preset
@@ -79,15 +81,19 @@ def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> d
         found = files.read_json(path).get("settings") if path.is_file() else None
         if found == settings[path] and (path.with_suffix(".pt").is_file() or not save):
             continue
-        if found not in (None, settings[path]):
-            print(f"{path}: again, for {files.first_difference(found, settings[path])}", flush=True)
+        if found is not None:
+            why = files.first_difference(found, settings[path]) if found != settings[path] else "no weights were kept"
+            print(f"{path}: again, for {why}", flush=True)
         missing.setdefault(json.dumps({**settings[path], "inference": None}), []).append(path)
     for paths in missing.values():
         task, records = train([runs[path] for path in paths], data, cache)
         for path, record in zip(paths, records, strict=True):
-            write_record(path, {**record, "settings": settings[path]})
+            path.with_suffix(".pt").unlink(missing_ok=True)  # of other settings
             if save:
-                torch.save(task.state_dict(), path.with_suffix(".pt"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with files.atomic(path.with_suffix(".pt")) as out:
+                    torch.save(task.state_dict(), out)
+            write_record(path, {**record, "settings": settings[path]})
             fixed = record["scores"]["all"]["fixed"]
             line = " ".join(f"{key} {100 * fixed[key]:.1f}" for key in ("miou", "mfdr", "mfnr"))
             print(f"{path.stem}: {line} at {fixed['threshold']}, {record['seconds']['all']:.0f} s", flush=True)

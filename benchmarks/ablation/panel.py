@@ -37,7 +37,7 @@ def panel(runs: Mapping[Path, Run], root: Path, cache: Path, count: int) -> np.n
         lower.append([])
     for path, run in runs.items():
         task = network(run, data)
-        task.load_state_dict(torch.load(path.with_suffix(".pt")))
+        task.load_state_dict(torch.load(path.with_suffix(".pt"), map_location="cpu"))
         task.eval()
         threshold = files.read_json(path)["scores"]["tune"]["fixed"]["threshold"]
         samples = part_of(evaluated(run, photos, data.num_classes, cache), count)
