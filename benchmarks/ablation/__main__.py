@@ -90,7 +90,6 @@ def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> d
         for path, record in zip(paths, records, strict=True):
             path.with_suffix(".pt").unlink(missing_ok=True)  # of other settings
             if save:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 with files.atomic(path.with_suffix(".pt")) as out:
                     torch.save(task.state_dict(), out)
             write_record(path, {**record, "settings": settings[path]})

@@ -1,16 +1,22 @@
 """The same photographs under the CAMs of several rows."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.ablation.score import part_of
+from benchmarks.ablation.score import evenly
 from benchmarks.ablation.settings import Run
 from benchmarks.ablation.train import data_module, evaluated, inference, network
 from tag2mask import files, plots
+from tag2mask.classes import BACKGROUND
 from tag2mask.counts import at_full_size, confusion, scores
+from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.data.dataset import Photo, read_mask
+from tag2mask.tasks.cam import CAMTask, Inference
 
 
 @torch.no_grad()
@@ -29,27 +35,41 @@ def panel(runs: Mapping[Path, Run], root: Path, cache: Path, count: int) -> np.n
     """
     data = data_module(root)
     photos = data.photos(next(iter(runs.values())).scored)
-    chosen = [index * len(photos) // min(count, len(photos)) for index in range(min(count, len(photos)))]
-    upper, lower = [], []
-    for photo in (photos[index] for index in chosen):
-        tags = [data.class_names[c] for c in np.flatnonzero(photo.label(data.num_classes))]
-        upper.append([(f"{photo.name}: {', '.join(tags)}", files.read_image(photo.image))])
-        lower.append([])
+    places = evenly(len(photos), count)
+    lines = [Lines.of(photos[place], data) for place in places]
     for path, run in runs.items():
         task = network(run, data)
         task.load_state_dict(torch.load(path.with_suffix(".pt"), map_location="cpu"))
         task.eval()
-        threshold = files.read_json(path)["scores"]["tune"]["fixed"]["threshold"]
-        samples = part_of(evaluated(run, photos, data.num_classes, cache), count)
-        for line, below, at in zip(upper, lower, range(len(chosen)), strict=True):
-            sample, image = samples[at], line[0][1]
-            cams, _ = task.cams(sample["image"][None], sample["label"][None], sample["size"][None], inference(run))
-            score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
-            label = torch.where(score > threshold, winner, 0)
-            iou = scores(confusion(label, sample["mask"], data.num_classes + 1))["iou"]
-            tagged = iou[1:][sample["label"] > 0].nanmean().item()
-            if not below:
-                below.append(("truth", plots.overlay(image, sample["mask"].numpy())))
-            line.append((path.stem.rpartition("-seed")[0], plots.heat(image, score.numpy())))
-            below.append((f"{tagged:.2f}", plots.overlay(image, label.numpy())))
-    return plots.column([plots.row(parts, 1.6) for pair in zip(upper, lower, strict=True) for parts in pair])
+        threshold = files.read_json(path)["scores"]["all"]["fixed"]["threshold"]
+        samples = evaluated(run, photos, data.num_classes, cache)
+        for line, place in zip(lines, places, strict=True):
+            line.add(path.stem.rpartition("-seed")[0], task, samples[place], inference(run), threshold)
+    return plots.column([plots.row(parts, 1.6) for line in lines for parts in (line.heats, line.labels)])
+
+
+@dataclass
+class Lines:
+    """The two lines of one photograph: titled pictures, the first of which are the photograph and its true mask."""
+
+    image: np.ndarray
+    heats: list[tuple[str, np.ndarray]]
+    labels: list[tuple[str, np.ndarray]]
+
+    @classmethod
+    def of(cls, photo: Photo, data: WSSSDataModule) -> "Lines":
+        """Begin with the photograph and its mask."""
+        image = files.read_image(photo.image)
+        tags = [data.class_names[c] for c in np.flatnonzero(photo.label(data.num_classes))]
+        truth = read_mask(photo, image.shape[:2], data.num_classes)
+        return cls(image, [(f"{photo.name}: {', '.join(tags)}", image)], [("truth", plots.overlay(image, truth))])
+
+    def add(self, name: str, task: CAMTask, sample: dict[str, Any], how: Inference, threshold: float) -> None:
+        """Add the CAM of a network and its label map."""
+        cams, _ = task.cams(sample["image"][None], sample["label"][None], sample["size"][None], how)
+        score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
+        label = torch.where(score > threshold, winner, BACKGROUND)
+        iou = scores(confusion(label, sample["mask"], task.num_classes + 1))["iou"][1:]
+        self.heats.append((name, plots.heat(self.image, score.numpy())))
+        title = f"{iou[sample['label'] > 0].nanmean().item():.2f}"
+        self.labels.append((title, plots.overlay(self.image, label.numpy())))

@@ -93,6 +93,11 @@ class Curve(Callback):
 
 
 def part_of(samples: Dataset[Any], count: int) -> Dataset[Any]:
-    """Return ``count`` samples, evenly spread."""
-    total = len(samples)  # type: ignore[arg-type]
-    return Subset(samples, [index * total // min(count, total) for index in range(min(count, total))])
+    """Return ``count`` samples, evenly spread; all where there are fewer."""
+    return Subset(samples, evenly(len(samples), count))  # type: ignore[arg-type]
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return ``count`` of the places 0 to ``total`` - 1, evenly spread; all where there are fewer."""
+    count = min(count, total)
+    return [index * total // count for index in range(count)]
