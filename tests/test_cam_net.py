@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention, region_self_attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.cam import CAMNet, fuse_scales, multi_scale_cam, scale_to_one, two_steps
+from tag2mask.models.cam import CAMNet, above_floor, fuse_scales, multi_scale_cam, scale_to_one, two_steps
 from tag2mask.models.tiling import tile, untile
 from tests.arrays import reference
 
@@ -190,6 +190,17 @@ def test_scale_to_one_lies_between_zero_and_one_and_keeps_the_order() -> None:
     assert found[1:3].amax((1, 2)).tolist() == pytest.approx([1, 1], abs=1e-4)
     assert found[3].abs().sum() == 0
     assert torch.equal(found[1].flatten().argsort(), cam[1].flatten().argsort())
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.4, 0.9])
+def test_a_floor_moves_the_thresholds_above_it_and_no_label(floor: float) -> None:
+    cam = scale_to_one(torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0)))
+    found = above_floor(cam, floor)
+    for threshold in (floor, floor + 0.3 * (1 - floor), floor + 0.8 * (1 - floor)):
+        assert torch.equal(found > (threshold - floor) / (1 - floor), cam > threshold)
+    assert (found[cam <= floor] == 0).all()
+    assert found.amax((1, 2)).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    assert floor or torch.equal(found, cam)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (45, 77)])

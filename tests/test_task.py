@@ -202,8 +202,24 @@ def test_validation_looks_at_cams_as_they_will_be_made_but_at_one_scale() -> Non
     assert CAMTask(5, backbone=NET, inference=how, validation=Inference()).validation == Inference()
 
 
+def test_cams_stand_above_the_floor(batch: dict[str, torch.Tensor]) -> None:
+    made = CAMTask(5, backbone=NET, tiles=None).eval()
+    photograph = batch["image"][:1], batch["label"][:1], torch.tensor([[64, 64]])
+    with torch.inference_mode():
+        low, high = (made.cams(*photograph, Inference((1.0,), floor=floor))[0].cam for floor in (0.0, 0.5))
+    assert (low < 0.5).any()
+    torch.testing.assert_close(high, (2 * low - 1).clamp_min(0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0])
+def test_a_floor_that_leaves_nothing_is_refused(floor: float) -> None:
+    with pytest.raises(InputError, match=f"floor is {floor}; expected"):
+        Inference(floor=floor)
+
+
 def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
-    made = CAMTask(5, backbone=NET, tiles=None, inference=Inference(attention=Attention(layer="layer2")))
+    how = Inference(attention=Attention(layer="layer2"), floor=0.5)
+    made = CAMTask(5, backbone=NET, tiles=None, inference=how)
     run = trainer(tmp_path, max_steps=1)
     run.strategy.connect(made)
     run.save_checkpoint(tmp_path / "a.ckpt")

@@ -174,6 +174,14 @@ def scale_to_one(cam: Tensor) -> Tensor:
     return cam / (cam.amax((-2, -1), keepdim=True) + 1e-5)
 
 
+def above_floor(cam: Tensor, floor: float) -> Tensor:
+    """Stretch what of a CAM in [0, 1] lies above ``floor``, in [0, 1), to [0, 1]; 0 elsewhere.
+
+    A threshold t below becomes (t - floor) / (1 - floor).
+    """
+    return (cam - floor).clamp_min(0) / (1 - floor)
+
+
 def multi_scale_cam(
     net: CAMNet,
     image: Tensor,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from tag2mask import losses
+from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.cam import CAMNet, TwoSteps, multi_scale_cam, part, scale_to_one, two_steps
+from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.optim import SGD
 from tag2mask.tasks.network import NetworkTask
@@ -97,6 +98,9 @@ class Inference:
             none is, the most probable one.
         attention: spreads each map over the positions that look alike (RSA, Eq. 4-6); null as in Alg. 2, which makes
             CAMs without it. It sees the whole image: its ``region`` is of training alone.
+        floor: what of the finished CAM, in [0, 1), is cut off below; the rest is stretched back to [0, 1]. An attention
+            lifts the ground, which a random walk would carry on; nothing changes but that thresholds move along. 0
+            leaves CAMs as they are, as in Alg. 2.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
@@ -104,6 +108,12 @@ class Inference:
     stride: int = 4
     tag_threshold: float = 0.5
     attention: Attention | None = None
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the floor."""
+        if not 0 <= self.floor < 1:
+            raise InputError(f"floor is {self.floor}; expected a number of at least 0 and below 1")
 
 
 class CAMs(NamedTuple):
@@ -301,4 +311,4 @@ class CAMTask(NetworkTask):
             present[scores.argmax()] = True
         else:
             present = label[0] > 0
-        return CAMs(scale_to_one(maps[present]), present.nonzero()[:, 0] + 1), scores
+        return CAMs(above_floor(scale_to_one(maps[present]), how.floor), present.nonzero()[:, 0] + 1), scores
