@@ -65,6 +65,9 @@ def test_rows_that_differ_in_how_cams_are_made_are_trained_once(
 
     tiles, rsa = records(tmp_path / "together", "tiles", "rsa")
     assert len(trainings) == 1
+    table = json.loads((tmp_path / "together" / "smoke" / "table.json").read_text())
+    assert "attention_entropy" not in table["tiles"]
+    assert 0 < table["rsa"]["attention_entropy"]["mean"] < 1  # of the finished CAM: none is trained with
     assert tiles["scores"] != rsa["scores"]
     assert records(tmp_path / "alone", "rsa") == [rsa]
 

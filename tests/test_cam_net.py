@@ -206,8 +206,8 @@ def test_a_floor_moves_the_thresholds_above_it_and_no_label(floor: float) -> Non
 @pytest.mark.parametrize("size", [(64, 64), (45, 77)])
 def test_the_cam_of_the_mirrored_image_is_the_mirrored_cam(net: CAMNet, size: tuple[int, int]) -> None:
     image, (height, width) = images(*size, count=1)[0], (size[0] // 4, size[1] // 4)
-    cam, scores = multi_scale_cam(net, image, (0.5, 1.0, 1.5), True, (height, width))
-    mirrored, mirrored_scores = multi_scale_cam(net, image.flip(-1), (0.5, 1.0, 1.5), True, (height, width))
+    cam, scores, _ = multi_scale_cam(net, image, (0.5, 1.0, 1.5), True, (height, width))
+    mirrored, mirrored_scores, _ = multi_scale_cam(net, image.flip(-1), (0.5, 1.0, 1.5), True, (height, width))
     torch.testing.assert_close(mirrored, cam.flip(-1), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(mirrored_scores, scores, rtol=1e-3, atol=1e-6)
 
@@ -215,17 +215,18 @@ def test_the_cam_of_the_mirrored_image_is_the_mirrored_cam(net: CAMNet, size: tu
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (33, 47)])
 def test_a_cam_over_scales_has_the_size_that_was_asked_for(net: CAMNet, size: tuple[int, int], flip: bool) -> None:
-    cam, scores = multi_scale_cam(net, images(*size, count=1)[0], (0.5, 2.0), flip, (9, 13))
+    cam, scores, entropy = multi_scale_cam(net, images(*size, count=1)[0], (0.5, 2.0), flip, (9, 13))
     assert cam.shape == (CLASSES, 9, 13)
     assert cam.min() >= 0
     assert scores.shape == (CLASSES,)
     assert torch.isfinite(cam).all()
+    assert entropy is None
 
 
 def test_a_single_scale_without_flip_is_the_plain_cam(net: CAMNet) -> None:
     image = images(64, 96, count=1)
     expected, _ = net(image)
-    cam, scores = multi_scale_cam(net, image[0], (1.0,), False, (16, 24))
+    cam, scores, _ = multi_scale_cam(net, image[0], (1.0,), False, (16, 24))
     upscaled = F.interpolate(expected.relu(), (16, 24), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(cam, upscaled, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(scores, expected.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
@@ -233,9 +234,11 @@ def test_a_single_scale_without_flip_is_the_plain_cam(net: CAMNet) -> None:
 
 def test_scores_are_the_mean_over_scales_and_flips(net: CAMNet) -> None:
     image = images(64, 64, count=1)[0]
-    _, both = multi_scale_cam(net, image, (0.5, 1.0), True, (16, 16))
+    both = multi_scale_cam(net, image, (0.5, 1.0), True, (16, 16)).scores
     each = [
-        multi_scale_cam(net, x, (scale,), False, (16, 16))[1] for scale in (0.5, 1.0) for x in (image, image.flip(-1))
+        multi_scale_cam(net, x, (scale,), False, (16, 16)).scores
+        for scale in (0.5, 1.0)
+        for x in (image, image.flip(-1))
     ]
     torch.testing.assert_close(both, torch.stack(each).mean(0), rtol=1e-3, atol=1e-6)
 
@@ -248,11 +251,12 @@ def test_an_attention_spreads_the_cam_of_each_scale_and_leaves_the_scores() -> N
         net.classifier.weight.copy_(
             (features - features.mean((2, 3), keepdim=True))[0, :, 0, :CLASSES].T[..., None, None]
         )
-    plain, scores = multi_scale_cam(net, image[0], (1.0,), False, (4, 6))
-    cam, scores_too = multi_scale_cam(net, image[0], (1.0,), False, (4, 6), attention)
+    plain, scores, _ = multi_scale_cam(net, image[0], (1.0,), False, (4, 6))
+    cam, scores_too, entropy = multi_scale_cam(net, image[0], (1.0,), False, (4, 6), attention)
     low = F.adaptive_avg_pool2d(net.backbone.layer2(net.backbone.layer1(_stem(net, image))), (4, 6))
-    expected, _ = region_self_attention(low, plain[None], temperature=0.2, center=True)
+    expected, expected_entropy = region_self_attention(low, plain[None], temperature=0.2, center=True)
     torch.testing.assert_close(cam, expected[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(entropy, expected_entropy)
     assert not torch.allclose(cam, plain)
     assert torch.equal(scores, scores_too)
 

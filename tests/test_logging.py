@@ -68,7 +68,7 @@ def test_the_keys_of_a_cam_run_fall_into_sections(cam_run: WandbRun, sample: Pat
     losses = {"loss", "loss_cls", "loss_cls_tiled", "loss_re", "loss_cfc", "loss_repel", "beta", "cfc_similarity"}
     assert sections == {
         "train": losses | {"attention_entropy"},
-        "val": {"loss_cls", "cam_miou", "cam_mfdr", "cam_mfnr", "cam_threshold"},
+        "val": {"loss_cls", "attention_entropy", "cam_miou", "cam_mfdr", "cam_mfnr", "cam_threshold"},
         **{f"val_{score}": set(NAMES) for score in ("iou", "fdr", "fnr")},
         "lr": {"pretrained", "pretrained_bias", "new", "new_bias"} & sections["lr"],
         "throughput": {"images_per_second"},

@@ -1,7 +1,8 @@
 """Scores of a trained network's CAMs, at a threshold that other photographs chose, and curves while it trains."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from statistics import mean
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback
@@ -15,18 +16,32 @@ from tag2mask.tasks.cam import CAMTask, Inference
 NAMES = ("miou", "mfdr", "mfnr")
 
 
+class Swept(NamedTuple):
+    """What the CAMs of some photographs came to.
+
+    Attributes:
+        counts: at all thresholds.
+        entropy: mean of the attention that they were made with, in [0, 1]; None without.
+    """
+
+    counts: ThresholdSweep
+    entropy: float | None
+
+
 @torch.no_grad()
-def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: Inference) -> ThresholdSweep:
-    """Count the CAMs of ``samples`` (as `EvaluationSet` gives them, with masks) at all thresholds."""
+def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: Inference) -> Swept:
+    """Make and count the CAMs of ``samples`` (as `EvaluationSet` gives them, with masks)."""
     task.eval()
-    counts = ThresholdSweep(task.num_classes + 1)
+    counts, entropies = ThresholdSweep(task.num_classes + 1), []
     for index in range(len(samples)):  # type: ignore[arg-type]
         sample = samples[index]
         image = sample["image"][None].to(task.device)
         cams, _ = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
         score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
         counts.update(score.cpu(), winner.cpu(), sample["mask"])
-    return counts
+        if cams.entropy is not None:
+            entropies.append(cams.entropy.item())
+    return Swept(counts, mean(entropies) if entropies else None)
 
 
 def means(found: Mapping[str, Tensor], at: int, classes: Sequence[int]) -> dict[str, float]:
@@ -84,7 +99,7 @@ class Curve(Callback):
         step, steps = int(trainer.global_step), int(pl_module.total_steps)
         if step * self.count // steps == (step - 1) * self.count // steps:
             return
-        tune, part = sweep(pl_module, self.tune, self.how), sweep(pl_module, self.part, self.how)
+        tune, part = (sweep(pl_module, samples, self.how).counts for samples in (self.tune, self.part))
         pl_module.train()
         means_of_terms = {name: sum(t[name] for t in self.terms) / len(self.terms) for name in self.terms[0]}
         scores = scored(tune, {"part": part}, self.classes)["part"]["fixed"]

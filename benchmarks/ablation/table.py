@@ -25,9 +25,12 @@ def summary(records: Records) -> dict[str, Any]:
                 for kind, scores in kinds.items():
                     for key, value in scores.items():
                         values[f"{part}/{kind}/{key}"].append(value)
+            last = run["curve"][-1] if run["curve"] else {}
+            of_cams = run.get("attention_entropy")  # else of training
+            found = {**last, "attention_entropy": of_cams} if of_cams is not None else last
             for key in ("attention_entropy", "cfc_similarity"):
-                if run["curve"] and key in run["curve"][-1]:
-                    values[key].append(run["curve"][-1][key])
+                if key in found:
+                    values[key].append(found[key])
             values["seconds"].append(run["seconds"]["training"])
         rows[name] = {"seeds": len(runs), **{key: spread(found) for key, found in values.items()}}
     return rows

@@ -106,6 +106,7 @@ class Examiner:
 
     Attributes:
         how: the way its CAMs are made.
+        scored: the split whose photographs are scored, all of them.
         samples: photographs with masks: ``tune``, which choose the threshold, and those that are scored.
         curve: the callback that scores while training.
     """
@@ -115,7 +116,7 @@ class Examiner:
         tune, rest = drawn(data.photos(run.tune_split), run.tune)
         sets = {"tune": tune, run.scored: data.photos(run.scored), f"rest of {run.tune_split}": rest}
         self.samples = {name: evaluated(run, photos, data.num_classes, cache) for name, photos in sets.items()}
-        self.how = inference(run)
+        self.how, self.scored = inference(run), run.scored
         self.classes = [("background", *data.class_names).index(name) for name in run.mean_over]
         part = part_of(self.samples[run.scored], run.tune)
         self.curve = Curve(run.points, self.samples["tune"], part, self.how, self.classes)
@@ -123,9 +124,11 @@ class Examiner:
     def record(self, task: CAMTask, trained_in: float) -> dict[str, Any]:
         """Return the record of a network that took ``trained_in`` seconds to train."""
         begun = time.monotonic()
-        sweeps = {name: sweep(task, one, self.how) for name, one in self.samples.items()}
+        swept = {name: sweep(task, one, self.how) for name, one in self.samples.items()}
+        counts = {name: one.counts for name, one in swept.items()}
         return {
-            "scores": scored(sweeps.pop("tune"), sweeps, self.classes),
+            "scores": scored(counts.pop("tune"), counts, self.classes),
+            "attention_entropy": swept[self.scored].entropy,
             "curve": self.curve.points,
             "steps": int(task.total_steps),
             "seconds": {"training": round(trained_in, 1), "all": round(trained_in + time.monotonic() - begun, 1)},

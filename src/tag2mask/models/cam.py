@@ -182,6 +182,20 @@ def above_floor(cam: Tensor, floor: float) -> Tensor:
     return (cam - floor).clamp_min(0) / (1 - floor)
 
 
+class FusedCAM(NamedTuple):
+    """What `multi_scale_cam` makes of an image.
+
+    Attributes:
+        maps: summed over scales and flips, not yet in [0, 1], (C, height, width).
+        scores: mean class score over scales and flips, (C,).
+        entropy: of the attention, in [0, 1], mean over scales; None without attention.
+    """
+
+    maps: Tensor
+    scores: Tensor
+    entropy: Tensor | None
+
+
 def multi_scale_cam(
     net: CAMNet,
     image: Tensor,
@@ -189,7 +203,7 @@ def multi_scale_cam(
     flip: bool,
     size: tuple[int, int],
     attention: Attention | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> FusedCAM:
     """CAMs of one image from the full branch alone (Alg. 2), over scales and flips.
 
     At each scale the image is resized to the nearest multiple of the stride (at least one), so that every map covers
@@ -202,15 +216,17 @@ def multi_scale_cam(
         flip: add the mirror image.
         size: height and width of the CAM.
         attention: spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
-
-    Returns:
-        The summed maps, not yet in [0, 1], (C, height, width), and the mean class score over scales and flips, (C,).
     """
-    maps, scores = [], []
+    maps, scores, entropies = [], [], []
     for scale in scales:
         sides = [max(1, round(side * scale / net.stride)) * net.stride for side in image.shape[-2:]]
         scaled = F.interpolate(image[None], sides, mode="bicubic", align_corners=False, antialias=scale < 1)
         cam, _, guide = net.guided(torch.cat([scaled, scaled.flip(-1)]) if flip else scaled, attention)
         scores.append(cam.float().mean((0, 2, 3)))
-        maps.append(cam if attention is None else attention.refine(guide, cam.relu())[0])
-    return fuse_scales(maps, size), torch.stack(scores).mean(0)
+        if attention is not None:
+            cam, entropy = attention.refine(guide, cam.relu())
+            entropies.append(entropy)
+        maps.append(cam)
+    return FusedCAM(
+        fuse_scales(maps, size), torch.stack(scores).mean(0), torch.stack(entropies).mean() if entropies else None
+    )

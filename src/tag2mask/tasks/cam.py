@@ -122,10 +122,12 @@ class CAMs(NamedTuple):
     Attributes:
         cam: in [0, 1], (K, h, w).
         classes: mask values, (K,).
+        entropy: of the attention that they were made with, in [0, 1]; None without.
     """
 
     cam: Tensor
     classes: Tensor
+    entropy: Tensor | None = None
 
 
 def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ class CAMTask(NetworkTask):
         for attention in (tiles.attention if tiles is not None else None, inference.attention):
             if attention is not None and attention.layer is not None:
                 part(self.net.backbone, attention.layer)  # no training that ends in CAMs which cannot be made
-        self.val_loss = MeanMetric()
+        self.val_loss, self.val_entropy = MeanMetric(), MeanMetric()
 
     @property
     def parts(self) -> tuple[nn.Module, list[nn.Module]]:
@@ -284,6 +286,9 @@ class CAMTask(NetworkTask):
         loss = losses.classification(scores[None], batch["label"].clamp_min(0))
         self.val_loss.update(loss)
         self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
+        if cams.entropy is not None:
+            self.val_entropy.update(cams.entropy)
+            self.log("val/attention_entropy", self.val_entropy, on_epoch=True, batch_size=1)
         return cams
 
     test_step = validation_step
@@ -305,10 +310,13 @@ class CAMTask(NetworkTask):
             The CAMs and the class scores before the sigmoid, (C,).
         """
         height, width = (-(-int(side) // how.stride) for side in size[0])
-        maps, scores = multi_scale_cam(self.net, image[0], how.scales, how.flip, (height, width), how.attention)
+        maps, scores, entropy = multi_scale_cam(
+            self.net, image[0], how.scales, how.flip, (height, width), how.attention
+        )
         if (label[0] < 0).any():
             present = scores.sigmoid() > how.tag_threshold
             present[scores.argmax()] = True
         else:
             present = label[0] > 0
-        return CAMs(above_floor(scale_to_one(maps[present]), how.floor), present.nonzero()[:, 0] + 1), scores
+        cam = above_floor(scale_to_one(maps[present]), how.floor)
+        return CAMs(cam, present.nonzero()[:, 0] + 1, entropy), scores
