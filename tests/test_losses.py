@@ -270,6 +270,31 @@ def test_zero_vectors_give_a_finite_loss_and_gradient(weight: Weight) -> None:
     assert torch.isfinite(gradient(loss, foreground)).all()
 
 
+def test_a_faint_vector_is_moved_most_unless_it_is_left_out() -> None:
+    shown = torch.rand(3, 4, 2, 6, generator=torch.Generator().manual_seed(0)) + 0.1
+    shown[1, 2, 0] *= 1e-3
+    label, background = torch.ones(3, 2), torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(1))
+
+    def moved(least: float) -> torch.Tensor:
+        foreground = shown.clone().requires_grad_()
+        kept = losses.without_faint(foreground, least)
+        loss = losses.class_contrast(kept, label) + losses.repulsion(kept, background, label)
+        return gradient(loss, foreground).norm(dim=3)
+
+    printed, kept = moved(0.0), moved(0.05)
+    assert printed[1, 2, 0] == printed.max()
+    assert printed[1, 2, 0] > 100 * printed.median()
+    assert kept[1, 2, 0] == 0
+    assert (kept.flatten() > 0).sum() == kept.numel() - 1
+
+
+def test_faint_is_measured_against_the_longest_vector_of_the_class() -> None:
+    foreground = torch.tensor([[[[0.0, 10.0], [1.0, 0.0]], [[0.0, 0.9], [0.0, 0.2]]]])  # (1, 2, 2, 2)
+    found = losses.without_faint(foreground, 0.1)
+    assert torch.equal(found, torch.tensor([[[[0.0, 10.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.2]]]]))
+    assert torch.equal(losses.without_faint(foreground, 0.0), foreground)
+
+
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_large_half_precision_vectors_give_a_finite_loss_and_gradient(weight: Weight) -> None:
     foreground = (vectors() * 30000).half().requires_grad_()

@@ -29,7 +29,7 @@ METHODS = {
     "guarded": Tiles(
         learns="full",
         attention=Attention(layer="layer2", region="image", restore=True),
-        contrast=Contrast(per_class=True, center=True, repel=1.0),
+        contrast=Contrast(per_class=True, center=True, repel=1.0, least=0.05),
     ),
 }
 

@@ -83,6 +83,21 @@ def foreground_vectors(features: Tensor, cam: Tensor) -> Tensor:
         return torch.einsum("btdmn,btcmn->btcd", features.float(), cam.float()) / positions
 
 
+def without_faint(foreground: Tensor, least: float) -> Tensor:
+    """Zero the vectors of tiles that hardly show a class: a zero vector is compared with nothing, and gets no gradient.
+
+    Not in the paper. The gradient of a cosine grows as 1 / length, so that without this the tiles in which a class is
+    all but absent are those that are moved most.
+
+    Args:
+        foreground: (B, T, C, D).
+        least: share, in [0, 1], of the longest vector of the class in the batch below which one is faint.
+    """
+    length = foreground.detach().norm(dim=3)
+    faint: Tensor = length < least * length.amax((0, 1))
+    return foreground.masked_fill(faint[..., None], 0)
+
+
 def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:
     """Cosine between every tile of one image and every tile of another, Eq. 11: (B, T, F) -> (B, T, B, T) float32."""
     with torch.autocast(foreground.device.type, enabled=False):

@@ -39,6 +39,7 @@ class Contrast:
         center: subtract the mean feature of the batch (of each rank's under DDP) first, which is what all images share.
         repel: weight of `losses.repulsion` beside it, which pushes foregrounds away from backgrounds; not in the paper.
         start: share of training before which it does not count at all.
+        least: leave out tiles that hardly show the class, see `losses.without_faint`; 0 compares all, as printed.
     """
 
     lam: float = 0.5
@@ -54,6 +55,7 @@ class Contrast:
     center: bool = False
     repel: float = 0.0
     start: float = 0.0
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,7 @@ class CAMTask(NetworkTask):
         features = features.detach() if contrast.detach_features else features
         features = features - features.mean((0, 1, 3, 4), keepdim=True) if contrast.center else features
         by_class = self._of_all_ranks(losses.foreground_vectors(features, cam))  # (B, T, C, D)
+        by_class = losses.without_faint(by_class, contrast.least)
         foreground = by_class.flatten(2)
         tags = self._of_all_ranks(label)
         terms = {"cfc_similarity": losses.mean_similarity(foreground.detach())}
