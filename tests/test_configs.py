@@ -45,7 +45,7 @@ def test_every_backbone_has_a_segmentation_network_and_two_have_their_upper_boun
     assert {f"segmentation_{net}_full" for net in ("resnet50", "lite0")} <= names
 
 
-def test_the_three_methods_have_a_config_for_each_backbone() -> None:
+def test_the_four_methods_have_a_config_for_each_backbone() -> None:
     names = {path.stem for path in CONFIGS if path.parent.name == "voc"}
     backbones = ("resnet50", "resnest101", "lite0")
-    assert {f"cam_{net}{method}" for net in backbones for method in ("", "_puzzle", "_plain")} <= names
+    assert {f"cam_{net}{method}" for net in backbones for method in ("", "_printed", "_puzzle", "_plain")} <= names
