@@ -1,4 +1,5 @@
-# Verbs for a person. ARGS adds options to fit and predict, LABEL_ARGS to labels; DATA names another data folder:
+# Verbs for a person. ARGS adds options to fit and predict, SEED_ARGS to the seeds of the edge network, LABEL_ARGS to
+# labels; DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
 # DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
 .DEFAULT_GOAL := help
@@ -86,7 +87,7 @@ cams-voc cams-coco: setup ## Write the CAMs of the training photographs with the
 	$(TAG2MASK) predict --config $(CONFIG) $(ROOT_$(SET)) $(ARGS)
 
 affinity-voc affinity-coco: setup ## Train the edge network on confident labels made from those CAMs (AFFINITY=configs/...)
-	$(TAG2MASK) labels --config configs/$(SET)/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(PHOTOS_$(SET))
+	$(TAG2MASK) labels --config configs/$(SET)/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(PHOTOS_$(SET)) $(SEED_ARGS)
 	$(TAG2MASK) fit --config $(AFFINITY) $(ROOT_$(SET)) --data.init_args.labels $(RUN)/seeds $(ARGS)
 
 labels-voc labels-coco: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)

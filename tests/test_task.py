@@ -217,6 +217,12 @@ def test_a_floor_that_leaves_nothing_is_refused(floor: float) -> None:
         Inference(floor=floor)
 
 
+@pytest.mark.parametrize("least", [-0.1, 1.5])
+def test_a_share_that_leaves_out_every_tile_is_refused(least: float) -> None:
+    with pytest.raises(InputError, match=f"least is {least}; expected"):
+        Contrast(least=least)
+
+
 def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
     how = Inference(attention=Attention(layer="layer2"), floor=0.5)
     made = CAMTask(5, backbone=NET, tiles=None, inference=how)

@@ -57,6 +57,11 @@ class Contrast:
     start: float = 0.0
     least: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the share below which tiles are left out: above 1 nothing would be compared."""
+        if not 0 <= self.least <= 1:
+            raise InputError(f"least is {self.least}; expected a share of the longest vector, 0 to 1, such as 0.05")
+
 
 @dataclass(frozen=True)
 class Tiles:
