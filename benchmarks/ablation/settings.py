@@ -92,7 +92,6 @@ PRESETS = {
     "voc-fast": FAST,
     "voc-full": replace(
         FAST,
-        backbone=replace(FAST.backbone, freeze_norm=False),
         optimizer=SGD(lr=0.01),
         inference=Inference(),
         preprocessing=replace(FAST.preprocessing, long_side=(256, 448), crop_size=320),
