@@ -105,7 +105,8 @@ PRESETS = {
     ),
 }
 """``smoke`` is for the tests; ``sample`` takes minutes on the drawn set; ``voc-head`` trains the head alone,
-``voc-fast`` the last block too, both on cached features; ``voc-full`` the whole network, on a GPU."""
+``voc-fast`` the last block too, both on cached features; ``voc-full`` the whole network but for its batch norms, on a
+GPU."""
 
 PRINTED_RSA = Attention(kernel="exp_dot", temperature=1.0, center=False)
 PRINTED_CFC = Contrast(lam=0.5, weight="sigmoid", reduction="mean")
