@@ -277,8 +277,9 @@ def test_a_faint_vector_is_moved_most_unless_it_is_left_out() -> None:
 
     def moved(least: float) -> torch.Tensor:
         foreground = shown.clone().requires_grad_()
-        kept = losses.without_faint(foreground, least)
-        loss = losses.class_contrast(kept, label) + losses.repulsion(kept, background, label)
+        kept = losses.shows_class(foreground, least)
+        loss = losses.class_contrast(foreground, label, kept=kept)
+        loss = loss + losses.repulsion(foreground, background, label, kept)
         return gradient(loss, foreground).norm(dim=3)
 
     printed, kept = moved(0.0), moved(0.05)
@@ -289,10 +290,32 @@ def test_a_faint_vector_is_moved_most_unless_it_is_left_out() -> None:
 
 
 def test_faint_is_measured_against_the_longest_vector_of_the_class() -> None:
-    foreground = torch.tensor([[[[0.0, 10.0], [1.0, 0.0]], [[0.0, 0.9], [0.0, 0.2]]]])  # (1, 2, 2, 2)
-    found = losses.without_faint(foreground, 0.1)
-    assert torch.equal(found, torch.tensor([[[[0.0, 10.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.2]]]]))
-    assert torch.equal(losses.without_faint(foreground, 0.0), foreground)
+    foreground = torch.tensor([[[[0.0, 10.0], [1.0, 0.0]], [[0.0, 0.9], [0.0, 0.2]], [[0.0, 0.0], [0.0, 0.0]]]])
+    expected = torch.tensor([[[True, True], [False, True], [False, False]]])  # (1, 3, 2)
+    assert torch.equal(losses.shows_class(foreground, 0.1), expected)
+    assert losses.shows_class(foreground, 0.0).all()
+    assert torch.equal(losses.shows_class(foreground, 1.0).sum((0, 1)), torch.tensor([1, 1]))
+    assert not losses.shows_class(foreground[:, 2:], 0.1).any()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_tiles_that_are_left_out_are_in_no_sum_and_no_denominator(
+    weight: Weight, reduction: Literal["mean", "sum"]
+) -> None:
+    """With half of the tiles faint the loss, and the gradient of the others, are those of the others alone."""
+    alone = vectors(4, 2, 6)[:, :, None].requires_grad_()
+    faint = vectors(4, 2, 6, seed=1)[:, :, None] * 1e-4
+    mixed = torch.cat([alone.detach(), faint], 1).requires_grad_()
+    kept, label, background = losses.shows_class(mixed, 0.05), torch.ones(4, 1), vectors(4, 4, 6, seed=2)
+    alpha = 0.25 / 4 if weight == "sigmoid" else 0.25  # the sum in that weight is over 4 x 4 entries, not 2 x 2
+    expected = losses.class_contrast(alone, label, weight, 0.25, reduction)
+    found = losses.class_contrast(mixed, label, weight, alpha, reduction, kept)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, mixed)[:, :2], gradient(expected, alone))
+    expected, found = (losses.repulsion(x, background, label, k) for x, k in ((alone, None), (mixed, kept)))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, mixed)[:, :2], gradient(expected, alone))
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -333,29 +356,44 @@ def test_foreground_vectors_of_half_precision_do_not_overflow() -> None:
 
 
 def test_mean_similarity_leaves_out_an_images_own_tiles() -> None:
-    foreground = torch.eye(3)[:, None].repeat(1, 2, 1)  # tiles of an image are equal, images orthogonal
-    assert losses.mean_similarity(foreground).item() == pytest.approx(0, abs=1e-6)
+    foreground = torch.eye(3)[:, None, None].repeat(1, 2, 1, 1)  # tiles of an image are equal, images orthogonal
+    assert losses.mean_similarity(foreground, torch.ones(3, 1)).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_mean_similarity_of_equal_images_is_one() -> None:
-    assert losses.mean_similarity(torch.ones(3, 2, 5)).item() == pytest.approx(1)
+def test_mean_similarity_is_one_of_a_collapse_however_few_pairs_share_a_class() -> None:
+    """Equal features and CAMs, a tag for each image but two, so that one pair of 15 shares one."""
+    label = torch.eye(6, 5).index_put_((torch.tensor([5]), torch.tensor([0])), torch.tensor(1.0))
+    foreground = torch.ones(6, 4, 5, 3) * label[:, None, :, None]
+    assert losses.mean_similarity(foreground, label).item() == pytest.approx(1)
 
 
 def test_mean_similarity_equals_a_slow_loop() -> None:
-    foreground = vectors() - 0.5
-    cosines = [
-        F.cosine_similarity(foreground[i, j], foreground[r, s], 0).item()
-        for i in range(4)
-        for r in range(4)
-        for j in range(3)
-        for s in range(3)
-        if i != r
-    ]
-    assert losses.mean_similarity(foreground).item() == pytest.approx(sum(cosines) / len(cosines), abs=1e-6)
+    foreground = torch.rand(4, 3, 2, 6, generator=torch.Generator().manual_seed(0)) - 0.5
+    foreground[0, 1, 0] = 0  # has no direction
+    label = torch.tensor([[1.0, 1], [1, 0], [1, 1], [0, 1]])
+    kept = torch.ones(4, 3, 2, dtype=torch.bool)
+    kept[2, 0, 1] = False
+
+    def counts(i: int, j: int, c: int) -> bool:
+        return bool(label[i, c] and kept[i, j, c] and foreground[i, j, c].norm() > 0)
+
+    means = []
+    for c in range(2):
+        cosines = [
+            F.cosine_similarity(foreground[i, j, c], foreground[r, s, c], 0).item()
+            for i in range(4)
+            for r in range(4)
+            for j in range(3)
+            for s in range(3)
+            if i != r and counts(i, j, c) and counts(r, s, c)
+        ]
+        means.append(sum(cosines) / len(cosines))
+    found = losses.mean_similarity(foreground, label, kept).item()
+    assert found == pytest.approx(sum(means) / 2, abs=1e-6)
 
 
-def test_mean_similarity_of_a_single_image_is_zero() -> None:
-    assert losses.mean_similarity(torch.ones(1, 2, 5)).item() == pytest.approx(0, abs=1e-6)
+def test_mean_similarity_without_a_pair_is_not_a_number() -> None:
+    assert losses.mean_similarity(torch.ones(2, 2, 2, 5), torch.eye(2)).isnan()
 
 
 def test_the_mean_of_two_ranks_is_the_loss_of_the_joint_batch() -> None:

@@ -109,9 +109,12 @@ class TagsToMasksCLI(LightningCLI):
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
-        """Name the run folder, and settle W&B's mode and what the run is called there."""
+        """Name the run folder, settle the seed of the samples, W&B's mode and what the run is called there."""
         if self.given.trainer.default_root_dir is None:
             raise InputError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
+        data, seed = self.given.data.init_args, self.given.seed_everything
+        if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
+            data.seed = 0 if isinstance(seed, bool) else seed
         offline_unless_logged_in()
         loggers, task = self.given.trainer.logger, self.given.model.class_path.split(".")[-2]
         for logger in loggers if isinstance(loggers, list) else [loggers]:

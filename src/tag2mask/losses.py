@@ -83,19 +83,21 @@ def foreground_vectors(features: Tensor, cam: Tensor) -> Tensor:
         return torch.einsum("btdmn,btcmn->btcd", features.float(), cam.float()) / positions
 
 
-def without_faint(foreground: Tensor, least: float) -> Tensor:
-    """Zero the vectors of tiles that hardly show a class: a zero vector is compared with nothing, and gets no gradient.
+def shows_class(foreground: Tensor, least: float) -> Tensor:
+    """Tell the tiles that show a class from those that hardly do, by the length of their vectors, (B, T, C) bool.
 
-    Not in the paper. The gradient of a cosine grows as 1 / length, so that without this the tiles in which a class is
-    all but absent are those that are moved most.
+    Not in the paper. The gradient of a cosine grows as 1 / length, so that the tiles in which a class is all but absent
+    are moved most. `class_contrast` and `repulsion` leave out, of sums and denominators, what is False here.
 
     Args:
         foreground: (B, T, C, D).
-        least: share, in [0, 1], of the longest vector of the class in the batch below which one is faint.
+        least: share, in [0, 1], of the longest vector of the class in the batch below which a tile is left out; 0
+            keeps all of them, as printed. Above 0 vectors without any length are left out too.
     """
-    length = foreground.detach().norm(dim=3)
-    faint: Tensor = length < least * length.amax((0, 1))
-    return foreground.masked_fill(faint[..., None], 0)
+    length = foreground.detach().float().norm(dim=3)
+    if least == 0:
+        return torch.ones_like(length, dtype=torch.bool)
+    return (length >= least * length.amax((0, 1))) & (length > 0)
 
 
 def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:
@@ -105,11 +107,38 @@ def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:
         return torch.einsum("itf,rsf->itrs", unit, unit)
 
 
-def mean_similarity(foreground: Tensor) -> Tensor:
-    """Mean cosine between tiles of different images, (B, T, F) -> scalar: near 1 when the CAMs have become alike."""
-    between = cosine_similarity(foreground).mean((1, 3))
-    others = len(foreground) * (len(foreground) - 1)
-    return (between.sum() - between.trace()) / max(others, 1)
+def mean_similarity(foreground: Tensor, label: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Mean cosine between tiles of different images that share a class, in [-1, 1]: 1 where the contrast has collapsed.
+
+    The mean over tiles and pairs of a class, then over the classes that have a pair. Vectors without length have no
+    direction and are left out.
+
+    Args:
+        foreground: (B, T, C, D).
+        label: 1 where the class is in the image, (B, C).
+        kept: False for tiles that are left out, of `shows_class`, (B, T, C); None keeps all.
+
+    Returns:
+        A scalar; nan where no two images share a class.
+    """
+    counts = (foreground.norm(dim=3) > 0) & (label[:, None] > 0)
+    counts = counts if kept is None else counts & kept
+    means = []
+    for c in range(label.shape[1]):
+        counted = _entries(counts[:, :, c], _others(len(foreground), foreground.device))
+        if counted.any():
+            means.append(cosine_similarity(foreground[:, :, c])[counted].mean())
+    return torch.stack(means).mean() if means else foreground.new_tensor(torch.nan, dtype=torch.float32)
+
+
+def _others(images: int, device: torch.device) -> Tensor:
+    """True for pairs of two different images, (B, B)."""
+    return ~torch.eye(images, dtype=torch.bool, device=device)
+
+
+def _entries(kept: Tensor, pairs: Tensor) -> Tensor:
+    """Entries of `cosine_similarity` that count, (B, T, B, T) bool, of tiles (B, T) and of pairs of images (B, B)."""
+    return kept[:, :, None, None] & kept & pairs[:, None, :, None]
 
 
 def background_vectors(features: Tensor, cam: Tensor) -> Tensor:
@@ -135,6 +164,7 @@ def class_contrast(
     weight: Literal["sigmoid", "rank", "none"] = "sigmoid",
     alpha: float = 0.25,
     reduction: Literal["mean", "sum"] = "mean",
+    kept: Tensor | None = None,
 ) -> Tensor:
     """`cross_image_contrast` class by class, between images that share the class; the mean over such classes.
 
@@ -146,16 +176,17 @@ def class_contrast(
         weight: of a pair, as in `cross_image_contrast`.
         alpha: likewise.
         reduction: within a class, likewise.
+        kept: False for tiles that are left out, of `shows_class`, (B, T, C); None keeps all.
     """
-    shared = [c for c in range(label.shape[1]) if label[:, c].sum() > 1]
-    terms = [
-        cross_image_contrast(foreground[:, :, c], label[:, None, c] * label[None, :, c], weight, alpha, reduction)
-        for c in shared
-    ]
+    terms = []
+    for c in (c for c in range(label.shape[1]) if label[:, c].sum() > 1):
+        pairs = label[:, None, c] * label[None, :, c]
+        tiles = None if kept is None else kept[:, :, c]
+        terms.append(cross_image_contrast(foreground[:, :, c], pairs, weight, alpha, reduction, tiles))
     return torch.stack(terms).mean() if terms else foreground.sum() * 0
 
 
-def repulsion(foreground: Tensor, background: Tensor, label: Tensor) -> Tensor:
+def repulsion(foreground: Tensor, background: Tensor, label: Tensor, kept: Tensor | None = None) -> Tensor:
     r"""Push foregrounds away from backgrounds, of the same and of other images: the mean of -log(1 - cosine).
 
     CCAM's negative term (arXiv:2203.13505), without its rank weights, with a vector for each tagged class.
@@ -164,12 +195,17 @@ def repulsion(foreground: Tensor, background: Tensor, label: Tensor) -> Tensor:
         foreground: (B, T, C, D).
         background: (B, T, D).
         label: 1 where the class is in the image, (B, C).
+        kept: False for tiles that are left out, of `shows_class`, (B, T, C); None keeps all. The mean is over the
+            tiles of a class and image, then over classes and images.
     """
+    kept = torch.ones_like(foreground[..., 0], dtype=torch.bool) if kept is None else kept
     with torch.autocast(foreground.device.type, enabled=False):
         front, back = (F.normalize(x.float(), dim=-1, eps=1e-8) for x in (foreground, background))
         similarity = torch.einsum("itcd,rsd->itcrs", front, back).clamp(SIMILARITY_BOUND, 1 - SIMILARITY_BOUND)
-    loss = -(1 - similarity).log().mean((1, 3, 4))  # (B, C)
-    return (loss * label).sum() / label.sum().clamp_min(1)
+    each = -(1 - similarity).log().mean((3, 4))  # (B, T, C)
+    loss = (each * kept).sum(1) / kept.sum(1).clamp_min(1)  # (B, C)
+    counted = label * kept.any(1)
+    return (loss * counted).sum() / counted.sum().clamp_min(1)
 
 
 def rank_weights(similarity: Tensor, alpha: float = 0.25) -> Tensor:
@@ -191,6 +227,7 @@ def cross_image_contrast(
     weight: Literal["sigmoid", "rank", "none"] = "sigmoid",
     alpha: float = 0.25,
     reduction: Literal["mean", "sum"] = "mean",
+    kept: Tensor | None = None,
 ) -> Tensor:
     r"""Pull the foregrounds of different images together, Eq. 11-14.
 
@@ -207,24 +244,27 @@ def cross_image_contrast(
         weight: ``sigmoid`` as printed, within [0.5, 1); ``rank`` as in CCAM (`rank_weights` over the pairs of a row);
             ``none`` counts every pair once.
         alpha: smoothing of the sigmoid, or how fast the weight falls with the rank.
-        reduction: ``mean`` over the compared pairs and their T x T entries, or the literal ``sum``.
+        reduction: ``mean`` over the compared entries, T x T of a pair, or the literal ``sum``.
+        kept: False for tiles that are left out, (B, T): their entries are neither summed nor counted. The sum of a
+            pair's similarities, in its weight, is then T x T times the mean of what is left. None keeps all.
 
     Returns:
         A scalar; 0 where there is no pair to compare.
     """
-    images = len(foreground)
-    similarity = cosine_similarity(foreground)
-    between = similarity.detach().sum((1, 3))  # (B, B)
-    allowed = ~torch.eye(images, dtype=torch.bool, device=foreground.device)
+    allowed = _others(len(foreground), foreground.device)
     if pairs is not None:
         allowed = allowed & pairs.bool()
+    kept = foreground.new_ones(foreground.shape[:2], dtype=torch.bool) if kept is None else kept
+    counted = _entries(kept, allowed)
+    similarity = cosine_similarity(foreground)
+    entries = counted.sum((1, 3))  # (B, B)
+    between = (similarity.detach() * counted).sum((1, 3)) * (foreground.shape[1] ** 2 / entries.clamp_min(1))
     bounded = similarity.clamp(SIMILARITY_BOUND, 1 - SIMILARITY_BOUND)
-    loss = -bounded.log().sum((1, 3)) * _pair_weights(between, allowed, weight, alpha)
-    total = torch.where(allowed, loss, torch.zeros_like(loss)).sum()
+    total = ((-bounded.log() * counted).sum((1, 3)) * _pair_weights(between, entries > 0, weight, alpha)).sum()
     if reduction == "sum":
         return total
     if reduction == "mean":
-        return total / (allowed.sum().clamp_min(1) * foreground.shape[1] ** 2)
+        return total / entries.sum().clamp_min(1)
     raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
 
 

@@ -47,7 +47,7 @@ class WSSSDataModule(LightningDataModule):
         num_workers: int = 4,
         preprocessing: Preprocessing = Preprocessing(),
         subset: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         labels: str | None = None,
     ) -> None:
         """Set up loaders.
@@ -60,9 +60,9 @@ class WSSSDataModule(LightningDataModule):
             batch_size: of training, on each device.
             num_workers: processes that load images, one a core at most; 0 loads them in the main process.
             preprocessing: sizes, flips and normalisation.
-            subset: share of the training split that is drawn, in (0, 1]; the other photographs of it are neither
-                trained on nor predicted.
-            seed: of the draw, the order and the crops.
+            subset: share of the training split that is drawn, in (0, 1], the same for every seed; the other
+                photographs of it are neither trained on nor predicted.
+            seed: of the order and the crops; null is 0, and from the command line that of ``seed_everything``.
             labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
         """
         super().__init__()
@@ -73,7 +73,7 @@ class WSSSDataModule(LightningDataModule):
         self.train_split, self.val_split, self.predict_split = train_split, val_split, predict_split
         self.batch_size, self.num_workers = batch_size, min(num_workers, cores())
         self.preprocessing = preprocessing
-        self.subset, self.seed = subset, seed
+        self.subset, self.seed = subset, seed or 0
         self.labels = None if labels is None else Path(labels)
         self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
         if not 0 < subset <= 1:
@@ -109,7 +109,7 @@ class WSSSDataModule(LightningDataModule):
         if split != self.train_split or self.subset == 1:
             return photos
         count = max(1, round(self.subset * len(photos)))
-        chosen = np.random.default_rng(self.seed).permutation(len(photos))[:count]
+        chosen = np.random.default_rng(0).permutation(len(photos))[:count]
         return [photos[index] for index in sorted(chosen)]
 
     def _training_photos(self) -> list[Photo]:

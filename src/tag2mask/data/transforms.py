@@ -45,6 +45,7 @@ class Preprocessing:
 class TrainingTransform:
     """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32.
 
+    What is shrunk is averaged over the pixels of each position, as in evaluation; what is enlarged is bicubic.
     A label map goes the same way, without new values in between and ``IGNORE`` where the image is padded.
     """
 
@@ -54,7 +55,7 @@ class TrainingTransform:
         size = how.crop_size
         self.pipeline = A.Compose(
             [
-                A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC),
+                A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
                 A.HorizontalFlip(p=how.flip),
                 A.Normalize(how.mean, how.std),
                 A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),

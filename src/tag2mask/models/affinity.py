@@ -76,6 +76,18 @@ class EdgeNet(nn.Module):
         return edge[:, 0, : size[0], : size[1]]
 
 
+def at_edge_map(label: Tensor) -> Tensor:
+    """Return the label under the middle of each position of the edge map, (B, h, w), of label maps (B, H, W).
+
+    Pixel 4 i + 2, as IRN's rescaling takes it.
+    """
+    rows, columns = (
+        torch.arange(STRIDE // 2, side + STRIDE // 2, STRIDE, device=label.device).clamp_max(side - 1)
+        for side in label.shape[-2:]
+    )
+    return label[:, rows[:, None], columns]
+
+
 @torch.no_grad()
 def edge_map(net: EdgeNet, image: Tensor, flip: bool = True) -> Tensor:
     """Return the boundary probabilities of one image (3, H, W), in [0, 1], (h, w) float32.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.errors import InputError
-from tag2mask.models.affinity import STRIDE, EdgeNet, edge_map
+from tag2mask.models.affinity import EdgeNet, at_edge_map, edge_map
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.paths import pair_affinity, pair_labels
 from tag2mask.optim import SGD
@@ -65,7 +65,7 @@ class AffinityTask(NetworkTask):
         if "mask" not in batch:
             raise InputError("the edge network learns from labels; give their folder with --data.init_args.labels")
         edge = self(batch["image"]).float().sigmoid()
-        pairs = pair_labels(batch["mask"][:, ::STRIDE, ::STRIDE], self.radius)
+        pairs = pair_labels(at_edge_map(batch["mask"]), self.radius)
         terms = losses.affinity(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
         self.require_finite(terms["loss"], terms, batch["name"])
         size = len(batch["image"])

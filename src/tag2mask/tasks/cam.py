@@ -33,13 +33,14 @@ class Contrast:
         reduction: ``mean`` over pairs and tiles, or the literal ``sum`` of Eq. 14.
         tag_mask: leave out classes that the image does not have, which are no foreground.
         relu: leave out negative activations.
-        shared_tags: compare only images that share a tag.
+        shared_tags: compare only images that share a tag. With ``tag_mask`` the others have a similarity of 0 and no
+            gradient, so that this only makes the loss larger: fewer pairs share its mean.
         detach_features: let the gradient reach the network through the CAM only.
         per_class: compare the vectors of a class with those of the same class, in images that share it.
         center: subtract the mean feature of the batch (of each rank's under DDP) first, which is what all images share.
         repel: weight of `losses.repulsion` beside it, which pushes foregrounds away from backgrounds; not in the paper.
         start: share of training before which it does not count at all.
-        least: leave out tiles that hardly show the class, see `losses.without_faint`; 0 compares all, as printed.
+        least: leave out tiles that hardly show the class, see `losses.shows_class`; 0 compares all, as printed.
     """
 
     lam: float = 0.5
@@ -251,7 +252,7 @@ class CAMTask(NetworkTask):
         return 0.0 if begun < 0 else losses.ramp(int(begun), self.total_steps, contrast.ramp)
 
     def _contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> dict[str, Tensor]:
-        """CFC over the images of all ranks, and the mean similarity between tiles of different images."""
+        """CFC over the images of all ranks, and the mean similarity between tiles of images that share a class."""
         cam = by_image(steps.tile_cam, grid)  # (B, T, C, M, N)
         features = by_image(steps.tile_features, grid)
         cam = cam.relu() if contrast.relu else cam
@@ -259,19 +260,20 @@ class CAMTask(NetworkTask):
         features = features.detach() if contrast.detach_features else features
         features = features - features.mean((0, 1, 3, 4), keepdim=True) if contrast.center else features
         by_class = self._of_all_ranks(losses.foreground_vectors(features, cam))  # (B, T, C, D)
-        by_class = losses.without_faint(by_class, contrast.least)
-        foreground = by_class.flatten(2)
-        tags = self._of_all_ranks(label)
-        terms = {"cfc_similarity": losses.mean_similarity(foreground.detach())}
+        kept, tags = losses.shows_class(by_class, contrast.least), self._of_all_ranks(label)
         how = contrast.weight, contrast.alpha, contrast.reduction
         if contrast.per_class:
-            terms["loss_cfc"] = losses.class_contrast(by_class, tags, *how)
+            terms = {"loss_cfc": losses.class_contrast(by_class, tags, *how, kept)}
         else:
+            foreground = (by_class * kept[..., None]).flatten(2)
             pairs = tags @ tags.T > 0 if contrast.shared_tags else None
-            terms["loss_cfc"] = losses.cross_image_contrast(foreground, pairs, *how)
+            terms = {"loss_cfc": losses.cross_image_contrast(foreground, pairs, *how, kept.any(2))}
+        similarity = losses.mean_similarity(by_class.detach(), tags, kept)
+        if not similarity.isnan():  # some images share a class
+            terms["cfc_similarity"] = similarity
         if contrast.repel:
             background = self._of_all_ranks(losses.background_vectors(features, cam))
-            terms["loss_repel"] = losses.repulsion(by_class, background, tags)
+            terms["loss_repel"] = losses.repulsion(by_class, background, tags, kept)
         return terms
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
@@ -291,8 +293,8 @@ class CAMTask(NetworkTask):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Return the CAMs of one photograph, for the callbacks that score and draw them."""
         cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
-        loss = losses.classification(scores[None], batch["label"].clamp_min(0))
-        self.val_loss.update(loss)
+        if (batch["label"] >= 0).all():  # tagged
+            self.val_loss.update(losses.classification(scores[None], batch["label"]))
         self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
         if cams.entropy is not None:
             self.val_entropy.update(cams.entropy)
