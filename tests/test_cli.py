@@ -152,10 +152,20 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_project_is_refused(
 def test_a_checkpoint_with_other_classes_is_refused(
     own: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own / "classes.txt").write_text("cross\ndots\nring\nstripes\ntriangle\nsixth\n")
-    command = ["predict", *fit_words(own, tmp_path / "new")[1:], "--ckpt_path", str(run / "checkpoints/last.ckpt")]
-    assert main(command) == 2
-    assert "the checkpoint has 5 classes" in line(capsys)
+    for verb, names, told in (
+        ("predict", "cross\ndots\nring\nstripes\ntriangle\nsixth\n", "stripes, triangle, sixth (6)"),
+        (
+            "predict",
+            "dots\ncross\nring\nstripes\ntriangle\n",
+            "cross, dots, ring, stripes, ... (5), the data dots, cross",
+        ),
+        ("validate", "dots\ncross\nring\nstripes\ntriangle\n", "names and order must be the same"),
+        ("fit", "dots\ncross\nring\nstripes\ntriangle\n", "names and order must be the same"),
+    ):
+        (own / "classes.txt").write_text(names)
+        command = [verb, *fit_words(own, tmp_path / "new")[1:], "--ckpt_path", str(run / "checkpoints/last.ckpt")]
+        assert main(command) == 2
+        assert told in line(capsys)
 
 
 def test_predict_without_a_trained_network_says_so(

@@ -104,6 +104,20 @@ def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[
     assert all((label == 0).all() and label.shape == (40, 60) for label in found.steps.values())
 
 
+def test_where_nothing_has_a_score_the_crf_starts_from_no_opinion(
+    half: tuple[CAM, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threshold 0 and an empty CAM: 0 / 0 otherwise."""
+    cam, image = half
+    seen = []
+    monkeypatch.setattr(CRF, "marginals", lambda self, image, unary: (seen.append(unary), unary.softmax(0))[1])
+    PseudoLabels(Seed(threshold=0), crf=CRF(certainty=None))(
+        cam._replace(cam=np.zeros_like(cam.cam)), image, None, "cpu"
+    )
+    assert torch.isfinite(seen[0]).all()
+    assert seen[0].unique().numel() == 1
+
+
 def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAM, np.ndarray]) -> None:
     seen = []
 

@@ -1,8 +1,7 @@
 """LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tag2mask import classes
+from tag2mask import classes, provenance
 from tag2mask.data import coco, folder, voc
 from tag2mask.data.dataset import (
     EvaluationSet,
@@ -76,6 +75,7 @@ class WSSSDataModule(LightningDataModule):
         self.subset, self.seed = subset, seed or 0
         self.labels = None if labels is None else Path(labels)
         self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
+        self._read: set[str] = set()
         if not 0 < subset <= 1:
             raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
 
@@ -85,7 +85,10 @@ class WSSSDataModule(LightningDataModule):
         return len(self.class_names)
 
     def setup(self, stage: str) -> None:
-        """Read the lists and tags of the splits that ``stage`` needs."""
+        """Read the lists and tags of the splits that ``stage`` needs, once."""
+        if stage in self._read:
+            return
+        self._read.add(stage)
         if stage == "fit":
             self.train_photos = self._training_photos()
             self.val_photos = self.photos(self.val_split)  # none where one's own photographs have no masks
@@ -94,12 +97,31 @@ class WSSSDataModule(LightningDataModule):
         if stage == "predict":
             self.predict_photos = self._some(self.predict_split)
 
-    def fingerprint(self) -> str:
-        """Return a digest of class names, and of names and tags of what is trained on. No image is opened."""
-        digest = hashlib.sha256(repr(tuple(self.class_names)).encode())
-        for photo in self.train_photos:
-            digest.update(repr((photo.name, photo.tags)).encode(errors="backslashreplace"))
-        return digest.hexdigest()
+    def inputs(self) -> dict[str, str]:
+        """Return what is trained on, photograph by photograph: its tags, or the digest of its label, and its size.
+
+        No image is opened.
+        """
+        photos, labels = self.train_photos, self.labels
+        if labels is None:
+            return self.describe(photos)
+        return {
+            p.name: f"{provenance.of_label(labels / f'{p.name}.png')}, {provenance.of_photo(p.image)}" for p in photos
+        }
+
+    def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
+        """Describe photographs by their tags and the size of their files."""
+        names = self.class_names
+
+        def tags(photo: Photo) -> list[str] | None:
+            return None if photo.tags is None else [names[value - 1] for value in photo.tags]
+
+        return {p.name: f"{provenance.of_tags(tags(p))}, {provenance.of_photo(p.image)}" for p in photos}
+
+    def masks_digest(self) -> str:
+        """Return a digest of the masks that score while training, and of their names."""
+        masks = [(p.name, "no mask" if p.mask is None else provenance.of_label(p.mask)) for p in self.val_photos]
+        return provenance.digest(masks)
 
     def _some(self, split: str) -> list[Photo]:
         """Return the photographs of a split, of the training split those that are drawn."""

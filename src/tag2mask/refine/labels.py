@@ -1,19 +1,23 @@
 """The stage that turns a folder of CAM files into a folder of label PNGs, on all cores, resumably and in shards."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from tag2mask import disk, files
+from tag2mask import disk, files, provenance
 from tag2mask.errors import InputError
 from tag2mask.processes import spread
 from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
 from tag2mask.threads import one_thread
 
 SOFT = "soft"
+MARK = "tag2mask labels, from"
+"""How the note of a label PNG begins."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,43 @@ class Job:
             return []
         label = disk.label_bytes(height, width)
         return [path.stat().st_size if key == SOFT else label for key in self.outputs(name)]
+
+
+class Made(NamedTuple):
+    """What a label PNG says of itself.
+
+    Attributes:
+        cam: of the CAM file that it was made from, `provenance.of_cam`.
+        vanished: mask values of the tags that have no pixel in it.
+        tags: how many there are.
+    """
+
+    cam: str
+    vanished: tuple[int, ...]
+    tags: int
+
+    def note(self) -> str:
+        """Return the note that the label PNG carries."""
+        return f"{MARK} {self.cam}; {self.tags} tags, without a pixel: {' '.join(map(str, self.vanished)) or 'none'}"
+
+
+def made_of(path: Path) -> Made | None:
+    """Read what a label PNG says of itself; None where it says nothing."""
+    found = re.fullmatch(rf"{MARK} (.+); (\d+) tags, without a pixel: ([\d ]+|none)", files.read_note(path) or "")
+    if found is None:
+        return None
+    vanished = () if found[3] == "none" else tuple(map(int, found[3].split()))
+    return Made(found[1], vanished, int(found[2]))
+
+
+def stale(job: Job, names: Sequence[str]) -> list[str]:
+    """Return the photographs whose label was made from another CAM file than there is now."""
+    found = []
+    for name in names:
+        made = made_of(job.out / f"{name}.png") if (job.out / f"{name}.png").is_file() else None
+        if made is not None and made.cam != provenance.of_cam(job.cams / f"{name}.npz"):
+            found.append(name)
+    return found
 
 
 def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
@@ -136,7 +177,7 @@ class _Worker:
             image = self._photo(name, cam) if self.job.recipe.needs_photo else None
         except InputError as error:
             return str(error)
-        self._write(name, self.job.recipe(cam, image, self.edges, self.device))
+        self._write(name, cam, self.job.recipe(cam, image, self.edges, self.device))
         return None
 
     def _photo(self, name: str, cam: files.CAM) -> np.ndarray:
@@ -154,12 +195,17 @@ class _Worker:
             )
         return image
 
-    def _write(self, name: str, result: Result) -> None:
-        for key, path in self.job.outputs(name).items():
+    def _write(self, name: str, cam: files.CAM, result: Result) -> None:
+        *before, last = self.job.outputs(name).items()
+        for key, path in before:
             if key == SOFT:
                 files.write_cam(path, result.soft)
             else:
                 files.write_label(path, result.steps[key])
+        label = result.steps[last[0]]
+        vanished = np.setdiff1d(cam.classes, np.unique(label)).tolist()
+        made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cam.classes))
+        files.write_label(last[1], label, made.note())
 
 
 _worker: _Worker | None = None
