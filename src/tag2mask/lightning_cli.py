@@ -30,6 +30,7 @@ from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.data.supervision import unlearnable
 from tag2mask.errors import InputError
 from tag2mask.processes import end_with_parent
 from tag2mask.provenance import LAST
@@ -177,7 +178,7 @@ class TagsToMasksCLI(LightningCLI):
         if self.given.trainer.fast_dev_run:
             return
         root, settings = Path(self.trainer.default_root_dir), self.config_init[self.subcommand]
-        self.datamodule.setup("fit")
+        self._look_at_data()
         start = _checkpoint(settings.ckpt_path, root)
         own = start is not None and root.resolve() in start.resolve().parents
         if own and settings.overwrite:
@@ -196,6 +197,14 @@ class TagsToMasksCLI(LightningCLI):
         settings.ckpt_path = None if start is None else str(start)
         self._name_wandb_run(record.facts.get("wandb_id"))
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+
+    def _look_at_data(self) -> None:
+        """Read what is trained on and scored, and say what cannot be learnt from it."""
+        data = self.datamodule
+        data.setup("fit")
+        if data.labels is None:
+            for line in unlearnable(data.train_photos, data.class_names):
+                rank_zero_info(f"warning: {line}")
 
     def _record(self, start: Path | None) -> RunRecord:
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
