@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,11 @@ def test_prediction_leaves_out_what_is_written_already(sample: Path) -> None:
     names = (sample / "train.txt").read_text().split()
     data.done = lambda: frozenset(names[1:])
     assert [batch["name"] for batch in data.predict_dataloader()] == [[names[0]]]
+
+
+def test_labels_with_their_ending_in_capitals_are_trained_on(sample: Path, tmp_path: Path) -> None:
+    labels = Path(shutil.copytree(sample / "masks", tmp_path / "labels"))
+    for path in labels.iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    batch = next(iter(module(sample, batch_size=4, labels=str(labels)).train_dataloader()))
+    assert batch["mask"].shape[0] == 4

@@ -9,6 +9,7 @@ from tag2mask import evaluate as scoring
 from tag2mask.arguments import Parser
 from tag2mask.counts import THRESHOLDS
 from tag2mask.errors import InputError
+from tag2mask.listing import read_classes
 from tag2mask.threads import one_thread
 
 DESCRIPTION = """Score folders of CAM files or label PNGs against masks, at full size, and print mIoU, mFDR and mFNR:
@@ -82,14 +83,11 @@ def _class_names(given: str | None, predictions: Path) -> tuple[str, ...]:
 
 def _given_names(given: str) -> tuple[str, ...]:
     known = {"voc": classes.VOC, "coco": classes.COCO}
-    if given not in known:
-        try:
-            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise InputError(f"--classes {given}: {error.strerror}; expected voc, coco or a file of names") from None
-        names = [line.strip() for line in lines if line.strip()]
-        return (classes.VOC[0], *(name for name in names if name != classes.VOC[0]))
-    return known[given]
+    if given in known:
+        return known[given]
+    if not Path(given).is_file():
+        raise InputError(f"--classes {given}: no such file; expected voc, coco or a file of names")
+    return (classes.VOC[0], *read_classes(Path(given)))
 
 
 def _threshold(given: str | None) -> float | None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tag2mask import disk, files, provenance
 from tag2mask.arguments import check_options, check_yaml
 from tag2mask.errors import InputError
+from tag2mask.listing import photos_in
 from tag2mask.processes import cores
 from tag2mask.progress import progress
 from tag2mask.refine.labels import Job, cam_names, made_of, make_labels, remaining, shard, stale
@@ -130,6 +131,8 @@ def _job(given: Namespace) -> Job:
             raise InputError("the recipe looks at the photographs; give their folder with --photos")
         if not photos.is_dir():
             raise InputError(f"no folder {photos}; name the one of the photographs with --photos")
+    if photos is not None:
+        photos_in(photos)  # refuses two of one name before anything is written
     walk = given.recipe.walk
     if walk is not None and not Path(walk.checkpoint).is_file():
         raise InputError(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
+from tag2mask.listing import read_list
 
 SPLITS = ("train", "val")
 PUBLISHED = {"all": {"train": 82783, "val": 40504}, "annotated": {"train": 82081, "val": 40137}}
@@ -118,7 +119,7 @@ def require_photos(split: Split, names: Sequence[str]) -> dict[str, str]:
             "prepare coco`"
         )
     files = (os.path.splitext(file) for file in sorted(os.listdir(split.photos), reverse=True))
-    there = {name: name + ending for name, ending in files if ending in (".jpg", ".png")}
+    there = {name: name + ending for name, ending in files if ending.lower() in (".jpg", ".png")}
     missing = [name for name in names if name not in there]
     if missing:
         raise InputError(
@@ -165,8 +166,7 @@ def _listed(root: Path, prepared: Path, split: str) -> Sequence[str]:
     if not path.is_file():
         expected = "its lists" if split in SPLITS else f"one of {', '.join(SPLITS)}, or that file"
         raise InputError(f"no split {split!r}: {path} does not exist; expected {expected}; {_prepare(root, prepared)}")
-    lines = (line.strip().removesuffix(".jpg") for line in path.read_text(encoding="utf-8-sig").splitlines())
-    names = list(dict.fromkeys(line for line in lines if line))
+    names = read_list(path)
     if not names:
         raise InputError(f"{path} is empty; expected one name of a photograph a line")
     return names

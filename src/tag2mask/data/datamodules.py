@@ -23,6 +23,7 @@ from tag2mask.data.dataset import (
 from tag2mask.data.photos import Photo
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
+from tag2mask.listing import masks_in
 from tag2mask.processes import cores
 
 
@@ -151,7 +152,7 @@ class WSSSDataModule(LightningDataModule):
             )
 
     def _require_labels(self, photos: list[Photo], labels: Path) -> None:
-        there = {path.stem for path in labels.glob("*.png")}
+        there = masks_in(labels)
         missing = [photo.name for photo in photos if photo.name not in there]
         if missing:
             raise InputError(
@@ -182,7 +183,8 @@ class WSSSDataModule(LightningDataModule):
         transform = TrainingTransform(self.preprocessing)
         if self.labels is None:
             return TrainingSet(self.train_photos, self.num_classes, transform)
-        labels = [self.labels / f"{photo.name}.png" for photo in self.train_photos]
+        there = masks_in(self.labels)
+        labels = [there[photo.name] for photo in self.train_photos]
         return LabelledSet(self.train_photos, labels, self.num_classes, transform)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:

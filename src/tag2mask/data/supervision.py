@@ -24,8 +24,8 @@ def unlearnable(photos: Sequence[Photo], class_names: Sequence[str]) -> list[str
         said.append(f"no photograph is tagged {_some(absent)}: nothing is learnt of that")
     if always := on.pop(frozenset(range(len(tagged))), []):
         said.append(
-            f"all {len(tagged)} photographs are tagged {_some(always)}: nothing shows what is not {always[0]}, and masks "
-            "may cover all of a photograph; add some without it (in tags.csv a line with an empty field)"
+            f"all {len(tagged)} photographs are tagged {_some(always)}: nothing shows what is not {always[0]}: masks may "
+            "cover all of a photograph; add some without it (in tags.csv a line with an empty field)"
         )
     for alike in (names for names in on.values() if len(names) > 1):
         said.append(f"{_some(alike)} are always tagged together: nothing tells them apart")

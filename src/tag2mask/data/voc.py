@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 in the devkit's layout: JPEGImages, Annotations, SegmentationClass, SegmentationClassAug."""
 
+import re
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,6 +8,7 @@ from xml.etree import ElementTree
 from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
+from tag2mask.listing import read_list, without_ending
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 """Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
@@ -16,7 +18,7 @@ def split_names(root: Path, split: str) -> list[str]:
     """Return the ids of a split: from ``ImageSets/Segmentation`` where it is listed there, else as published."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if path.is_file():
-        names = path.read_text(encoding="utf-8-sig").split()
+        names = read_ids(path)
     elif split in SPLITS:
         names = packaged_names(split)
     else:
@@ -26,6 +28,11 @@ def split_names(root: Path, split: str) -> list[str]:
     if not names:
         raise InputError(f"{path} is empty; expected one image id a line")
     return names
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read the ids of a list, one a line; the columns of 1, 0 and -1 in lists of a class are left out."""
+    return list(dict.fromkeys(without_ending(re.sub(r"\s+-?[01]$", "", name)) for name in read_list(path)))
 
 
 def packaged_names(split: str) -> list[str]:
