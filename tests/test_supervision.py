@@ -29,7 +29,8 @@ def test_what_every_photograph_shows_is_named() -> None:
 
 
 def test_what_is_always_together_is_named() -> None:
-    assert told((1, 2), (3,), (1, 2, 3), ()) == ["cat, dog are always tagged together: nothing tells them apart"]
+    (line,) = told((1, 2), (3,), (1, 2, 3), ())
+    assert line.startswith("cat, dog are always tagged together: nothing tells them apart")
 
 
 def test_fit_warns_where_every_photograph_has_the_one_tag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -39,3 +40,11 @@ def test_fit_warns_where_every_photograph_has_the_one_tag(tmp_path: Path, caplog
     over = {"trainer__max_epochs": "1", "trainer__limit_val_batches": "0"}
     assert main([*words("fit", CONFIGS / "cam_plain.yaml", tmp_path, tmp_path / "run", **over), *SMALL]) == 0
     assert "warning: all 4 photographs are tagged animal" in caplog.text
+
+
+def test_prepare_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        photograph(tmp_path / "images" / f"{name}.jpg", (64, 64))
+    tags_file(tmp_path, "name,tags\na,dining table\nb,cat\n")
+    assert main(["prepare", "folder", str(tmp_path)]) == 0
+    assert "dining, table are always tagged together" in capsys.readouterr().out

@@ -30,8 +30,10 @@ from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.data.photos import check_sampled_tags
 from tag2mask.data.supervision import unlearnable
 from tag2mask.errors import InputError
+from tag2mask.files import require_classes
 from tag2mask.processes import end_with_parent
 from tag2mask.provenance import LAST
 from tag2mask.tasks.checkpoints import check_file, shown
@@ -199,12 +201,17 @@ class TagsToMasksCLI(LightningCLI):
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
 
     def _look_at_data(self) -> None:
-        """Read what is trained on and scored, and say what cannot be learnt from it."""
+        """Read what is trained on and scored: refuse masks that cannot be meant, say what cannot be learnt."""
         data = self.datamodule
         data.setup("fit")
         if data.labels is None:
             for line in unlearnable(data.train_photos, data.class_names):
                 rank_zero_info(f"warning: {line}")
+        drawn = [(photo, photo.mask) for photo in data.val_photos if photo.mask is not None]
+        for pairs in (data.labelled(), drawn if self.trainer.limit_val_batches else []):
+            if not (pairs and provenance.record_of(pairs[0][1].parent)):
+                require_classes([mask for _, mask in pairs])
+            check_sampled_tags(pairs, data.class_names)
 
     def _record(self, start: Path | None) -> RunRecord:
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""

@@ -103,12 +103,16 @@ class WSSSDataModule(LightningDataModule):
 
         No image is opened.
         """
-        photos, labels = self.train_photos, self.labels
-        if labels is None:
-            return self.describe(photos)
+        if self.labels is None:
+            return self.describe(self.train_photos)
         return {
-            p.name: f"{provenance.of_label(labels / f'{p.name}.png')}, {provenance.of_photo(p.image)}" for p in photos
+            photo.name: f"{provenance.of_label(label)}, {provenance.of_photo(photo.image)}"
+            for photo, label in self.labelled()
         }
+
+    def labelled(self) -> list[tuple[Photo, Path]]:
+        """Return the photographs that are trained on, each with its label; none where tags are trained on."""
+        return [] if self.labels is None else [(photo, self.label_files[photo.name]) for photo in self.train_photos]
 
     def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
         """Describe photographs by their tags and the size of their files."""
@@ -152,8 +156,8 @@ class WSSSDataModule(LightningDataModule):
             )
 
     def _require_labels(self, photos: list[Photo], labels: Path) -> None:
-        there = masks_in(labels)
-        missing = [photo.name for photo in photos if photo.name not in there]
+        self.label_files = masks_in(labels)
+        missing = [photo.name for photo in photos if photo.name not in self.label_files]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(photos)} photographs of the split {self.train_split!r} have no label PNG in "
@@ -183,9 +187,7 @@ class WSSSDataModule(LightningDataModule):
         transform = TrainingTransform(self.preprocessing)
         if self.labels is None:
             return TrainingSet(self.train_photos, self.num_classes, transform)
-        there = masks_in(self.labels)
-        labels = [there[photo.name] for photo in self.train_photos]
-        return LabelledSet(self.train_photos, labels, self.num_classes, transform)
+        return LabelledSet(self.train_photos, [label for _, label in self.labelled()], self.num_classes, transform)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)

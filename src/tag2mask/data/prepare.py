@@ -9,6 +9,7 @@ import numpy as np
 from tag2mask import files
 from tag2mask.data import folder, voc
 from tag2mask.data.photos import Photo, Shown, check_tags, read_mask, shown
+from tag2mask.data.supervision import unlearnable
 from tag2mask.errors import InputError
 from tag2mask.listing import MASK_ENDINGS, PHOTO_ENDINGS, masks_in, read_list, unread
 from tag2mask.progress import progress
@@ -153,6 +154,7 @@ def prepare_folder(root: Path) -> str:
         f"{sum(not photo.tags for photo in tagged)} with an empty field of tags (none of the classes), "
         f"{len(photos) - len(tagged)} without a line in tags.csv (unknown)",
     ]
+    lines += [f"warning: {line}" for line in unlearnable(photos, names)]
     return "\n".join([*lines, *_few(masks, names), *_passed_over(root, {photo.name for photo in photos})])
 
 

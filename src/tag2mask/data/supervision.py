@@ -24,11 +24,14 @@ def unlearnable(photos: Sequence[Photo], class_names: Sequence[str]) -> list[str
         said.append(f"no photograph is tagged {_some(absent)}: nothing is learnt of that")
     if always := on.pop(frozenset(range(len(tagged))), []):
         said.append(
-            f"all {len(tagged)} photographs are tagged {_some(always)}: nothing shows what is not {always[0]}: masks may "
-            "cover all of a photograph; add some without it (in tags.csv a line with an empty field)"
+            f"all {len(tagged)} photographs are tagged {_some(always)}: nothing shows what is not {always[0]}, and its "
+            "masks may cover all; add photographs without it (in tags.csv a line with an empty field)"
         )
     for alike in (names for names in on.values() if len(names) > 1):
-        said.append(f"{_some(alike)} are always tagged together: nothing tells them apart")
+        said.append(
+            f"{_some(alike)} are always tagged together: nothing tells them apart; if they are one class, set the tags "
+            "of the file off by ;"
+        )
     return said
 
 
