@@ -282,3 +282,23 @@ def test_evaluate_refuses_what_it_cannot_score(
     message = line(capsys)
     assert (names[1] if spoil in ("missing", "damaged", "size", "value") else str(tmp_path)) in message
     assert not (tmp_path / "cams_evaluation.json").exists()
+
+
+def test_masks_of_0_and_255_are_no_labels(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (own / "masks").iterdir():
+        files.write_label(path, np.where(files.read_label(path) > 0, 255, 0))
+    command = words("fit", "configs/demo/segmentation.yaml", own, tmp_path / "run")
+    assert main([*command, "--data.init_args.labels", str(own / "masks")]) == 2
+    assert "hold only 0 and 255" in line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_in_another_order_than_the_classes_stop_a_training_before_it_begins(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own / "classes.txt").write_text("triangle\nstripes\nring\ndots\ncross\n")
+    for path in sorted((own / "masks").iterdir())[:-4]:
+        path.unlink()  # those of val.txt are left
+    assert main(fit_words(own, tmp_path / "run")) == 2
+    assert "show a class that their photograph's tags lack" in line(capsys)
+    assert not (tmp_path / "run").exists()

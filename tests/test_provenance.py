@@ -204,14 +204,16 @@ def test_cams_elsewhere_of_an_earlier_network_are_refused(spoilt: Path, capsys: 
     shutil.move(RUN / "cams", "elsewhere")
     assert main([*fit(model__init_args__optimizer__lr="0.02"), "--overwrite"]) == 0
     assert main(labels(cams="elsewhere")) == 2
-    assert "elsewhere was made with an earlier network than the one that run holds now" in line(capsys)
+    assert "elsewhere is out of date: it was made with an earlier network than the one that run holds now" in line(
+        capsys
+    )
 
 
 def test_labels_of_cams_that_have_changed_are_not_trained_on(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     swap_tags()
     assert main(predict()) == 0
     assert main(fit_on("run/labels")) == 2
-    assert "labels was made from other CAM files than run/cams holds now" in line(capsys)
+    assert "run/labels is out of date: it was made from other CAM files than run/cams holds now" in line(capsys)
     assert main(labels()) == 0
     assert main(fit_on("run/labels")) == 0
 
@@ -242,7 +244,7 @@ def test_the_report_leaves_out_scores_of_files_that_were_made_anew(
     said = capsys.readouterr().out
     assert "run: CAM" not in said
     assert "note: the scores of run/cams are of files that have been made anew since" in said
-    assert "labels was made from other CAM files than" in said
+    assert "labels is out of date: it was made from other CAM files than" in said
     assert "made anew since" in (RUN / "report.html").read_text()
     assert "made anew since" in (RUN / "report.md").read_text()
 

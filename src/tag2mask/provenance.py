@@ -133,13 +133,14 @@ def outdated(folder: Path) -> str | None:
         run = Path(record["checkpoint"]).parents[1]
         training = record_of(run)
         if training and training.get("weights", config.get("weights")) != config.get("weights"):
-            return f"{folder} was made with an earlier network than the one that {run} holds now"
+            return f"it was made with an earlier network than the one that {run} holds now"
     if "cams_state" in record:
         cams = Path(config["cams"])
         now = state(cams)
         if now is not None and now != record["cams_state"]:
-            return f"{folder} was made from other CAM files than {cams} holds now"
-        return outdated(cams)
+            return f"it was made from other CAM files than {cams} holds now"
+        why = outdated(cams)
+        return None if why is None else f"so are its CAM files in {cams}: {why}"
     return None
 
 
@@ -147,7 +148,7 @@ def require_current(folder: Path, remedy: str) -> None:
     """Raise ``InputError`` where a folder that a stage reads is outdated; ``remedy`` says what to do."""
     why = outdated(folder)
     if why is not None:
-        raise InputError(f"{why}; {remedy}")
+        raise InputError(f"{folder} is out of date: {why}; {remedy}")
 
 
 def vanished(record: Mapping[str, Any]) -> str:

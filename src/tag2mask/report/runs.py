@@ -179,7 +179,8 @@ def read_run(folder: Path) -> Run:
     """Read one run folder."""
     records, evaluations = _records(folder), _evaluations(folder)
     changed = {name: why for name, one in evaluations.items() if (why := _changed(folder, name, one))}
-    outdated = [*changed.values(), *(why for name in records if name and (why := provenance.outdated(folder / name)))]
+    made = {folder / name: provenance.outdated(folder / name) for name in records if name}
+    outdated = [*changed.values(), *(f"{path} is out of date: {why}" for path, why in made.items() if why)]
     labels = records.get("", {}).get("labels_state")
     if labels is not None:
         now = provenance.state(Path(records[""]["config"]["data"]["init_args"]["labels"]))
