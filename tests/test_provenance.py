@@ -224,6 +224,19 @@ def test_labels_of_other_classes_are_not_trained_on(spoilt: Path, capsys: pytest
     assert "the classes cross, dots, ring, stripes, ... (5), the data has dots, cross" in line(capsys)
 
 
+def test_cams_of_other_classes_make_no_labels(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (ROOT / "classes.txt").write_text(OTHER_CLASSES)
+    assert main(labels("--photos", "data")) == 2
+    assert "run/cams was made for the classes cross, dots, " in line(capsys)
+
+
+def test_scores_of_outdated_labels_come_with_a_warning(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swap_tags()
+    assert main(predict()) == 0
+    assert main(["evaluate", "run/labels", *SCORED]) == 0
+    assert "run/labels is out of date: it was made from other CAM files" in capsys.readouterr().err
+
+
 def test_evaluate_refuses_classes_that_are_not_those_of_the_folder(
     spoilt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

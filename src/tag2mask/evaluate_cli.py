@@ -1,6 +1,7 @@
 """The verb ``evaluate``: scores of folders of CAM files or label PNGs."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def evaluate(words: list[str]) -> int:
     given = parser.parse_args(words)
     if given.out and len(given.predictions) > 1:
         raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
+    for folder in given.predictions:
+        if why := provenance.outdated(folder):
+            print(f"tag2mask: {folder} is out of date: {why}; it is scored as it is", file=sys.stderr)
     with one_thread():
         results = {folder: _scored(folder, given) for folder in given.predictions}
     print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))

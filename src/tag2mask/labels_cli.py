@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tag2mask import disk, files, provenance
 from tag2mask.arguments import check_options, check_yaml
+from tag2mask.data.folder import class_names
 from tag2mask.errors import InputError
 from tag2mask.listing import photos_in
 from tag2mask.processes import cores
@@ -39,6 +40,8 @@ def labels(words: list[str]) -> int:
         print(f"shard {index} of {count}: {len(share)} of {len(listed)} photographs")
     provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
     config, facts = _config(given, job), {"cams_state": provenance.state(job.cams)}
+    if config["classes"] and given.photos is not None:
+        require_classes_of(given.photos, job.cams, config["classes"])
     if files.same_run(job.out, config, given.overwrite):
         _redo(job, share)
     else:
@@ -164,6 +167,18 @@ def _config(given: Namespace, job: Job) -> dict[str, Any]:
 
         config["edges"] = file_digest(Path(job.recipe.walk.checkpoint))
     return config
+
+
+def require_classes_of(data: Path, cams: Path, classes: Sequence[str]) -> None:
+    """Refuse CAM files of other classes than those of one's own data folder, where that is what was given."""
+    if not any((data / name).is_file() for name in ("classes.txt", "tags.csv")):
+        return
+    names = class_names(data)
+    if list(names) != list(classes):
+        raise InputError(
+            f"{cams} was made for the classes {', '.join(classes)}, {data} has {', '.join(names)}; names and order "
+            "must be the same: mend classes.txt, or train and predict again"
+        )
 
 
 def _redo(job: Job, names: list[str]) -> None:
