@@ -108,7 +108,7 @@ def test_two_processes_learn_what_one_learns_of_the_joint_batch(
     assert_same_weights(one, two)
     for ours, theirs in zip(validations(one), validations(two), strict=True):
         assert {key: float(value) for key, value in ours.items()} == pytest.approx(
-            {key: float(value) for key, value in theirs.items()}, abs=1e-4
+            {key: float(value) for key, value in theirs.items()}, rel=1e-4, abs=1e-4
         )
     assert len(validations(one)) == 2
 
