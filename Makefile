@@ -47,7 +47,7 @@ EDGES = $(or $(if $(call given,AFFINITY_RUN),,$(call setting,checkpoint,$(LABELS
 WALK = $(if $(filter null ~,$(call written,walk,$(LABELS_FILE))),,--recipe.init_args.walk.checkpoint $(EDGES))
 
 DATA_voc := data/VOCdevkit/VOC2012
-PREPARE_voc = $(TAG2MASK) prepare voc --root $(DATA)
+PREPARE_voc = $(TAG2MASK) prepare voc --tags --devkit $(DATA)
 ROOT_voc = $(if $(call given,DATA),--data.init_args.root $(DATA))
 PHOTOS_voc = $(DATA)/JPEGImages
 TRAIN_MASKS_voc = $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/train.txt

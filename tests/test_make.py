@@ -87,7 +87,7 @@ data:
 def test_a_configuration_of_ones_own_keeps_what_it_says(mine: Path) -> None:
     for stage, variable in (("train", "CONFIG"), ("affinity", "AFFINITY"), ("seg", "SEGMENTATION")):
         assert added(f"{stage}-voc", f"{variable}={mine}")[-1] == []
-    assert told("train-voc", f"CONFIG={mine}")[0] == "prepare voc --root /mine/voc"
+    assert told("train-voc", f"CONFIG={mine}")[0] == "prepare voc --tags --devkit /mine/voc"
     assert added("labels-voc", f"CONFIG={mine}", f"AFFINITY={mine}") == [
         [
             "--cams /mine/run/cams",
@@ -127,8 +127,8 @@ def test_variables_of_the_person_win(mine: Path, from_environment: bool) -> None
 
 
 def test_the_data_set_is_prepared_where_it_is_named() -> None:
-    assert told("train-voc", "DATA=/other")[0] == "prepare voc --root /other"
-    assert told("train-voc")[0] == "prepare voc --root data/VOCdevkit/VOC2012"
+    assert told("train-voc", "DATA=/other")[0] == "prepare voc --tags --devkit /other"
+    assert told("train-voc")[0] == "prepare voc --tags --devkit data/VOCdevkit/VOC2012"
     assert told("train-coco", "DATA=/other")[0] == "prepare coco --root /other --out /other"
     assert told("train-coco", "PREPARED=/made")[0] == "prepare coco --root data/coco --out /made"
 

@@ -264,9 +264,9 @@ def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
     write_json(Path(folder) / RUN_FILE, record)
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return the digest of a file, in hexadecimal digits."""
+    found = hashlib.new(kind)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
