@@ -84,10 +84,13 @@ def _named(option: str) -> bool:
 
 def check_yaml(words: Sequence[str]) -> None:
     """Name a configuration that is no YAML, and the place in it; the parser behind names neither."""
-    for option, value in pairwise(words):
+    for option, value in [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]:
         if option in ("--config", "-c"):
             try:
                 yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            except UnicodeDecodeError as error:
+                where = f"{error.reason} at byte {error.start}"
+                raise InputError(f"{value} is not UTF-8 text ({where}); save it as UTF-8") from None
             except yaml.YAMLError as error:
                 raise InputError(f"{value} is not YAML: {error}; mend it there") from None
             except FileNotFoundError:

@@ -40,9 +40,9 @@ def evaluate(words: list[str]) -> int:
         raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
     with one_thread():
         results = {folder: _scored(folder, given) for folder in given.predictions}
+    written = [_write_evaluation(folder, result, given) for folder, result in results.items()]
     print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))
-    for folder, result in results.items():
-        print(f"written to {_write_evaluation(folder, result, given)}")
+    print("\n".join(f"written to {path}" for path in written))
     return 0
 
 
