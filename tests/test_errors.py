@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask import cli
+from tag2mask import cli, files
 from tag2mask.cli import main
 from tag2mask.errors import InputError
 from tests.commands import SMALL_NET, line, words
@@ -135,6 +135,55 @@ def test_evaluate_writes_its_scores_also_where_nobody_reads_them(sample: Path, t
         assert "pipe" not in process.stderr.read().lower()
     assert process.returncode == 141
     assert (tmp_path / "scores.json").is_file()
+
+
+@pytest.mark.parametrize("what", ["labels --list", "voc split", "coco split", "evaluate --classes", "archive --list"])
+def test_a_list_of_other_bytes_is_one_line(
+    what: str, cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ("ImageSets/Segmentation/mine.txt" if what == "voc split" else "mine.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("straße".encode("latin-1"))
+    (tmp_path / "JPEGImages").mkdir()
+    masks, over = str(sample / "masks"), {"trainer__logger": "false", "data__init_args__train_split": "mine"}
+    seeds = ["labels", "--config", "configs/demo/seeds.yaml", "--photos", str(sample), "--cams", str(cams)]
+    command = {
+        "labels --list": [*seeds, "--out", str(tmp_path / "out"), "--list", str(path)],
+        "voc split": words("fit", "configs/voc/cam_lite0_plain.yaml", tmp_path, tmp_path / "run", **over),
+        "coco split": words("fit", "configs/coco/cam_lite0.yaml", tmp_path, tmp_path / "run", **over),
+        "evaluate --classes": ["evaluate", masks, "--masks", masks, "--classes", str(path)],
+        "archive --list": ["archive", "write", masks, "--out", str(tmp_path / "a.tgz"), "--list", str(path)],
+    }[what]
+    assert main(command) == 2
+    assert f"{path} is not UTF-8 text (invalid" in line(capsys)
+
+
+def test_evaluate_says_where_sides_are_exchanged(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = files.read_label(sample / "masks" / "scene_0000.png")[:30]
+    for folder, array in (("found", label), ("masks", label.T)):
+        files.write_label(tmp_path / folder / "a.png", array)
+    assert main(["evaluate", str(tmp_path / "found"), "--masks", str(tmp_path / "masks")]) == 2
+    assert "turned by its EXIF orientation and one of them is not" in line(capsys)
+
+
+def test_labels_name_the_near_photograph(
+    sample: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "scene_0000.heic").touch()
+    (tmp_path / "list.txt").write_text("scene_0000\n")
+    given = {"cams": cams, "photos": tmp_path / "photos", "out": tmp_path / "out", "list": tmp_path / "list.txt"}
+    options = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    assert main(["labels", "--config", "configs/demo/seeds.yaml", "--workers", "1", *options]) == 1
+    assert "scene_0000.heic is there, but .heic is not read" in capsys.readouterr().err
+
+
+def test_segment_names_the_near_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Cat.jpg").touch()
+    assert main(["segment", str(tmp_path / "cat.jpg"), "--checkpoint", "x.ckpt"]) == 2
+    assert line(capsys).endswith("Cat.jpg is there: rename one as the other")
 
 
 def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,6 +244,54 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(files.read_image(tmp_path / "a.png"), np.rot90(PIXELS, -1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_the_size_of_a_photograph_is_that_of_its_turned_pixels(ending: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (7, 5)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert files.read_size(tmp_path / f"a.{ending}") == files.read_image(tmp_path / f"a.{ending}").shape[:2]
+
+
+@pytest.mark.parametrize("read", [files.read_image, files.read_size, files.read_label])
+def test_a_picture_of_too_many_pixels_names_the_limit(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_label(tmp_path / "a.png", np.zeros((50, 60)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    with pytest.raises(InputError, match="a.png has more than 2,000 pixels, the limit; shrink it"):
+        read(tmp_path / "a.png")
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "told"),
+    [
+        ("cat.heic", "cat", "cat.heic is there, but .heic is not read: save it as JPEG or PNG"),
+        ("Cat.jpg", "cat", "Cat.jpg is there: rename one as the other"),
+        ("cat.jpg", "cat.png", "cat.jpg is there: rename one as the other"),
+        ("more/cat.jpg", "cat", "more/cat.jpg is there: name its folder, or move it"),
+        (f"{DECOMPOSED}.jpg", COMPOSED, "is there in another Unicode form of that name"),
+        ("dog.jpg", "cat", None),
+    ],
+)
+def test_a_missing_photograph_names_the_near_file(there: str, asked: str, told: str | None, tmp_path: Path) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).touch()
+    found = files.near_photo(tmp_path, asked)
+    assert found == "" if told is None else told in found
+
+
+def test_a_text_of_other_bytes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"a\.txt is not UTF-8 text \(.* at byte 3\); save it as UTF-8"):
+        files.read_text(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfcat")
+    assert files.read_text(tmp_path / "a.txt") == "cat"
+
+
 def test_a_picture_gives_back_its_pixels(tmp_path: Path) -> None:
     files.write_picture(tmp_path / "a.png", PIXELS)
     np.testing.assert_array_equal(files.read_image(tmp_path / "a.png"), PIXELS)

@@ -89,8 +89,9 @@ def check_yaml(words: Sequence[str]) -> None:
             try:
                 yaml.safe_load(Path(value).read_text(encoding="utf-8"))
             except UnicodeDecodeError as error:
-                where = f"{error.reason} at byte {error.start}"
-                raise InputError(f"{value} is not UTF-8 text ({where}); save it as UTF-8") from None
+                raise InputError(
+                    f"{value} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+                ) from None
             except yaml.YAMLError as error:
                 raise InputError(f"{value} is not YAML: {error}; mend it there") from None
             except FileNotFoundError:

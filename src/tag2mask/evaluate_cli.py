@@ -72,7 +72,7 @@ def _class_names(given: str | None, predictions: Path) -> tuple[str, ...]:
         return known[given]
     if given is not None:
         try:
-            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
+            lines = files.read_text(Path(given)).splitlines()
         except OSError as error:
             raise InputError(f"--classes {given}: {error.strerror}; expected voc, coco or a file of names") from None
         names = [line.strip() for line in lines if line.strip()]

@@ -11,15 +11,17 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tag2mask import __version__, classes
 from tag2mask.errors import InputError
@@ -85,6 +87,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not a JSON file ({error}); delete it and make it again") from error
 
 
+def read_text(path: Path) -> str:
+    """Read a text, without its byte-order mark; ``InputError`` where it is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
 def write_cam(path: Path, cam: CAM) -> None:
     """Write a CAM file: ``.npz`` without pickle, the maps as float16."""
     with atomic(path) as file:
@@ -145,6 +155,8 @@ def read_label(path: Path) -> np.ndarray:
             return np.array(image, dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a mask of that name was expected") from None
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError(f"{path} cannot be read as a mask ({error}); replace it") from None
 
@@ -158,23 +170,55 @@ def read_image(path: Path) -> np.ndarray:
             return rgb(upright)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a photograph ({error}); replace it or take its name off the list"
         ) from None
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read height and width of a picture as it is stored, from the head of its file alone."""
+    """Read height and width of a picture as `read_image` turns it, from the head of its file alone."""
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return (image.width, image.height) if _turned(image) else (image.height, image.width)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a picture ({error}); replace it or take its name off the list"
         ) from None
+
+
+def _too_large(path: Path) -> InputError:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow refuses
+    return InputError(f"{path} has more than {limit:,} pixels, the limit; shrink it, and its mask with it")
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether the EXIF orientation of a picture exchanges its height and width."""
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def sizes_hint(photo: Path, size: Iterable[int], other: Iterable[int]) -> str:
+    """Say what to do where something of a photograph has another size: its EXIF orientation may be why.
+
+    Args:
+        photo: the photograph.
+        size: its height and width, as `read_image` turns it.
+        other: those of the mask or CAM.
+    """
+    try:
+        with Image.open(photo) as image:
+            turned = tuple(other) == tuple(size)[::-1] and _turned(image)
+    except OSError:
+        turned = False
+    if turned:
+        return "the photograph is turned by its EXIF orientation, the other is not: turn that, or remove the EXIF tag"
+    return "they must be of one size"
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
@@ -184,6 +228,38 @@ def find_photo(folder: Path, name: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def near_photo(folder: Path, name: str) -> str:
+    """Say which file may be meant by the name of a photograph that is not there; empty where none is near.
+
+    Args:
+        folder: where it was looked for; folders in it are looked into.
+        name: with or without ending.
+    """
+    stem = Path(name).stem if Path(name).suffix.lower() in PHOTO_ENDINGS else name
+    for path in _listing(folder):
+        if _plain(path.name) != _plain(name) and _plain(path.stem) != _plain(stem):
+            continue
+        if path.suffix.lower() not in PHOTO_ENDINGS:
+            return (
+                f"; {path} is there, but {path.suffix or 'a file without ending'} is not read: save it as JPEG or PNG"
+            )
+        if path.parent != folder:
+            return f"; {path} is there: name its folder, or move it"
+        if unicodedata.normalize("NFC", path.stem) == unicodedata.normalize("NFC", stem) and path.stem != stem:
+            return f"; {path} is there in another Unicode form of that name: rename one as the other"
+        return f"; {path} is there: rename one as the other"
+    return ""
+
+
+@lru_cache(4)  # every name of a list may be missing
+def _listing(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()))
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def rgb(image: Image.Image) -> np.ndarray:

@@ -58,7 +58,7 @@ def _names(listed: Path | None) -> list[str]:
         return packaged_names("test")
     if not listed.is_file():
         raise InputError(f"no list {listed}; expected ids, one a line")
-    names = listed.read_text(encoding="utf-8-sig").split()
+    names = files.read_text(listed).split()
     if not names:
         raise InputError(f"{listed} is empty; expected ids, one a line")
     return list(dict.fromkeys(names))

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tag2mask import classes
+from tag2mask import classes, files
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
 
@@ -16,7 +16,7 @@ def split_names(root: Path, split: str) -> list[str]:
     """Return the ids of a split: from ``ImageSets/Segmentation`` where it is listed there, else as published."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if path.is_file():
-        names = path.read_text(encoding="utf-8-sig").split()
+        names = files.read_text(path).split()
     elif split in SPLITS:
         names = packaged_names(split)
     else:
@@ -71,9 +71,10 @@ def read_tags(path: Path) -> tuple[int, ...]:
 
 def check_images(photos: list[Photo], what: str) -> None:
     """Raise ``InputError`` where photographs are missing."""
-    missing = [photo for photo in photos if not photo.image.is_file()]
+    missing = [photo.image for photo in photos if not photo.image.is_file()]
     if missing:
+        near = files.near_photo(missing[0].parent, missing[0].name)
         raise InputError(
-            f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0].image}; "
-            "add them or take their names off the list"
+            f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0]}"
+            f"{near or '; add them or take their names off the list'}"
         )

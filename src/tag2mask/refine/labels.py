@@ -64,7 +64,7 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
         return sorted(there)
     if not listed.is_file():
         raise InputError(f"no list {listed}; expected names of photographs, one a line")
-    names = list(dict.fromkeys(listed.read_text(encoding="utf-8-sig").split()))
+    names = list(dict.fromkeys(files.read_text(listed).split()))
     missing = [name for name in names if name not in there]
     if missing or not names:
         raise InputError(
@@ -143,14 +143,15 @@ class _Worker:
         assert self.job.photos is not None
         path = files.find_photo(self.job.photos, name)
         if path is None:
-            raise InputError(
-                f"no photograph {name} in {self.job.photos}; expected {name}.jpg, .png or the like: name its folder"
-            )
+            near = files.near_photo(self.job.photos, name)
+            expected = f"; expected {name}.jpg, .png or the like: name its folder"
+            raise InputError(f"no photograph {name} in {self.job.photos}{near or expected}")
         image = files.read_image(path)
         if image.shape[:2] != tuple(cam.size):
             raise InputError(
                 f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
-                f"the one in {self.job.photos} has {image.shape[0]} x {image.shape[1]}; they must be of one size"
+                f"the one in {self.job.photos} has {image.shape[0]} x {image.shape[1]}; "
+                f"{files.sizes_hint(path, image.shape[:2], tuple(map(int, cam.size)))}"
             )
         return image
 
