@@ -79,13 +79,13 @@ def test_what_settings_classes_find_is_one_line(
 
 
 @pytest.mark.parametrize("joined", [False, True])
-@pytest.mark.parametrize("verb", ["fit", "labels"])
+@pytest.mark.parametrize(("verb", "option"), [("fit", "--config"), ("labels", "--config"), ("fit", "--trainer")])
 def test_a_configuration_of_other_bytes_is_one_line(
-    verb: str, joined: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, option: str, joined: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes("trainer: {max_epochs: 3} # für".encode("latin-1"))
-    assert main([verb, f"--config={path}"] if joined else [verb, "--config", str(path)]) == 2
+    assert main([verb, f"{option}={path}"] if joined else [verb, option, str(path)]) == 2
     assert f"{path} is not UTF-8 text (invalid start byte at byte 28); save it as UTF-8" in line(capsys)
 
 
