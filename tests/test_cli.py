@@ -152,10 +152,20 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_project_is_refused(
 def test_a_checkpoint_with_other_classes_is_refused(
     own: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own / "classes.txt").write_text("cross\ndots\nring\nstripes\ntriangle\nsixth\n")
-    command = ["predict", *fit_words(own, tmp_path / "new")[1:], "--ckpt_path", str(run / "checkpoints/last.ckpt")]
-    assert main(command) == 2
-    assert "the checkpoint has 5 classes" in line(capsys)
+    for verb, names, told in (
+        ("predict", "cross\ndots\nring\nstripes\ntriangle\nsixth\n", "stripes, triangle, sixth (6)"),
+        (
+            "predict",
+            "dots\ncross\nring\nstripes\ntriangle\n",
+            "cross, dots, ring, stripes, ... (5), the data dots, cross",
+        ),
+        ("validate", "dots\ncross\nring\nstripes\ntriangle\n", "names and order must be the same"),
+        ("fit", "dots\ncross\nring\nstripes\ntriangle\n", "names and order must be the same"),
+    ):
+        (own / "classes.txt").write_text(names)
+        command = [verb, *fit_words(own, tmp_path / "new")[1:], "--ckpt_path", str(run / "checkpoints/last.ckpt")]
+        assert main(command) == 2
+        assert told in line(capsys)
 
 
 def test_predict_without_a_trained_network_says_so(
@@ -272,3 +282,23 @@ def test_evaluate_refuses_what_it_cannot_score(
     message = line(capsys)
     assert (names[1] if spoil in ("missing", "damaged", "size", "value") else str(tmp_path)) in message
     assert not (tmp_path / "cams_evaluation.json").exists()
+
+
+def test_masks_of_0_and_255_are_no_labels(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (own / "masks").iterdir():
+        files.write_label(path, np.where(files.read_label(path) > 0, 255, 0))
+    command = words("fit", "configs/demo/segmentation.yaml", own, tmp_path / "run")
+    assert main([*command, "--data.init_args.labels", str(own / "masks")]) == 2
+    assert "hold only 0 and 255" in line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_in_another_order_than_the_classes_stop_a_training_before_it_begins(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own / "classes.txt").write_text("triangle\nstripes\nring\ndots\ncross\n")
+    for path in sorted((own / "masks").iterdir())[:-4]:
+        path.unlink()  # those of val.txt are left
+    assert main(fit_words(own, tmp_path / "run")) == 2
+    assert "show a class that their photograph's tags lack" in line(capsys)
+    assert not (tmp_path / "run").exists()

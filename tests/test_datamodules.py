@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,18 @@ def test_subset_draws_the_same_share_again_and_keeps_the_order(sample: Path) -> 
     assert set(one) < set(everything)
 
 
-def test_subset_of_another_seed_is_another_one(sample: Path) -> None:
+def test_every_seed_draws_the_same_subset(sample: Path) -> None:
+    """The photographs are part of a comparison, not of its spread; and one stage's draw must be the next one's."""
     draws = {tuple(photo.name for photo in module(sample, subset=0.5, seed=seed).train_photos) for seed in range(4)}
-    assert len(draws) > 1
+    assert len(draws) == 1
+
+
+def test_another_seed_is_another_order_and_other_crops(sample: Path) -> None:
+    loaders = [module(sample, seed=seed).train_dataloader() for seed in (0, 0, 1)]
+    first, again, other = ([key for batch in loader.batch_sampler for key in batch] for loader in loaders)
+    assert first == again
+    assert [index for index, _ in first] != [index for index, _ in other]
+    assert not {seed for _, seed in first} & {seed for _, seed in other}
 
 
 def test_the_photographs_outside_the_subset_need_no_label_and_are_not_predicted(sample: Path, tmp_path: Path) -> None:
@@ -100,3 +110,11 @@ def test_prediction_leaves_out_what_is_written_already(sample: Path) -> None:
     names = (sample / "train.txt").read_text().split()
     data.done = lambda: frozenset(names[1:])
     assert [batch["name"] for batch in data.predict_dataloader()] == [[names[0]]]
+
+
+def test_labels_with_their_ending_in_capitals_are_trained_on(sample: Path, tmp_path: Path) -> None:
+    labels = Path(shutil.copytree(sample / "masks", tmp_path / "labels"))
+    for path in labels.iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    batch = next(iter(module(sample, batch_size=4, labels=str(labels)).train_dataloader()))
+    assert batch["mask"].shape[0] == 4

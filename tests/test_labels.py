@@ -20,7 +20,7 @@ from tag2mask.cli import main
 from tag2mask.errors import InputError
 from tag2mask.files import CAM
 from tag2mask.labels_cli import on_this_machine, which_shard
-from tag2mask.refine.labels import shard
+from tag2mask.refine.labels import cam_names, shard
 from tag2mask.refine.recipes import CRF, ConfidentSeeds, PseudoLabels, Recipe, Seed, Walk
 
 PSEUDO, CONFIDENT = (f"tag2mask.refine.recipes.{name}" for name in ("PseudoLabels", "ConfidentSeeds"))
@@ -102,6 +102,20 @@ def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[
     nothing = cam_of(np.zeros((0, 10, 15)), (), (40, 60))
     found = recipe(nothing, half[1], edges_in_the_middle, "cpu")
     assert all((label == 0).all() and label.shape == (40, 60) for label in found.steps.values())
+
+
+def test_where_nothing_has_a_score_the_crf_starts_from_no_opinion(
+    half: tuple[CAM, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threshold 0 and an empty CAM: 0 / 0 otherwise."""
+    cam, image = half
+    seen = []
+    monkeypatch.setattr(CRF, "marginals", lambda self, image, unary: (seen.append(unary), unary.softmax(0))[1])
+    PseudoLabels(Seed(threshold=0), crf=CRF(certainty=None))(
+        cam._replace(cam=np.zeros_like(cam.cam)), image, None, "cpu"
+    )
+    assert torch.isfinite(seen[0]).all()
+    assert seen[0].unique().numel() == 1
 
 
 def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAM, np.ndarray]) -> None:
@@ -399,3 +413,52 @@ def test_a_photograph_of_another_size_is_skipped(
     files.write_picture(own / "images" / "scene_0001.jpg", np.zeros((20, 20, 3), np.uint8))
     assert main(command(cams, own, tmp_path / "out")) == 1
     assert "they must be of one size" in capsys.readouterr().err
+
+
+def test_a_class_beyond_those_of_the_network_is_named(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = Path(shutil.copytree(cams, tmp_path / "cams"))
+    cam = files.read_cam(spoilt / "scene_0002.npz")
+    files.write_cam(spoilt / "scene_0002.npz", cam._replace(classes=np.arange(len(cam.classes)) + 6))
+    assert main(command(spoilt, sample, tmp_path / "out")) == 1
+    assert "scene_0002.npz holds the class" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "scene_0002.png").exists()
+
+
+def test_the_size_is_compared_where_the_photograph_is_not_needed(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    files.write_picture(own / "images" / "scene_0001.jpg", np.zeros((20, 20, 3), np.uint8))
+    (own / "images" / "scene_0003.jpg").unlink()
+    assert main(command(cams, own, tmp_path / "out", "--recipe.init_args.crf", "null")) == 1
+    assert "scene_0001 is of a photograph of" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 11
+
+
+def test_photographs_and_lists_are_found_as_by_the_training(cams: Path, sample: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    (own / "images" / "scene_0001.jpg").rename(own / "images" / "scene_0001.Jpg")
+    (own / "images" / "._scene_0001.jpg").write_bytes(b"of macOS")
+    (tmp_path / "list.txt").write_text("scene_0001.JPG\nscene_0002.jpg\n")
+    more = ("--list", str(tmp_path / "list.txt"))
+    assert main(command(cams, own, tmp_path / "out", *more)) == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"scene_0001", "scene_0002"}
+
+
+def test_a_name_with_blanks_may_stand_on_a_list(cams: Path, tmp_path: Path) -> None:
+    shutil.copytree(cams, tmp_path / "cams")
+    (tmp_path / "cams" / "scene_0001.npz").rename(tmp_path / "cams" / "my scene.npz")
+    (tmp_path / "list.txt").write_text("my scene.jpg\n")
+    assert cam_names(tmp_path / "cams", tmp_path / "list.txt") == ["my scene"]
+
+
+def test_photographs_of_one_name_are_refused_before_anything_is_written(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    shutil.copy(own / "images" / "scene_0001.jpg", own / "images" / "scene_0001.jpeg")
+    assert main(command(cams, own, tmp_path / "out")) == 2
+    assert "scene_0001.jpeg and scene_0001.jpg in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

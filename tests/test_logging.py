@@ -67,7 +67,7 @@ def test_the_keys_of_a_cam_run_fall_into_sections(cam_run: WandbRun, sample: Pat
         sections.setdefault(section, set()).add(rest)
     losses = {"loss", "loss_cls", "loss_cls_tiled", "loss_re", "loss_cfc", "loss_repel", "beta", "cfc_similarity"}
     assert sections == {
-        "train": losses | {"attention_entropy"},
+        "train": (losses - {"cfc_similarity"}) | {"attention_entropy"},  # no two photographs of a batch share a class
         "val": {"loss_cls", "attention_entropy", "cam_miou", "cam_mfdr", "cam_mfnr", "cam_threshold"},
         **{f"val_{score}": set(NAMES) for score in ("iou", "fdr", "fnr")},
         "lr": {"pretrained", "pretrained_bias", "new", "new_bias"} & sections["lr"],
@@ -164,7 +164,8 @@ def test_config_commit_and_data_hash_are_in_wandb_and_in_run_json(
 ) -> None:
     record = files.read_json(cam / "run.json")
     assert cam_run.config["commit"] == record["commit"]
-    assert cam_run.config["data_hash"] == record["data_hash"] == files.read_json(segmentation / "run.json")["data_hash"]
+    assert cam_run.config["data_hash"] == record["data_hash"]
+    assert record["data_hash"] != files.read_json(segmentation / "run.json")["data_hash"]  # of labels, not of tags
     assert cam_run.config["model"] == record["config"]["model"]
     assert cam_run.config["images_a_step"] == 2
     assert (cam / "config.yaml").is_file()

@@ -17,7 +17,7 @@ from tag2mask.data import fetch, prepare, voc
 from tag2mask.data.fetch import Archive
 from tag2mask.errors import InputError
 from tests.commands import line
-from tests.folders import tags_file
+from tests.folders import photograph, tags_file
 
 # PASCAL VOC
 
@@ -306,7 +306,8 @@ def test_a_damaged_sbd_file_is_named(damage: str, tmp_path: Path) -> None:
 def test_prepare_folder_counts_what_it_finds(own: Path) -> None:
     report = prepare.prepare_folder(own)
     assert "3 photographs, 2 tagged, 1 with a mask" in report
-    assert [line.split()[:3] for line in report.splitlines()[1:]] == [["1", "cat", "1"], ["2", "dog", "2"]]
+    assert [line.split()[:3] for line in report.splitlines()[1:3]] == [["1", "cat", "1"], ["2", "dog", "2"]]
+    assert "0 with an empty field of tags (none of the classes), 1 without a line in tags.csv (unknown)" in report
 
 
 def test_prepare_folder_names_every_fault(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,3 +335,74 @@ def test_prepare_folder_names_a_missing_photograph_beside_a_list_of_training(whe
         (own / "val.txt").write_text("a\nghost\n")
     with pytest.raises(InputError, match="'ghost'"):
         prepare.prepare_folder(own)
+
+
+def test_prepare_folder_tells_an_empty_field_from_a_missing_line(own: Path) -> None:
+    tags_file(own, "name,tags\na,dog\nmy cat,\n")
+    assert "1 with an empty field of tags (none of the classes), 1 without a line" in prepare.prepare_folder(own)
+
+
+def test_prepare_folder_counts_what_is_not_read(own: Path) -> None:
+    for path in ("images/x.HEIC", "images/y.heic", "images/._a.jpg", "masks/b.tif", "._notes.txt"):
+        (own / path).write_bytes(b"x")
+    (own / "images" / "sub").mkdir()
+    report = prepare.prepare_folder(own)
+    assert "not read in images: 2 .heic, 1 .txt, 1 folder(s) (read are .jpg" in report
+    assert "not read in masks: 1 .tif (read are .png)" in report
+    assert "._" not in report
+
+
+def test_prepare_folder_reads_no_notes_as_a_list_and_says_so(own: Path) -> None:
+    (own / "README.txt").write_bytes("schöne Bilder\n".encode("latin-1"))
+    (own / "notes.txt").write_text("a\nlook again\n")
+    (own / "mine.txt").write_text("a.JPG\nplain\n")
+    report = prepare.prepare_folder(own)
+    assert "README.txt: not read as a list: it is not UTF-8 text" in report
+    assert "notes.txt: not read as a list: 1 of 2 lines name a photograph" in report
+    assert "mine.txt: a split of 2 photographs, if you name it (mine)" in report
+
+
+def test_prepare_folder_asks_about_classes_that_may_be_one(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tags_file(own, "name,tags\na,dog\nmy cat,cat Dog\nplain,Dog\n")
+    with pytest.raises(InputError, match="1 thing"):
+        prepare.prepare_folder(own)
+    assert "'Dog' (2 photographs) and 'dog' (1) differ only in case" in capsys.readouterr().out
+
+
+def drawn(root: Path, count: int, value: int = 1) -> Path:
+    """Photographs tagged cat and dog in turn, with masks that show the tag; the first class is ``value``."""
+    lines = []
+    for number in range(count):
+        photograph(root / "images" / f"{number:03}.jpg")
+        files.write_label(root / "masks" / f"{number:03}.png", np.full((40, 50), value if number % 2 else 3 - value))
+        lines.append(f"{number:03},{'cat' if number % 2 else 'dog'}")
+    tags_file(root, "\n".join(["name,tags", *lines]))
+    return root
+
+
+def test_prepare_folder_names_masks_of_black_and_white(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = drawn(tmp_path / "own", 4)
+    for path in (root / "masks").iterdir():
+        files.write_label(path, np.array([[0, 255]]).repeat(40, 0).repeat(25, 1))
+    with pytest.raises(InputError, match="1 thing"):
+        prepare.prepare_folder(root)
+    assert "masks hold only 0 and 255" in capsys.readouterr().out
+
+
+def test_prepare_folder_compares_masks_with_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = drawn(tmp_path / "own", 4)
+    assert "mask" not in prepare.prepare_folder(root).split("with a mask")[1]
+    (root / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(InputError, match="1 thing"):
+        prepare.prepare_folder(root)
+    told = capsys.readouterr().out
+    assert "4 of 4 masks show a class that their photograph's tags lack, the first of 000: tags dog; mask" in told
+    assert "000.png cat; the values of masks are 1 dog, 2 cat: write classes.txt in the order" in told
+
+
+def test_prepare_folder_tells_of_a_few_masks_that_differ(tmp_path: Path) -> None:
+    root = drawn(tmp_path / "own", 8)
+    files.write_label(root / "masks" / "000.png", np.full((40, 50), 1))
+    report = prepare.prepare_folder(root)
+    assert "1 of 8 masks show a class that the tags lack, the first of 000: tags dog; mask" in report
+    assert "1 of 8 masks have no pixel of a class that is tagged, the first of 000" in report

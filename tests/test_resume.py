@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tag2mask.cli import main
-from tests.commands import SMALL_NET, words
+from tests.commands import SMALL_NET, WANDB, words
 
 CONFIG = "configs/demo/cam.yaml"
 LAST = Path("checkpoints/last.ckpt")
@@ -68,6 +69,64 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6  # the second of 4 steps of an epoch
     assert main([*fit(sample, tmp_path), *again]) == 0
     assert_equal(tmp_path, unbroken)
+
+
+def test_a_run_killed_at_its_last_checkpoint_ends_as_an_unbroken_one_and_then_stays(
+    sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
+    """Step 12 is the last of an epoch and of the run, and a multiple of 3, so that it was written before the end."""
+    slow = "import time, tag2mask.callbacks.checkpoint as c\n"
+    slow += "c.LastCheckpoint.on_train_end = lambda *a: time.sleep(60)\n"
+    slow += "from tag2mask.cli import main; import sys; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", slow, *fit(sample, tmp_path)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if (tmp_path / LAST).is_file() and torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 12:
+            break
+        time.sleep(0.2)
+    process.kill()
+    process.wait(60)
+    assert not json.loads((tmp_path / "run.json").read_text())["finished"]
+    assert main(fit(sample, tmp_path)) == 0
+    assert_equal(tmp_path, unbroken)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["finished"], record["steps"]) == (True, 12)
+    before = (tmp_path / LAST).read_bytes()
+    assert main(fit(sample, tmp_path)) == 0
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_wandb_goes_on_with_the_run_of_an_interrupted_training(sample: Path, tmp_path: Path) -> None:
+    run = fit(sample, tmp_path, trainer__logger=WANDB, trainer__max_steps="3")
+    assert main(run) == 0
+    first = json.loads((tmp_path / "run.json").read_text())["wandb_id"]
+    (tmp_path / "run.json").write_text(
+        (tmp_path / "run.json").read_text().replace('"finished": true', '"finished": false')
+    )
+    assert main(run) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["wandb_id"] == first
+    folders = [path.name for path in (tmp_path / "wandb").glob("offline-run-*")]
+    assert len(folders) == 2
+    assert all(name.endswith(f"-{first}") for name in folders)
+    assert "WANDB_RUN_ID" not in os.environ
+    assert main([*run, "--overwrite"]) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["wandb_id"] != first
+
+
+def test_what_was_logged_before_a_checkpoint_outlives_a_kill(sample: Path, tmp_path: Path) -> None:
+    """Rows go into the file every 50 steps; a checkpoint comes after 3."""
+    slow = "import time, tag2mask.tasks.cam as c; s = c.CAMTask.training_step\n"
+    slow += "def wait(self, *a):\n    time.sleep(60 * (self.global_step >= 4)); return s(self, *a)\n"
+    slow += "c.CAMTask.training_step = wait; from tag2mask.cli import main; import sys; sys.exit(main())"
+    command = [sys.executable, "-c", slow, *fit(sample, tmp_path, trainer__log_every_n_steps="1")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not (tmp_path / LAST).is_file():
+        time.sleep(0.2)
+    process.kill()
+    process.wait(60)
+    (log,) = tmp_path.glob("logs/*/metrics.csv")
+    assert len(log.read_text().splitlines()) >= 1 + 3
 
 
 def test_a_finished_run_is_not_run_again(sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]) -> None:

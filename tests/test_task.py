@@ -231,3 +231,19 @@ def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
     run.save_checkpoint(tmp_path / "a.ckpt")
     again = CAMTask.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert again.inference == made.inference
+
+
+def test_untagged_photographs_are_not_counted_as_without_any_class(sample: Path) -> None:
+    """In the validation loss: it would be that of the prediction "nothing is here"."""
+    module = task(None)
+    source = data(sample)
+    source.setup("fit")
+    batch = next(iter(source.val_dataloader()))
+    tagged, untagged = batch, {**batch, "label": torch.full_like(batch["label"], -1)}
+    module.log = lambda *args, **named: None  # type: ignore[assignment, method-assign]
+    module.eval()
+    with torch.no_grad():
+        module.validation_step(tagged, 0)
+        before = module.val_loss.compute()
+        module.validation_step(untagged, 1)
+    assert module.val_loss.compute() == before

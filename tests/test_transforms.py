@@ -106,3 +106,12 @@ def test_a_photograph_comes_back_from_its_normalised_form() -> None:
     normalised = (pixels / 255 - how.mean) / how.std
     back = how.undo(torch.from_numpy(normalised).permute(2, 0, 1).float())
     assert np.array_equal(back, pixels)
+
+
+def test_training_shrinks_as_evaluation_does() -> None:
+    """Noise that is shrunk tenfold is averaged away; without antialiasing nine times as much of it would stay."""
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 1), dtype=np.uint8).repeat(3, 2)
+    plain = Preprocessing(long_side=(150, 150), crop_size=150, max_side=150, **PLAIN)
+    trained, evaluated = TrainingTransform(plain)(noise, 0), EvaluationTransform(plain)(noise)
+    assert trained.std().item() == pytest.approx(evaluated.std().item(), rel=0.01)
+    assert trained.std() < 0.04

@@ -29,6 +29,11 @@ def test_a_list_in_the_devkit_wins(devkit: Path) -> None:
     assert voc.split_names(devkit, "train") == ["a", "b"]
 
 
+def test_columns_of_a_list_of_a_class_are_left_out(devkit: Path) -> None:
+    (devkit / "ImageSets" / "Segmentation" / "cat_train.txt").write_text("a -1\nb.jpg  1\nb  0\n")
+    assert voc.split_names(devkit, "cat_train") == ["a", "b"]
+
+
 def test_without_a_list_the_published_split_holds(tmp_path: Path) -> None:
     assert voc.split_names(tmp_path, "val") == voc.packaged_names("val")
 

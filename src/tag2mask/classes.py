@@ -1,5 +1,6 @@
 """Class names, mask values and colours of the data sets."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -47,6 +48,11 @@ COCO = tuple(
     ).split(",")
 )
 """MS COCO 2014, by mask value (1 to 80, in the order of the annotation file's category ids)."""
+
+
+def is_background(name: str) -> bool:
+    """Say whether a name is a spelling of the background: ``Background``, ``_background_``, ``0: background``."""
+    return re.sub(r"[\W\d_]", "", name).casefold() == VOC[BACKGROUND]
 
 
 @cache

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 
 from tag2mask import __version__, usage
 from tag2mask.arguments import check_yaml, did_you_mean
@@ -37,7 +36,6 @@ LOST_PROCESS = (
     "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
     "command: it goes on where it stopped"
 )
-LAST = Path("checkpoints") / "last.ckpt"
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask import files
+from tag2mask import files, listing
 from tag2mask.classes import IGNORE
 from tag2mask.counts import at_each_threshold, at_full_size, confusion, histogram, miou_of_image, scores
 from tag2mask.errors import InputError
@@ -41,10 +42,20 @@ class Task:
     names: Sequence[str]
     classes: Sequence[str]
 
+    @cached_property
+    def predicted(self) -> dict[str, Path]:
+        """Name -> CAM file where the folder holds such, else label PNG."""
+        return listing.files_in(self.predictions, listing.CAM_ENDINGS) or listing.masks_in(self.predictions)
+
+    @cached_property
+    def truths(self) -> dict[str, Path]:
+        """Name -> mask."""
+        return listing.masks_in(self.masks)
+
     @property
     def ending(self) -> str:
         """``.npz`` where the folder holds CAM files, else ``.png``."""
-        return ".npz" if any(self.predictions.glob("*.npz")) else ".png"
+        return next((path.suffix.lower() for path in self.predicted.values()), ".png")
 
 
 def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]:
@@ -53,15 +64,10 @@ def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; expected one of predictions and one of masks")
     if listed is not None:
-        try:
-            names = listed.read_text(encoding="utf-8-sig").split()
-        except OSError as error:
-            raise InputError(
-                f"{listed} cannot be read ({error.strerror}); expected a list of names, one a line"
-            ) from None
+        names = listing.read_list(listed)
     else:
-        found = {path.stem for path in predictions.iterdir() if path.suffix in (".npz", ".png")}
-        names = sorted(found & {path.stem for path in masks.glob("*.png")})
+        found = listing.paths_in(predictions, (*listing.CAM_ENDINGS, *listing.MASK_ENDINGS))
+        names = sorted({listing.unified(path.stem) for path in found} & set(listing.masks_in(masks)))
     if not names:
         raise InputError(f"nothing to score: no name in {listed or predictions} that has a mask in {masks}")
     return names
@@ -69,13 +75,17 @@ def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]
 
 def check_complete(task: Task) -> None:
     """Raise ``InputError`` where a photograph of the list lacks its prediction or its mask."""
-    for folder, ending in ((task.predictions, task.ending), (task.masks, ".png")):
-        missing = [name for name in task.names if not (folder / f"{name}{ending}").is_file()]
+    for folder, ending, there in (
+        (task.predictions, task.ending, task.predicted),
+        (task.masks, ".png", task.truths),
+    ):
+        missing = [name for name in task.names if name not in there]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(task.names)} listed photographs have no {ending} file in {folder}, the first "
                 f"{missing[0]}; make them or shorten the list: none is left out silently"
             )
+    files.require_classes([task.truths[name] for name in task.names])
 
 
 def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = None) -> dict[str, Any]:
@@ -144,10 +154,10 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]
     counts, bounds = torch.zeros((), dtype=torch.long), torch.tensor(thresholds, dtype=torch.float32)
     means = torch.empty(len(task.names), len(thresholds), dtype=torch.float64)
     for row, name in enumerate(_told(task)):
-        path = task.predictions / f"{name}.npz"
+        path = task.predicted[name]
         cam, truth = files.read_cam(path), _truth(task, name)
         if tuple(cam.size) != truth.shape:
-            raise InputError(_sizes(path, tuple(cam.size), task.masks / f"{name}.png", truth.shape))
+            raise InputError(_sizes(path, tuple(cam.size), task.truths[name], truth.shape))
         if cam.classes.size and not 0 < cam.classes.min() <= cam.classes.max() < len(task.classes):
             raise InputError(
                 f"{path} holds the class {cam.classes.max()}; expected 1 to {len(task.classes) - 1}: give --classes of "
@@ -166,10 +176,10 @@ def count_labels(task: Task) -> tuple[Tensor, Tensor]:
     counts = torch.zeros((), dtype=torch.long)
     means = torch.empty(len(task.names), dtype=torch.float64)
     for row, name in enumerate(_told(task)):
-        path = task.predictions / f"{name}.png"
+        path = task.predicted[name]
         label, truth = files.read_label(path), _truth(task, name)
         if label.shape != truth.shape:
-            raise InputError(_sizes(path, label.shape, task.masks / f"{name}.png", truth.shape))
+            raise InputError(_sizes(path, label.shape, task.truths[name], truth.shape))
         if label.max() >= len(task.classes):
             raise InputError(f"{path} holds the value {label.max()}; expected 0 to {len(task.classes) - 1} for scoring")
         image = confusion(torch.from_numpy(label), torch.from_numpy(truth), len(task.classes))
@@ -184,7 +194,7 @@ def _told(task: Task) -> Iterator[str]:
 
 
 def _truth(task: Task, name: str) -> np.ndarray:
-    path = task.masks / f"{name}.png"
+    path = task.truths[name]
     truth = files.read_label(path)
     beyond = truth[(truth >= len(task.classes)) & (truth != IGNORE)]
     if beyond.size:

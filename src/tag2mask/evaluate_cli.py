@@ -1,14 +1,16 @@
 """The verb ``evaluate``: scores of folders of CAM files or label PNGs."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from tag2mask import classes, files
+from tag2mask import classes, files, provenance
 from tag2mask import evaluate as scoring
 from tag2mask.arguments import Parser
 from tag2mask.counts import THRESHOLDS
 from tag2mask.errors import InputError
+from tag2mask.listing import read_classes
 from tag2mask.threads import one_thread
 
 DESCRIPTION = """Score folders of CAM files or label PNGs against masks, at full size, and print mIoU, mFDR and mFNR:
@@ -38,6 +40,9 @@ def evaluate(words: list[str]) -> int:
     given = parser.parse_args(words)
     if given.out and len(given.predictions) > 1:
         raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
+    for folder in given.predictions:
+        if why := provenance.outdated(folder):
+            print(f"tag2mask: {folder} is out of date: {why}; it is scored as it is", file=sys.stderr)
     with one_thread():
         results = {folder: _scored(folder, given) for folder in given.predictions}
     written = [_write_evaluation(folder, result, given) for folder, result in results.items()]
@@ -61,25 +66,32 @@ def _write_evaluation(predictions: Path, result: dict[str, Any], given: argparse
     out: Path = given.out or predictions.parent / f"{predictions.name}_evaluation.json"
     config = {key: str(value) for key, value in vars(given).items() if value is not None}
     config["predictions"] = str(predictions)
-    files.write_json(out, {"config": config, "commit": files.commit(), "versions": files.versions(), **result})
+    made = {"commit": files.commit(), "versions": files.versions(), "predictions_state": provenance.state(predictions)}
+    files.write_json(out, {"config": config, **made, **result})
     return out
 
 
 def _class_names(given: str | None, predictions: Path) -> tuple[str, ...]:
-    """Names by mask value, the background first."""
+    """Names by mask value, the background first: those that are given, else those that the record of a folder names."""
+    found = provenance.record_of(predictions).get("config", {}).get("classes")
+    recorded = (classes.VOC[0], *found) if found else None
+    names = _given_names(given) if given is not None else recorded or classes.VOC
+    if recorded is not None and names != recorded:
+        ours, theirs = (f"{', '.join(some[1:4])}, ... ({len(some) - 1})" for some in (recorded, names))
+        raise InputError(
+            f"{predictions} was made for the classes {ours}, --classes names {theirs}: a mask value would stand for "
+            "another class; leave --classes out"
+        )
+    return names
+
+
+def _given_names(given: str) -> tuple[str, ...]:
     known = {"voc": classes.VOC, "coco": classes.COCO}
     if given in known:
         return known[given]
-    if given is not None:
-        try:
-            lines = files.read_text(Path(given)).splitlines()
-        except OSError as error:
-            raise InputError(f"--classes {given}: {error.strerror}; expected voc, coco or a file of names") from None
-        names = [line.strip() for line in lines if line.strip()]
-        return (classes.VOC[0], *(name for name in names if name != classes.VOC[0]))
-    record = predictions / files.RUN_FILE
-    found = files.read_json(record).get("config", {}).get("classes") if record.is_file() else None
-    return (classes.VOC[0], *found) if found else classes.VOC
+    if not Path(given).is_file():
+        raise InputError(f"--classes {given}: no such file; expected voc, coco or a file of names")
+    return (classes.VOC[0], *read_classes(Path(given)))
 
 
 def _threshold(given: str | None) -> float | None:

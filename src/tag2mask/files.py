@@ -9,13 +9,12 @@ import io
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
-import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from tag2mask import __version__, classes
+from tag2mask import __version__, classes, listing
 from tag2mask.errors import InputError
 
 RUN_FILE = "run.json"
@@ -31,7 +30,13 @@ STEPS = "steps"
 """Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
 RUN_LENGTHS = 3
 """What zlib calls Z_RLE: of repeated pixels it finds those side by side alone."""
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+ONE_BY_ROUNDING = 1.001
+"""The largest value of a CAM that float16 may make of 1."""
+TO_ONE_CLASS = (
+    "import sys, pathlib, numpy as np; from PIL import Image; [Image.fromarray(np.minimum(Image.open(path), 1))"
+    '.save(path) for path in pathlib.Path(sys.argv[1]).glob("[!.]*.[pP][nN][gG]")]'
+)
+"""A program that writes 1 over every value above 0 in the masks of a folder."""
 
 
 class CAM(NamedTuple):
@@ -87,14 +92,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not a JSON file ({error}); delete it and make it again") from error
 
 
-def read_text(path: Path) -> str:
-    """Read a text, without its byte-order mark; ``InputError`` where it is not UTF-8."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-
-
 def write_cam(path: Path, cam: CAM) -> None:
     """Write a CAM file: ``.npz`` without pickle, the maps as float16."""
     with atomic(path) as file:
@@ -107,7 +104,12 @@ def write_cam(path: Path, cam: CAM) -> None:
 
 
 def read_cam(path: Path) -> CAM:
-    """Read a CAM file; ``InputError`` where it is missing, cut short or something else."""
+    """Read a CAM file.
+
+    Raises:
+        InputError: it is missing, cut short or something else; a value is not finite or outside [0, 1]; a class is none
+            of 1 to 254 or stands twice.
+    """
     try:
         with np.load(path, allow_pickle=False) as data:
             cam = CAM(data["cam"], data["classes"], data["size"])
@@ -122,7 +124,23 @@ def read_cam(path: Path) -> CAM:
             f"{path} holds cam {cam.cam.shape}, classes {cam.classes.shape}, size {cam.size.shape}; "
             "expected (K, h, w), (K,), (2,); run `tag2mask predict` again"
         )
+    _check_cam(cam, path)
     return cam
+
+
+def _check_cam(cam: CAM, path: Path) -> None:
+    again = "make it again with `tag2mask predict`"
+    if 0 in cam.cam.shape[1:] or not all(np.issubdtype(x.dtype, np.integer) for x in cam[1:]) or cam.size.min() < 1:
+        raise InputError(
+            f"{path} holds maps of {cam.cam.shape[1]} x {cam.cam.shape[2]}, classes of {cam.classes.dtype}, a size of "
+            f"{cam.size.tolist()}; expected sides of at least 1 and whole numbers: {again}"
+        )
+    low, high = cam.cam.min(initial=0), cam.cam.max(initial=0)  # a value that is no number comes out of both
+    if not (low >= 1 - ONE_BY_ROUNDING and high <= ONE_BY_ROUNDING):
+        raise InputError(f"{path} holds values from {low} to {high}; expected numbers in [0, 1]: {again}")
+    values = cam.classes.tolist()
+    if len(set(values)) < len(values) or not all(0 < value < classes.IGNORE for value in values):
+        raise InputError(f"{path} is of the classes {values}; expected mask values 1 to 254, each once: {again}")
 
 
 def write_label(path: Path, label: np.ndarray, note: str | None = None) -> None:
@@ -161,13 +179,39 @@ def read_label(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read as a mask ({error}); replace it") from None
 
 
+def require_classes(masks: Sequence[Path]) -> None:
+    """Refuse masks that hold the values 0 and 255 alone, all over: 255 is ``IGNORE``, so they are of no class.
+
+    Opens masks until one of them shows a class: most often the first.
+
+    Raises:
+        InputError: with the command that makes masks of one class of them.
+    """
+    ignored = False
+    for path in masks:
+        values = np.unique(read_label(path))
+        if np.setdiff1d(values, (classes.BACKGROUND, classes.IGNORE)).size:
+            return
+        ignored = ignored or classes.IGNORE in values
+    if ignored:
+        command = shlex.join([sys.executable, "-c", TO_ONE_CLASS, str(masks[0].parent)])
+        raise InputError(
+            f"the masks in {masks[0].parent} hold only 0 and 255, which are the background and what is ignored: no "
+            f"class; if 255 stands for one class, this writes 1 in its place: {command}"
+        )
+
+
 def read_image(path: Path) -> np.ndarray:
-    """Read a photograph of any mode as RGB, (H, W, 3) uint8, turned as its EXIF orientation says."""
+    """Read a photograph of any mode as RGB, (H, W, 3) uint8, turned as its EXIF orientation says; see `rgb`."""
     try:
         with Image.open(path) as image:
+            deep = any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
             upright: Image.Image = image
             ImageOps.exif_transpose(upright, in_place=True)
-            return rgb(upright)
+            pixels = rgb(upright)
+            if deep and not upright.mode.startswith("I") and 0 < pixels.max() < 16:
+                raise InputError("colours of 12 bits in 16, of which 4 could be read: save it with 8 bits")
+            return pixels
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
     except Image.DecompressionBombError:
@@ -222,56 +266,34 @@ def sizes_hint(photo: Path, size: Iterable[int], other: Iterable[int]) -> str:
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
-    """Return the photograph of that name in a folder, whatever its ending; None where there is none."""
-    for ending in PHOTO_ENDINGS:
-        for path in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
-            if path.is_file():
-                return path
-    return None
+    """Return the photograph of that name in a folder, whatever its ending; None where there is none.
 
-
-def near_photo(folder: Path, name: str) -> str:
-    """Say which file may be meant by the name of a photograph that is not there; empty where none is near.
-
-    Args:
-        folder: where it was looked for; folders in it are looked into.
-        name: with or without ending.
+    Lists the folder each time; for many names `listing.photos_in` lists it once.
     """
-    stem = Path(name).stem if Path(name).suffix.lower() in PHOTO_ENDINGS else name
-    for path in _listing(folder):
-        if _plain(path.name) != _plain(name) and _plain(path.stem) != _plain(stem):
-            continue
-        if path.suffix.lower() not in PHOTO_ENDINGS:
-            return (
-                f"; {path} is there, but {path.suffix or 'a file without ending'} is not read: save it as JPEG or PNG"
-            )
-        if path.parent != folder:
-            return f"; {path} is there: name its folder, or move it"
-        if unicodedata.normalize("NFC", path.stem) == unicodedata.normalize("NFC", stem) and path.stem != stem:
-            return f"; {path} is there in another Unicode form of that name: rename one as the other"
-        return f"; {path} is there: rename one as the other"
-    return ""
-
-
-@lru_cache(4)  # every name of a list may be missing
-def _listing(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()))
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    wanted, photos = listing.unified(name), listing.paths_in(folder, listing.PHOTO_ENDINGS)
+    return next((path for path in photos if listing.unified(path.stem) == wanted), None)
 
 
 def rgb(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a picture of any mode as RGB, (H, W, 3) uint8."""
+    """Return the pixels of a picture of any mode as RGB, (H, W, 3) uint8.
+
+    Grey values of more than 8 bits are scaled by the range that their maximum tells: up to 255 they stay, up to 4095
+    they are 12 bits in 16, else 16 bits or more. Those of a float picture that are at most 1 are in [0, 1].
+
+    Raises:
+        InputError: a value is not finite, or far below zero.
+    """
     if image.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
-        image = _eight_bits(np.asarray(image, np.float64))
+        image = _eight_bits(np.asarray(image, np.float64), whole=image.mode != "F")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # no copy more than needed
 
 
-def _eight_bits(values: np.ndarray) -> Image.Image:
-    """Scale grey values of 16 bits, or of any larger range, to 8 bits; smaller ones stay."""
-    top = 255 if values.max() <= 255 else max(65535.0, values.max())
+def _eight_bits(values: np.ndarray, whole: bool) -> Image.Image:
+    """Scale grey values to 8 bits, by the rule of `rgb`."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all() or low < -high / 100:
+        raise InputError(f"grey values from {low:g} to {high:g}: save it with values from 0 to 255")
+    top = next((top for top in (*([] if whole else [1]), 255, 4095, 65535) if high <= top), high)
     return Image.fromarray((values.clip(0) / top * 255).round().astype(np.uint8))
 
 

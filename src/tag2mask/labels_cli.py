@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
-from tag2mask import disk, files
+from tag2mask import disk, files, provenance
 from tag2mask.arguments import check_options, check_yaml
+from tag2mask.data.folder import class_names
 from tag2mask.errors import InputError
+from tag2mask.listing import photos_in
 from tag2mask.processes import cores
 from tag2mask.progress import progress
-from tag2mask.refine.labels import Job, cam_names, make_labels, remaining, shard
+from tag2mask.refine.labels import Job, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.refine.recipes import Recipe
 
 DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
@@ -35,10 +38,15 @@ def labels(words: list[str]) -> int:
     share = shard(listed, index, count)
     if count > 1:
         print(f"shard {index} of {count}: {len(share)} of {len(listed)} photographs")
-    config = _config(given, job)
-    if not files.same_run(job.out, config, given.overwrite):
+    provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
+    config, facts = _config(given, job), {"cams_state": provenance.state(job.cams)}
+    if config["classes"] and given.photos is not None:
+        require_classes_of(given.photos, job.cams, config["classes"])
+    if files.same_run(job.out, config, given.overwrite):
+        _redo(job, share)
+    else:
         _clear(job, share)
-        files.write_run(job.out, config, finished=False)
+        files.write_run(job.out, config, **facts, finished=False)
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
@@ -49,9 +57,13 @@ def labels(words: list[str]) -> int:
     faults = dict(_faults(progress(_run(given, job, todo), len(todo), "photographs")))
     recorded = None
     while (there := sum(1 for _ in job.out.glob("*.png"))) != recorded:  # another shard may have ended meanwhile
-        files.write_run(job.out, config, finished=there == len(listed), files=there, damaged=sorted(faults))
+        facts |= _of_labels(job.out, config["classes"])
+        finished = there == len(listed)
+        files.write_run(job.out, config, **facts, finished=finished, files=there, damaged=sorted(faults))
         recorded = there
     print(f"{len(todo) - len(faults)} labels made, {there} of {len(listed)} in {job.out}")
+    if facts["vanished"]:
+        print(f"tag2mask: {provenance.vanished(facts)}", file=sys.stderr)
     if faults:
         print(f"tag2mask: {len(faults)} photographs were skipped: {', '.join(sorted(faults))}", file=sys.stderr)
     return 1 if faults else 0
@@ -122,6 +134,8 @@ def _job(given: Namespace) -> Job:
             raise InputError("the recipe looks at the photographs; give their folder with --photos")
         if not photos.is_dir():
             raise InputError(f"no folder {photos}; name the one of the photographs with --photos")
+    if photos is not None:
+        photos_in(photos)  # refuses two of one name before anything is written
     walk = given.recipe.walk
     if walk is not None and not Path(walk.checkpoint).is_file():
         raise InputError(
@@ -149,8 +163,46 @@ def _config(given: Namespace, job: Job) -> dict[str, Any]:
         "step_names": list(job.recipe.step_names),
     }
     if job.recipe.walk is not None:
-        config["edges"] = files.digest(Path(job.recipe.walk.checkpoint))
+        from tag2mask.tasks.checkpoints import file_digest
+
+        config["edges"] = file_digest(Path(job.recipe.walk.checkpoint))
     return config
+
+
+def require_classes_of(data: Path, cams: Path, classes: Sequence[str]) -> None:
+    """Refuse CAM files of other classes than those of one's own data folder, where that is what was given."""
+    if not any((data / name).is_file() for name in ("classes.txt", "tags.csv")):
+        return
+    names = class_names(data)
+    if list(names) != list(classes):
+        raise InputError(
+            f"{cams} was made for the classes {', '.join(classes)}, {data} has {', '.join(names)}; names and order "
+            "must be the same: mend classes.txt, or train and predict again"
+        )
+
+
+def _redo(job: Job, names: list[str]) -> None:
+    """Delete the labels whose CAM file has changed since; say so."""
+    old = stale(job, names)
+    for path in (path for name in old for path in job.outputs(name).values()):
+        path.unlink(missing_ok=True)
+    if old:
+        print(f"{len(old)} labels were made from other CAM files than now, the first {old[0]}: they are made again")
+
+
+def _of_labels(out: Path, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Keep what each label was made from; return how many tags have no pixel in their label, class by class."""
+    made = {path.stem: made_of(path) for path in sorted(out.glob("*.png"))}
+    provenance.write_inputs(out, {name: "not known" if one is None else one.cam for name, one in made.items()})
+    known = [one for one in made.values() if one is not None]
+    counts = Counter(value for one in known for value in one.vanished)
+    names = {value: classes[value - 1] if classes else f"class {value}" for value in sorted(counts)}
+    return {
+        "vanished": {names[value]: counts[value] for value in sorted(counts)},
+        "lacking": sum(bool(one.vanished) for one in known),
+        "empty": sum(one.tags > 0 and len(one.vanished) == one.tags for one in known),
+        "labels": len(known),
+    }
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

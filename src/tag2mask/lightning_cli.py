@@ -6,8 +6,10 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -18,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import tag2mask.tasks.affinity
 import tag2mask.tasks.cam
 import tag2mask.tasks.segmentation  # noqa: F401
-from tag2mask import files
+from tag2mask import files, provenance
 from tag2mask.accounts import logged_in_to_wandb
 from tag2mask.arguments import check_options, did_you_mean
 from tag2mask.callbacks.checkpoint import LastCheckpoint
@@ -26,11 +28,15 @@ from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.callbacks.progress_lines import ProgressLines
 from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
-from tag2mask.cli import LAST, LIGHTNING, LOST_PROCESS
+from tag2mask.cli import LIGHTNING, LOST_PROCESS
 from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.data.photos import check_sampled_tags
+from tag2mask.data.supervision import unlearnable
 from tag2mask.errors import InputError
+from tag2mask.files import require_classes
 from tag2mask.processes import end_with_parent
-from tag2mask.tasks.checkpoints import check_file
+from tag2mask.provenance import LAST
+from tag2mask.tasks.checkpoints import check_file, shown
 
 MEANT = {
     "--checkpoint": "--ckpt_path",
@@ -105,7 +111,11 @@ class TagsToMasksCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
         path = self.given.get("ckpt_path")
-        if path and path not in ("last", "best", "hpc", "registry"):
+        if path in ("best", "registry"):
+            raise InputError(
+                f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
+            )
+        if path and path not in ("last", "hpc"):
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
@@ -151,37 +161,94 @@ class TagsToMasksCLI(LightningCLI):
             status = 0
         finally:
             for logger in self.trainer.loggers:
-                if isinstance(logger, WandbLogger) and logger.version is not None:
+                if isinstance(logger, WandbLogger) and logger.version is not None and not self.finished:
                     logger.experiment.finish(exit_code=status)
+            if self._own_wandb_id:
+                os.environ.pop("WANDB_RUN_ID", None)
+
+    def fit(self, model: LightningModule, **settings: Any) -> None:
+        """Train, where that is not done already."""
+        if not self.finished:
+            self.trainer.fit(model, **settings)
+
+    finished = False
+    """Whether ``fit`` finds its work done."""
+    _own_wandb_id = False
 
     def before_fit(self) -> None:
-        """Take up, start or refuse the run in the run folder."""
+        """Take up, start, refuse or leave alone the run in the run folder; nothing is written before all is checked."""
         if self.given.trainer.fast_dev_run:
             return
-        root = Path(self.trainer.default_root_dir)
+        root, settings = Path(self.trainer.default_root_dir), self.config_init[self.subcommand]
+        self._look_at_data()
+        start = _checkpoint(settings.ckpt_path, root)
+        own = start is not None and root.resolve() in start.resolve().parents
+        if own and settings.overwrite:
+            raise InputError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
+        record = self._record(None if own else start)
+        state = "unfinished" if own else record.state(root, settings.overwrite)
+        if state == "finished":
+            self._leave(root, record)
+            return
+        if state == "new":
+            self._begin(root)
+        else:
+            start = start if own and start is not None else root / LAST
+            check_file(start, self.model.kind)
+            record.go_on(root, start)
+        settings.ckpt_path = None if start is None else str(start)
+        self._name_wandb_run(record.facts.get("wandb_id"))
+        self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+
+    def _look_at_data(self) -> None:
+        """Read what is trained on and scored: refuse masks that cannot be meant, say what cannot be learnt."""
+        data = self.datamodule
+        data.setup("fit")
+        if data.labels is None:
+            for line in unlearnable(data.train_photos, data.class_names):
+                rank_zero_info(f"warning: {line}")
+        drawn = [(photo, photo.mask) for photo in data.val_photos if photo.mask is not None]
+        for pairs in (data.labelled(), drawn if self.trainer.limit_val_batches else []):
+            if not (pairs and provenance.record_of(pairs[0][1].parent)):
+                require_classes([mask for _, mask in pairs])
+            check_sampled_tags(pairs, data.class_names)
+
+    def _record(self, start: Path | None) -> RunRecord:
+        """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
-        settings = self.config_init[self.subcommand]
-        record = config | self._inputs()
-        goes_on = settings.ckpt_path is not None or files.same_run(root, record, settings.overwrite)
-        if settings.ckpt_path is None and goes_on and (root / LAST).is_file():
-            check_file(root / LAST)
-            settings.ckpt_path = str(root / LAST)
-            rank_zero_info(f"going on with {root / LAST}")
-        elif settings.ckpt_path in (None, "last") and not (goes_on and (root / LAST).is_file()):
-            settings.ckpt_path = None
-            self._begin(root)
-        self.trainer.callbacks.append(RunRecord(config, record, self.given.seed_everything))  # type: ignore[attr-defined]
+        record, labels = dict(config), self.datamodule.labels
+        if labels is not None and (made := files.made_with(labels)) is not None:
+            require_labels(labels, self.datamodule.class_names)
+            record["labels_made_with"] = made
+        record |= {} if start is None else {"starts_from": files.digest(start)}
+        return RunRecord(config, record, self.given.seed_everything, self.datamodule)
 
-    def _inputs(self) -> dict[str, Any]:
-        """What the labels that are trained on were made with: other ones in the same folder make another run."""
-        labels = self.datamodule.labels
-        made = None if labels is None else files.made_with(labels)
-        return {} if made is None else {"labels_made_with": made}
+    def _leave(self, root: Path, record: RunRecord) -> None:
+        """Say that a training is done; nothing is written."""
+        self.finished = True
+        check_file(root / LAST, self.model.kind)
+        rank_zero_info(
+            f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, give "
+            "--trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
+        )
+        record.compare_masks(root)
+
+    def _begin(self, root: Path) -> None:
+        """Start anew, once the weights to start from are there: what the folder holds of an earlier training goes."""
+        self.model.fill()
+        self._discard(root)
 
     @rank_zero_only
-    def _begin(self, root: Path) -> None:
+    def _discard(self, root: Path) -> None:
+        provenance.discard(root)
         (root / LAST).unlink(missing_ok=True)
+
+    def _name_wandb_run(self, found: str | None) -> None:
+        """Let W&B go on with the run of an interrupted training; begin one otherwise."""
+        if "WANDB_RUN_ID" not in os.environ:
+            self._own_wandb_id = True
+            os.environ["WANDB_RUN_ID"] = found or uuid4().hex[:8]
 
     def _use_last(self) -> None:
         settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
@@ -197,6 +264,24 @@ class TagsToMasksCLI(LightningCLI):
                 callback.overwrite = True
 
     before_validate = before_test = before_predict = _use_last
+
+
+def require_labels(folder: Path, class_names: Sequence[str]) -> None:
+    """Refuse labels that a stage made for other classes, or from what has changed since."""
+    provenance.require_current(folder, "make them again with `tag2mask labels`")
+    classes = provenance.record_of(folder)["config"].get("classes")
+    if classes is not None and list(classes) != list(class_names):
+        raise InputError(
+            f"{folder} was made for the classes {shown(classes, class_names)}, the data has "
+            f"{shown(class_names, classes)}; names and order must be the same: make the labels again"
+        )
+
+
+def _checkpoint(given: str | None, root: Path) -> Path | None:
+    """The file that ``--ckpt_path`` names; None for ``last`` of a run folder that has none yet."""
+    if given == "last":
+        return root / LAST if (root / LAST).is_file() else None
+    return None if given is None else Path(given)
 
 
 def follow_parent() -> None:

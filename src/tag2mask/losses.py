@@ -97,7 +97,8 @@ def shows_class(foreground: Tensor, least: float) -> Tensor:
     length = foreground.detach().float().norm(dim=3)
     if least == 0:
         return torch.ones_like(length, dtype=torch.bool)
-    return (length >= least * length.amax((0, 1))) & (length > 0)
+    kept: Tensor = (length >= least * length.amax((0, 1))) & (length > 0)
+    return kept
 
 
 def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:

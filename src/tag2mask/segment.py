@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tag2mask import files, plots
+from tag2mask import files, listing, plots
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.models.segmentation import class_probabilities, label_map
@@ -114,7 +114,7 @@ def find_photos(given: Iterable[Path], out: Path) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in given:
         if not path.exists():
-            near = files.near_photo(path.parent, path.name)
+            near = listing.near_photo(path.parent, path.name)
             raise InputError(f"no photograph or folder {path}{near or '; give photographs, or a folder of them'}")
         photos = _inside(path) if path.is_dir() else [path]
         ours = out.resolve() == photos[0].parent.resolve()
@@ -125,14 +125,10 @@ def find_photos(given: Iterable[Path], out: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    photos = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in files.PHOTO_ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
+    photos = listing.paths_in(folder, listing.PHOTO_ENDINGS)
     if not photos:
         raise InputError(
-            f"no photographs in {folder}; expected {', '.join(files.PHOTO_ENDINGS)} files in the folder itself "
+            f"no photographs in {folder}; expected {', '.join(listing.PHOTO_ENDINGS)} files in the folder itself "
             "(folders within it are not searched: name them)"
         )
     return photos

@@ -113,7 +113,7 @@ def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> list[list[Pat
 def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     """The network, and the settings that the masks depend on."""
     from tag2mask.lightning_cli import quiet
-    from tag2mask.tasks.checkpoints import check_file
+    from tag2mask.tasks.checkpoints import check_file, file_digest
 
     quiet()
     if given.max_side is not None and given.max_side < 1:
@@ -125,6 +125,7 @@ def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     config = {
         "stage": "segment",
         "checkpoint": str(given.checkpoint),
+        "weights": file_digest(given.checkpoint),
         "classes": list(segmenter.class_names),
         "inference": asdict(inference),
         "crf": segmenter.crf and asdict(segmenter.crf),

@@ -50,12 +50,12 @@ Train a network: CAM network, edge network or DeepLabV3+, as the configuration s
 
 reads   the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
 writes  into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
-again   the same command goes on where it was interrupted; with other settings it stops and names
-        the first difference
+again   the same command goes on where it was interrupted, and leaves a finished run as it is;
+        with other settings or data it stops and names the first difference
 
   --config FILE                         such as configs/folder/cam.yaml; several are merged
-  --overwrite                           replace a run that was made with other settings
-  --ckpt_path FILE                      go on from this checkpoint instead
+  --overwrite                           discard the run that is there, with CAM files, labels, masks
+  --ckpt_path FILE                      start from this checkpoint; last: train the run's network on
 {_SETTINGS}
 example
   tag2mask fit --config configs/folder/cam.yaml --data.init_args.root photographs
@@ -67,7 +67,8 @@ Write the CAM files of a trained CAM network, or the masks of a trained segmenta
 
 reads   checkpoints/last.ckpt of the run folder, and the photographs of one split
 writes  into the run folder: cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, run.json
-again   the same command does what is left; files of another network or of other settings stay
+again   the same command does what is left, and again the files whose photograph or tags have
+        changed; with another network or other settings it stops
 
   --config FILE                         the configuration that the network was trained with
   --ckpt_path FILE                      another checkpoint
@@ -104,8 +105,8 @@ boundaries, dense CRF.
 
 reads   CAM files of `tag2mask predict`, the photographs, for the walk an edge network's checkpoint
 writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
-again   the same command does what is left; labels of another recipe stay. Damaged CAM files are
-        skipped and named, and the status is 1
+again   the same command does what is left, and again the labels whose CAM file has changed; with
+        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
 
   --config FILE      such as configs/folder/seeds.yaml (confident seeds), configs/folder/labels.yaml
   --cams FOLDER      of CAM files

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tag2mask import classes, files
 from tag2mask.arguments import Parser
-from tag2mask.data.voc import packaged_names
+from tag2mask.data.voc import packaged_names, read_ids
 from tag2mask.errors import InputError
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -58,10 +58,10 @@ def _names(listed: Path | None) -> list[str]:
         return packaged_names("test")
     if not listed.is_file():
         raise InputError(f"no list {listed}; expected ids, one a line")
-    names = files.read_text(listed).split()
+    names = read_ids(listed)
     if not names:
         raise InputError(f"{listed} is empty; expected ids, one a line")
-    return list(dict.fromkeys(names))
+    return names
 
 
 def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:

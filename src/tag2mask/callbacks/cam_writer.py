@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tag2mask import disk, files
+from tag2mask import disk, files, provenance
 from tag2mask.callbacks.prediction_writer import PredictionWriter
 from tag2mask.files import CAM
 
@@ -28,6 +28,10 @@ class CAMWriter(PredictionWriter):
         """Write the CAM file of one photograph."""
         size = batch["size"][0].cpu().numpy()
         files.write_cam(path, CAM(outputs.cam.float().cpu().numpy(), outputs.classes.cpu().numpy(), size))
+
+    def inputs(self, data: Any) -> provenance.Inputs:
+        """Return tags and size of each photograph."""
+        return data.describe(data.predict_photos)  # type: ignore[no-any-return]
 
     def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
         """Estimate the size of a CAM file."""

@@ -43,7 +43,12 @@ class LastCheckpoint(ModelCheckpoint):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the trained network."""
-        super().on_train_end(trainer, pl_module)
-        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
+        """Write the trained network, with the state of a training that has come to its end."""
+        if not trainer.fast_dev_run:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_last_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
+        """Write ``last.ckpt``, and what loggers hold back: a run that goes on from here has the lines before it."""
+        for logger in trainer.loggers:
+            logger.save()
+        super()._save_last_checkpoint(trainer, monitor_candidates)

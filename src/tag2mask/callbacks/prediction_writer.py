@@ -1,17 +1,15 @@
 """What all writers of predictions have in common: a folder that is begun, taken up or refused."""
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from tag2mask import disk, files
+from tag2mask import disk, files, provenance
 from tag2mask.errors import InputError
 
 UNTAGGED = 2
@@ -51,6 +49,10 @@ class PredictionWriter(Callback):
         """Write what was predicted for a batch of one photograph."""
         raise NotImplementedError
 
+    def inputs(self, data: Any) -> provenance.Inputs:
+        """Return what each file is made from, photograph by photograph."""
+        return {photo.name: provenance.of_photo(photo.image) for photo in data.predict_photos}
+
     def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
         """Estimate the size of the file of a photograph of that size in pixels, with that many tags."""
         raise NotImplementedError
@@ -72,7 +74,7 @@ class PredictionWriter(Callback):
         """Begin a folder or take one up, once the weights are loaded; return the names that it holds already."""
         folder, data = self.place(trainer), trainer.datamodule
         self.config = {
-            "weights": fingerprint(pl_module),
+            "weights": pl_module.weights_digest(),
             "inference": asdict(pl_module.inference),
             "preprocessing": asdict(data.preprocessing),
             "classes": list(pl_module.class_names),
@@ -86,11 +88,13 @@ class PredictionWriter(Callback):
                 f"{folder} holds {self.ending} files that `tag2mask predict` did not make; name another folder"
             )
         trainer.strategy.barrier()
-        if not goes_on and trainer.is_global_zero:
-            for path in [*folder.glob(f"*{self.ending}"), *(folder / name for name in self.besides)]:
-                path.unlink(missing_ok=True)
-            files.write_run(folder, self.config, finished=False)
         if trainer.is_global_zero:
+            if not goes_on:
+                outputs = [*folder.glob(f"*{self.ending}"), folder / provenance.INPUTS_FILE]
+                for path in [*outputs, *(folder / name for name in self.besides)]:
+                    path.unlink(missing_ok=True)
+            self._take_up(folder, self.inputs(data))
+            files.write_run(folder, self.config, finished=False, **self._facts(trainer))
             files.remove_parts(folder, frozenset(photo.name for photo in data.predict_photos))
         trainer.strategy.barrier()
         there = [path.stem for path in folder.glob(f"*{self.ending}")] if trainer.is_global_zero else []
@@ -102,6 +106,20 @@ class PredictionWriter(Callback):
             sizes = self._expected(disk.sample(todo), pl_module)
             rank_zero_info(disk.require_room(folder, len(todo), sizes, self.what))
         return done
+
+    def _take_up(self, folder: Path, inputs: provenance.Inputs) -> None:
+        """Delete the files that are to be made again, and record what those of this prediction are made from."""
+        there = [path.stem for path in folder.glob(f"*{self.ending}")]
+        recorded, stale, said = provenance.redo(folder, inputs, there, self.what)
+        for line in said:
+            rank_zero_info(line)
+        for name in stale:
+            (folder / f"{name}{self.ending}").unlink(missing_ok=True)
+        provenance.write_inputs(folder, recorded)
+
+    def _facts(self, trainer: Any) -> dict[str, Any]:
+        """What is recorded besides the settings: the checkpoint, whose run may go on to other weights."""
+        return {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
 
     def _expected(self, photos: Sequence[Any], pl_module: Any) -> list[float]:
         """Estimate the files of some photographs; one that cannot be opened is named when its turn comes."""
@@ -135,14 +153,5 @@ class PredictionWriter(Callback):
             written = sum(1 for _ in folder.glob(f"*{self.ending}"))
             finished = written >= len(trainer.datamodule.predict_photos)
             remarks = self.finish(trainer)
-            files.write_run(folder, self.config, finished=finished, files=written)
+            files.write_run(folder, self.config, finished=finished, files=written, **self._facts(trainer))
             rank_zero_info(f"{written} {self.what} in {folder}{remarks}")
-
-
-def fingerprint(module: torch.nn.Module) -> str:
-    """Digest of all weights, the same for the same network on any device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bytes: NumPy knows no bfloat16
-        digest.update(name.encode() + flat.numpy().tobytes())
-    return digest.hexdigest()

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tag2mask import classes, files
+from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
+from tag2mask.listing import read_list
 
 SPLITS = ("train", "val")
 PUBLISHED = {"all": {"train": 82783, "val": 40504}, "annotated": {"train": 82081, "val": 40137}}
@@ -117,8 +118,8 @@ def require_photos(split: Split, names: Sequence[str]) -> dict[str, str]:
             f"no folder {split.photos}; name the one of train2014 and val2014 as root, or fetch them with `tag2mask "
             "prepare coco`"
         )
-    listed = (os.path.splitext(file) for file in sorted(os.listdir(split.photos), reverse=True))
-    there = {name: name + ending for name, ending in listed if ending in (".jpg", ".png")}
+    files = (os.path.splitext(file) for file in sorted(os.listdir(split.photos), reverse=True))
+    there = {name: name + ending for name, ending in files if ending.lower() in (".jpg", ".png")}
     missing = [name for name in names if name not in there]
     if missing:
         raise InputError(
@@ -165,8 +166,7 @@ def _listed(root: Path, prepared: Path, split: str) -> Sequence[str]:
     if not path.is_file():
         expected = "its lists" if split in SPLITS else f"one of {', '.join(SPLITS)}, or that file"
         raise InputError(f"no split {split!r}: {path} does not exist; expected {expected}; {_prepare(root, prepared)}")
-    lines = (line.strip().removesuffix(".jpg") for line in files.read_text(path).splitlines())
-    names = list(dict.fromkeys(line for line in lines if line))
+    names = read_list(path)
     if not names:
         raise InputError(f"{path} is empty; expected one name of a photograph a line")
     return names

@@ -1,8 +1,7 @@
 """LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tag2mask import classes
+from tag2mask import classes, provenance
 from tag2mask.data import coco, folder, voc
 from tag2mask.data.dataset import (
     EvaluationSet,
@@ -24,6 +23,7 @@ from tag2mask.data.dataset import (
 from tag2mask.data.photos import Photo
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
+from tag2mask.listing import masks_in
 from tag2mask.processes import cores
 
 
@@ -76,6 +76,7 @@ class WSSSDataModule(LightningDataModule):
         self.subset, self.seed = subset, seed or 0
         self.labels = None if labels is None else Path(labels)
         self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
+        self._read: set[str] = set()
         if not 0 < subset <= 1:
             raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
 
@@ -85,7 +86,10 @@ class WSSSDataModule(LightningDataModule):
         return len(self.class_names)
 
     def setup(self, stage: str) -> None:
-        """Read the lists and tags of the splits that ``stage`` needs."""
+        """Read the lists and tags of the splits that ``stage`` needs, once."""
+        if stage in self._read:
+            return
+        self._read.add(stage)
         if stage == "fit":
             self.train_photos = self._training_photos()
             self.val_photos = self.photos(self.val_split)  # none where one's own photographs have no masks
@@ -94,12 +98,35 @@ class WSSSDataModule(LightningDataModule):
         if stage == "predict":
             self.predict_photos = self._some(self.predict_split)
 
-    def fingerprint(self) -> str:
-        """Return a digest of class names, and of names and tags of what is trained on. No image is opened."""
-        digest = hashlib.sha256(repr(tuple(self.class_names)).encode())
-        for photo in self.train_photos:
-            digest.update(repr((photo.name, photo.tags)).encode(errors="backslashreplace"))
-        return digest.hexdigest()
+    def inputs(self) -> dict[str, str]:
+        """Return what is trained on, photograph by photograph: its tags, or the digest of its label, and its size.
+
+        No image is opened.
+        """
+        if self.labels is None:
+            return self.describe(self.train_photos)
+        return {
+            photo.name: f"{provenance.of_label(label)}, {provenance.of_photo(photo.image)}"
+            for photo, label in self.labelled()
+        }
+
+    def labelled(self) -> list[tuple[Photo, Path]]:
+        """Return the photographs that are trained on, each with its label; none where tags are trained on."""
+        return [] if self.labels is None else [(photo, self.label_files[photo.name]) for photo in self.train_photos]
+
+    def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
+        """Describe photographs by their tags and the size of their files."""
+        names = self.class_names
+
+        def tags(photo: Photo) -> list[str] | None:
+            return None if photo.tags is None else [names[value - 1] for value in photo.tags]
+
+        return {p.name: f"{provenance.of_tags(tags(p))}, {provenance.of_photo(p.image)}" for p in photos}
+
+    def masks_digest(self) -> str:
+        """Return a digest of the masks that score while training, and of their names."""
+        masks = [(p.name, "no mask" if p.mask is None else provenance.of_label(p.mask)) for p in self.val_photos]
+        return provenance.digest(masks)
 
     def _some(self, split: str) -> list[Photo]:
         """Return the photographs of a split, of the training split those that are drawn."""
@@ -129,8 +156,8 @@ class WSSSDataModule(LightningDataModule):
             )
 
     def _require_labels(self, photos: list[Photo], labels: Path) -> None:
-        there = {path.stem for path in labels.glob("*.png")}
-        missing = [photo.name for photo in photos if photo.name not in there]
+        self.label_files = masks_in(labels)
+        missing = [photo.name for photo in photos if photo.name not in self.label_files]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(photos)} photographs of the split {self.train_split!r} have no label PNG in "
@@ -160,8 +187,7 @@ class WSSSDataModule(LightningDataModule):
         transform = TrainingTransform(self.preprocessing)
         if self.labels is None:
             return TrainingSet(self.train_photos, self.num_classes, transform)
-        labels = [self.labels / f"{photo.name}.png" for photo in self.train_photos]
-        return LabelledSet(self.train_photos, labels, self.num_classes, transform)
+        return LabelledSet(self.train_photos, [label for _, label in self.labelled()], self.num_classes, transform)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)

@@ -1,12 +1,14 @@
 """PASCAL VOC 2012 in the devkit's layout: JPEGImages, Annotations, SegmentationClass, SegmentationClassAug."""
 
+import re
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tag2mask import classes, files
+from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
+from tag2mask.listing import near_photo, read_list, without_ending
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 """Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
@@ -16,7 +18,7 @@ def split_names(root: Path, split: str) -> list[str]:
     """Return the ids of a split: from ``ImageSets/Segmentation`` where it is listed there, else as published."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if path.is_file():
-        names = files.read_text(path).split()
+        names = read_ids(path)
     elif split in SPLITS:
         names = packaged_names(split)
     else:
@@ -26,6 +28,11 @@ def split_names(root: Path, split: str) -> list[str]:
     if not names:
         raise InputError(f"{path} is empty; expected one image id a line")
     return names
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read the ids of a list, one a line; the columns of 1, 0 and -1 in lists of a class are left out."""
+    return list(dict.fromkeys(without_ending(re.sub(r"\s+-?[01]$", "", name)) for name in read_list(path)))
 
 
 def packaged_names(split: str) -> list[str]:
@@ -73,7 +80,7 @@ def check_images(photos: list[Photo], what: str) -> None:
     """Raise ``InputError`` where photographs are missing."""
     missing = [photo.image for photo in photos if not photo.image.is_file()]
     if missing:
-        near = files.near_photo(missing[0].parent, missing[0].name)
+        near = near_photo(missing[0].parent, missing[0].name)
         raise InputError(
             f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0]}"
             f"{near or '; add them or take their names off the list'}"

@@ -1,19 +1,24 @@
 """The stage that turns a folder of CAM files into a folder of label PNGs, on all cores, resumably and in shards."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from tag2mask import disk, files
+from tag2mask import disk, files, listing, provenance
+from tag2mask.classes import IGNORE
 from tag2mask.errors import InputError
 from tag2mask.processes import spread
 from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
 from tag2mask.threads import one_thread
 
 SOFT = "soft"
+MARK = "tag2mask labels, from"
+"""How the note of a label PNG begins."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +60,49 @@ class Job:
         return [path.stat().st_size if key == SOFT else label for key in self.outputs(name)]
 
 
+class Made(NamedTuple):
+    """What a label PNG says of itself.
+
+    Attributes:
+        cam: of the CAM file that it was made from, `provenance.of_cam`.
+        vanished: mask values of the tags that have no pixel in it.
+        tags: how many there are.
+    """
+
+    cam: str
+    vanished: tuple[int, ...]
+    tags: int
+
+    def note(self) -> str:
+        """Return the note that the label PNG carries."""
+        return f"{MARK} {self.cam}; {self.tags} tags, without a pixel: {' '.join(map(str, self.vanished)) or 'none'}"
+
+
+def made_of(path: Path) -> Made | None:
+    """Read what a label PNG says of itself; None where it says nothing."""
+    found = re.fullmatch(rf"{MARK} (.+); (\d+) tags, without a pixel: ([\d ]+|none)", files.read_note(path) or "")
+    if found is None:
+        return None
+    vanished = () if found[3] == "none" else tuple(map(int, found[3].split()))
+    return Made(found[1], vanished, int(found[2]))
+
+
+def stale(job: Job, names: Sequence[str]) -> list[str]:
+    """Return the photographs whose label was made from another CAM file than there is now."""
+    found = []
+    for name in names:
+        made = made_of(job.out / f"{name}.png") if (job.out / f"{name}.png").is_file() else None
+        if made is not None and made.cam != provenance.of_cam(job.cams / f"{name}.npz"):
+            found.append(name)
+    return found
+
+
 def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
-    """Return the photographs with a CAM file, sorted; or those of a list, of which each must have one."""
-    there = {path.stem for path in cams.glob("*.npz")} if cams.is_dir() else set()
+    """Return the names of the CAM files, sorted; or of those on a list of photographs, of which each must have one."""
+    there = listing.files_in(cams, listing.CAM_ENDINGS)
     if not there:
         raise InputError(f"no CAM files in {cams}; make them with `tag2mask predict`")
-    if listed is None:
-        return sorted(there)
-    if not listed.is_file():
-        raise InputError(f"no list {listed}; expected names of photographs, one a line")
-    names = list(dict.fromkeys(files.read_text(listed).split()))
+    names = sorted(there) if listed is None else listing.read_list(listed)
     missing = [name for name in names if name not in there]
     if missing or not names:
         raise InputError(
@@ -72,7 +110,7 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
             + (f", the first {missing[0]}" if missing else "")
             + "; make them with `tag2mask predict`, or shorten the list"
         )
-    return names
+    return [there[name].stem for name in names]
 
 
 def shard(names: Sequence[str], index: int, count: int) -> list[str]:
@@ -121,46 +159,73 @@ def make_labels(
     yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_edges, device))
 
 
+def _classes_of(cams: Path) -> int:
+    """Return how many classes the CAM files of a folder are of, or the most there can be where nothing says."""
+    record = cams / files.RUN_FILE
+    known = files.read_json(record).get("config", {}).get("classes") if record.is_file() else None
+    return len(known) if known else IGNORE - 1
+
+
 class _Worker:
     """Makes the files of one photograph after another."""
 
     def __init__(self, job: Job, load_edges: Callable[[str], EdgeFinder] | None, device: str) -> None:
         self.job, self.device = job, device
         self.edges = load_edges(device) if load_edges is not None and job.recipe.walk is not None else None
+        self.photos = {} if job.photos is None else listing.photos_in(job.photos)
+        self.highest = _classes_of(job.cams)
 
     @torch.inference_mode()
     def __call__(self, name: str) -> str | None:
         """Write the files of one photograph; return what was wrong with what it is made from."""
         try:
-            cam = files.read_cam(self.job.cams / f"{name}.npz")
-            image = self._photo(name, cam) if self.job.recipe.needs_photo else None
+            cam = self._cam(self.job.cams / f"{name}.npz")
+            image = self._photo(name, cam)
         except InputError as error:
             return str(error)
-        self._write(name, self.job.recipe(cam, image, self.edges, self.device))
+        self._write(name, cam, self.job.recipe(cam, image, self.edges, self.device))
         return None
 
-    def _photo(self, name: str, cam: files.CAM) -> np.ndarray:
-        assert self.job.photos is not None
-        path = files.find_photo(self.job.photos, name)
-        if path is None:
-            near = files.near_photo(self.job.photos, name)
+    def _cam(self, path: Path) -> files.CAM:
+        cam = files.read_cam(path)
+        if cam.classes.max(initial=0) > self.highest:
+            raise InputError(
+                f"{path} holds the class {cam.classes.max()} of {self.highest} that {files.RUN_FILE} beside it names; "
+                "delete it and run `tag2mask predict` again"
+            )
+        return cam
+
+    def _photo(self, name: str, cam: files.CAM) -> np.ndarray | None:
+        """Read the photograph, if the recipe needs it; else compare its size alone, where there is one."""
+        path, needed = self.photos.get(listing.unified(name)), self.job.recipe.needs_photo
+        if path is None and needed:
+            near = listing.near_photo(self.job.photos, name) if self.job.photos else ""
             expected = f"; expected {name}.jpg, .png or the like: name its folder"
             raise InputError(f"no photograph {name} in {self.job.photos}{near or expected}")
-        image = files.read_image(path)
-        if image.shape[:2] != tuple(cam.size):
+        if path is None:
+            return None
+        image = files.read_image(path) if needed else None
+        size = files.read_size(path) if image is None else image.shape[:2]
+        wanted = tuple(cam.size.tolist())
+        if size != wanted:
             raise InputError(
                 f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
-                f"the one in {self.job.photos} has {image.shape[0]} x {image.shape[1]}; "
-                f"{files.sizes_hint(path, image.shape[:2], tuple(map(int, cam.size)))}"
+                f"the one in {self.job.photos} has {size[0]} x {size[1]}; "
+                f"{files.sizes_hint(path, size, wanted)}"
             )
         return image
 
-    def _write(self, name: str, result: Result) -> None:
-        for key, path in self.job.outputs(name).items():
+    def _write(self, name: str, cam: files.CAM, result: Result) -> None:
+        *before, last = self.job.outputs(name).items()
+        for key, path in before:
             if key == SOFT:
                 files.write_cam(path, result.soft)
             else:
                 files.write_label(path, result.steps[key])
+        label = result.steps[last[0]]
+        vanished = np.setdiff1d(cam.classes, np.unique(label)).tolist()
+        made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cam.classes))
+        files.write_label(last[1], label, made.note())
 
 
 _worker: _Worker | None = None

@@ -92,7 +92,9 @@ class CRF:
         """Return the probabilities (L, H, W) that start from scores (L, H, W) of at least zero."""
         if self.certainty is not None:
             return self.from_labels(image, scores.argmax(0), len(scores))
-        return self.marginals(image, unary_from_probabilities(scores / scores.sum(0, keepdim=True)))
+        total = scores.sum(0, keepdim=True)
+        shares = torch.where(total > 0, scores / total, 1 / len(scores))  # without any score all are as likely
+        return self.marginals(image, unary_from_probabilities(shares))
 
 
 class Result(NamedTuple):

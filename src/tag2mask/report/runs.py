@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from tag2mask import files
+from tag2mask import files, provenance
 from tag2mask.errors import InputError
 from tag2mask.report.logs import Log, read_log
 
@@ -53,6 +53,7 @@ class Evaluation:
         config: options of `tag2mask evaluate`.
         commit: of the code that scored.
         names: digest of the names that were scored; None where it was not kept.
+        state: of the folder that was scored, `provenance.state`; None where it was not kept.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Evaluation:
     config: dict[str, str]
     commit: str | None
     names: str | None
+    state: str | None = None
 
     def same_images(self, other: "Evaluation") -> bool:
         """Say whether ``other`` was scored on the same images and masks, as far as is known.
@@ -90,6 +92,7 @@ class Run:
         records: the ``run.json`` of the training ("") and of its outputs, by folder, such as ``cams`` or ``masks/val``.
         log: what the training logged.
         pictures: iteration -> name of a photograph -> picture of its CAMs.
+        outdated: what is not of what the run holds now, in words; such evaluations are not among ``evaluations``.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Run:
     records: dict[str, dict[str, Any]]
     log: Log = field(default_factory=Log)
     pictures: dict[int, dict[str, Path]] = field(default_factory=dict)
+    outdated: tuple[str, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -129,6 +133,12 @@ class Run:
         """Folder of the labels that it was trained on."""
         found = self.setting("data", "init_args", "labels")
         return None if found is None else str(found)
+
+    @property
+    def vanished(self) -> list[str]:
+        """One line on tags that have no pixel in their label; none where every tag has some."""
+        record = self.records.get("labels", {})
+        return [provenance.vanished(record)] if record.get("vanished") else []
 
     @property
     def true_masks(self) -> str | None:
@@ -174,8 +184,28 @@ def _is_run(folder: Path) -> bool:
 
 def read_run(folder: Path) -> Run:
     """Read one run folder."""
-    return Run(
-        folder.name, folder, _evaluations(folder), _records(folder), read_log(folder), _pictures(folder / "pictures")
+    records, evaluations = _records(folder), _evaluations(folder)
+    changed = {name: why for name, one in evaluations.items() if (why := _changed(folder, name, one))}
+    made = {folder / name: provenance.outdated(folder / name) for name in records if name}
+    outdated = [*changed.values(), *(f"{path} is out of date: {why}" for path, why in made.items() if why)]
+    labels = records.get("", {}).get("labels_state")
+    if labels is not None:
+        now = provenance.state(Path(records[""]["config"]["data"]["init_args"]["labels"]))
+        if now not in (None, labels):
+            outdated.append(f"{folder.name} was trained on labels that have been made anew since")
+    kept = {name: one for name, one in evaluations.items() if name not in changed}
+    pictures = _pictures(folder / "pictures")
+    return Run(folder.name, folder, kept, records, read_log(folder), pictures, tuple(outdated))
+
+
+def _changed(folder: Path, name: str, evaluation: Evaluation) -> str | None:
+    """Say why the scores are not those of the folder as it is now; None where they are, or nothing is known."""
+    scored = folder / ("masks/val" if name == "masks" and not (folder / "masks" / files.RUN_FILE).is_file() else name)
+    now = provenance.state(scored)
+    if None in (now, evaluation.state) or now == evaluation.state:
+        return None
+    return (
+        f"the scores of {folder.name}/{name} are of files that have been made anew since: run `tag2mask evaluate` again"
     )
 
 
@@ -226,6 +256,7 @@ def read_evaluation(path: Path) -> Evaluation:
             {key: str(value) for key, value in result.get("config", {}).items()},
             result.get("commit"),
             result.get("images_digest"),
+            result.get("predictions_state"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error

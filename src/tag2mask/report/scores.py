@@ -131,7 +131,8 @@ def stages(runs: list[Run], result: dict[str, dict[str, Any]]) -> Markup:
     missing = [note(f"{run.name}: {NO_EVALUATION} for {stage}.") for run in runs for stage in _unscored(run)]
     fine = el("p", FINE_PRINT, class_="fine")
     compared = [*_cautions(runs, data), _segmentation_of_others(data)] if data else [note(NOT_COMPARABLE)]
-    return join(table(HEAD, rows, kinds), fine, *compared, *missing, *_others(runs))
+    said = [note(f"{text[0].upper()}{text[1:]}.") for text in result.get("notes", {}).values()]
+    return join(table(HEAD, rows, kinds), fine, *said, *compared, *missing, *_others(runs))
 
 
 def _published_row(stage: str, number: published.Published, data: published.DataSet) -> list[str]:

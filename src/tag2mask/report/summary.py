@@ -8,7 +8,7 @@ from tag2mask.errors import InputError
 from tag2mask.report.runs import MEANS, Evaluation, Run, Score, read_runs
 
 COLUMNS = tuple(f"cam_{key}" for key in MEANS)
-NOT_RUNS = ("labels", "segmentation")
+NOT_RUNS = ("labels", "segmentation", "notes")
 """Keys of report.json that hold no CAM scores."""
 STEPS = {"seed": "seeds", "walk": "+ random walk", "crf": "+ CRF", "labels": "pseudo-labels"}
 """What the steps to pseudo-labels are called."""
@@ -80,7 +80,8 @@ def gather(folder: Path) -> dict[str, dict[str, Any]]:
     ``labels`` holds the scores of the pseudo-labels: ``labels_miou``, ``labels_mfdr``, ``labels_mfnr``, the name of the
     ``run``, and mIoU, mFDR and mFNR after each of its ``steps``. ``segmentation`` holds those of the segmentation
     network, ``segmentation_miou`` and so on, and, where there is one trained on true masks, that one's under ``full``
-    and the ``ratio`` of both. Further runs with labels or masks are under ``others`` of each.
+    and the ``ratio`` of both. Further runs with labels or masks are under ``others`` of each. ``notes`` says what is
+    out of date, and which tags have no pixel in their label.
     """
     return summary(read_runs(folder))
 
@@ -99,7 +100,8 @@ def summary(runs: list[Run]) -> dict[str, dict[str, Any]]:
         found["labels"] = _labels(shown.labels) | _others({run.name: _labels(run) for run in others})
     if shown.weak is not None or shown.full is not None:
         found["segmentation"] = _segmentation(runs, shown)
-    return found
+    said = [*(why for run in runs for why in run.outdated), *(f"{r.name}: {text}" for r in runs for text in r.vanished)]
+    return found | ({"notes": {str(number): text for number, text in enumerate(said, 1)}} if said else {})
 
 
 def _cams(evaluation: Evaluation) -> dict[str, Any]:
@@ -194,7 +196,8 @@ def table(result: dict[str, dict[str, Any]]) -> str:
         scores = "".join(f"{percent(value):>8}" for value in row.scores)
         found.append(f"{f'{row.run}: {row.stage}':<{width}}{scores}{threshold}")
     ratio = result.get("segmentation", {}).get("ratio")
-    return "\n".join([*found, *([] if ratio is None else [f"weak / full supervision: {percent(ratio)} %"])])
+    found += [] if ratio is None else [f"weak / full supervision: {percent(ratio)} %"]
+    return "\n".join([*found, *(f"note: {text}" for text in result.get("notes", {}).values())])
 
 
 def markdown(result: dict[str, dict[str, Any]]) -> str:
@@ -210,7 +213,8 @@ def markdown(result: dict[str, dict[str, Any]]) -> str:
         text += ["", f"Weak / full supervision: {percent(segmentation['ratio'])} %."]
     elif segmentation:
         text += ["", f"Weak / full supervision: not known, {segmentation['ratio_missing']}."]
-    for stage in NOT_RUNS:
+    text += [line for note in result.get("notes", {}).values() for line in ("", f"Note: {_escape(note)}.")]
+    for stage in ("labels", "segmentation"):
         if stage not in result:
             text += ["", f"No scores of the stage {stage}: not run, or not evaluated."]
     return "\n".join(text) + "\n"

@@ -1,7 +1,9 @@
 """What the checkpoints of the project say of themselves, and who may load them."""
 
+import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,34 @@ def check(checkpoint: dict[str, Any], task: str, class_names: Sequence[str]) -> 
             f"the checkpoint is not one of the {task} network but of {of}; give one made by `tag2mask fit` with a "
             f"configuration {task}_*.yaml"
         )
-    if len(found["classes"]) != len(class_names):
+    if task != "affinity" and tuple(found["classes"]) != tuple(class_names):  # edges have no classes
         raise InputError(
-            f"the checkpoint has {len(found['classes'])} classes ({', '.join(found['classes'][:3])}, ...), the data "
-            f"{len(class_names)} ({', '.join(class_names[:3])}, ...); use the data set that it was trained on"
+            f"the checkpoint has the classes {shown(found['classes'], class_names)}, the data "
+            f"{shown(class_names, found['classes'])}; names and order must be the same: use the data set that it was "
+            "trained on"
         )
+
+
+def shown(names: Sequence[str], others: Sequence[str]) -> str:
+    """Name some classes up to the first that another list has otherwise, and how many there are."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(names, others, strict=False)))
+    begin = max(0, same - 2)
+    part = ", ".join(names[begin : begin + 4])
+    return f"{'..., ' if begin else ''}{part}{', ...' if begin + 4 < len(names) else ''} ({len(names)})"
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """Digest of all weights of a ``state_dict``, the same on any device and from the network's checkpoint."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bytes: NumPy knows no bfloat16
+        digest.update(name.encode() + flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return `weights_digest` of the network in a checkpoint."""
+    return weights_digest(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 
 def preprocessing(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from tag2mask.errors import InputError
 from tag2mask.optim import SGD
@@ -42,11 +43,13 @@ class NetworkTask(LightningModule):
     def parts(self) -> tuple[nn.Module, list[nn.Module]]:
         """The part of the network that starts from pretrained weights, and those that start at random."""
 
-    def on_fit_start(self) -> None:
-        """Load pretrained weights into a network that no checkpoint has filled."""
+    def fill(self) -> None:
+        """Load pretrained weights into a network that neither they nor a checkpoint have filled."""
         if not self.filled:
             self.net.load_pretrained()
             self.filled = True
+
+    on_fit_start = fill
 
     def _require_weights(self) -> None:
         """Refuse to use random weights."""
@@ -82,9 +85,29 @@ class NetworkTask(LightningModule):
         Not before: the trainer would set up the loaders for it, ahead of taking up their state from a checkpoint.
         """
         self.total_steps = int(self.trainer.estimated_stepping_batches)
+        self._settle_rates()
         for logger in self.trainer.loggers:
             logger.log_hyperparams({"images_at_once": self.images_at_once, "images_a_step": self.images_a_step})
         rank_zero_info(self.account())
+
+    def _settle_rates(self) -> None:
+        """Take rates, decay and momentum from the settings, and the rate of this step from the length of this training.
+
+        A checkpoint restores those of the training that wrote it: where that was shorter, its last rate is 0.
+        """
+        schedule = self.lr_schedulers()
+        if not isinstance(schedule, LambdaLR):
+            return
+        fresh = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)[0]
+        schedule.base_lrs = [group["initial_lr"] for group in fresh.param_groups]
+        groups = zip(schedule.optimizer.param_groups, fresh.param_groups, schedule.lr_lambdas, strict=True)
+        for group, settings, share in groups:
+            group |= {key: settings[key] for key in ("initial_lr", "weight_decay", "momentum", "nesterov")}
+            group["lr"] = settings["initial_lr"] * share(schedule.last_epoch)
+
+    def weights_digest(self) -> str:
+        """Return the digest of all weights, with which files that were made by them are compared."""
+        return checkpoints.weights_digest(self.state_dict())
 
     def account(self) -> str:
         """Return in words how many photographs make a step, and the learning rate that goes with it."""
