@@ -2,6 +2,8 @@
 # labels; DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
 # DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
+# Folders are those that the configurations name. A variable of yours wins over them; make alone fills in only what they
+# leave open.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
 .PHONY: help setup doctor demo demo-cam demo-seg test lint bench ablation clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
@@ -16,22 +18,44 @@ SET = $(lastword $(subst -, ,$@))
 CONFIG ?= configs/$(SET)/cam_resnet50.yaml
 AFFINITY ?= configs/$(SET)/affinity_resnet50.yaml
 SEGMENTATION ?= configs/$(SET)/segmentation_resnet50.yaml
-RUN ?= runs/$(SET)/$(basename $(notdir $(CONFIG)))
-AFFINITY_RUN ?= runs/$(SET)/$(basename $(notdir $(AFFINITY)))
-SEGMENTATION_RUN ?= runs/$(SET)/$(basename $(notdir $(SEGMENTATION)))
-DATA ?= $(DATA_$(SET))
-PREPARED ?= $(DATA)
+RUN ?= $(call folder,$(CONFIG))
+AFFINITY_RUN ?= $(call folder,$(AFFINITY))
+SEGMENTATION_RUN ?= $(call folder,$(SEGMENTATION))
+DATA ?= $(or $(call setting,root,$(CONFIG)),$(DATA_$(SET)))
+PREPARED ?= $(or $(call setting,prepared,$(CONFIG)),$(DATA))
+
+written = $(shell awk '{ sub(/(^| )\043.*/, "") } match($$0, /(^|[ {,])$(1): */) \
+  { $$0 = substr($$0, RSTART + RLENGTH); gsub(/["\047]|[,}].*/, ""); print $$1; exit }' $(2) 2>/dev/null)
+# What a configuration says of a key, the first time that it stands there: block or flow, without quotes and comments
+setting = $(filter-out null ~,$(call written,$(1),$(2)))
+folder = $(or $(call setting,default_root_dir,$(1)),runs/$(SET)/$(basename $(notdir $(1))))
+given = $(filter command environment,$(foreach each,$(1),$(origin $(each))))
+# Whether one of these variables comes from the person
+run = $(if $(call given,$(1)),--trainer.default_root_dir $($(1)))
+labels = $(if $(call setting,labels,$(1)),$(call moved,$(1)),--data.init_args.labels $(2))
+# The labels to train on: those of a configuration, in DATA where they lie in its root; else those that make has made
+moved = $(if $(and $(call given,DATA PREPARED),$(call setting,root,$(1))),$(addprefix --data.init_args.labels ,\
+  $(patsubst $(call setting,root,$(1))/%,$(PREPARED)/%,$(filter $(call setting,root,$(1))/%,$(call setting,labels,$(1))))))
+
+SEEDS_FILE = configs/$(SET)/seeds.yaml
+LABELS_FILE = configs/$(SET)/labels.yaml
+place = $(or $(if $(call given,RUN),,$(call setting,$(1),$(2))),$(RUN)/$(3))
+SEEDS = $(call place,out,$(SEEDS_FILE),seeds)
+LABELS = $(call place,out,$(LABELS_FILE),labels)
+PHOTOS = $(if $(call given,DATA),--photos $(PHOTOS_$(SET)))
+EDGES = $(or $(if $(call given,AFFINITY_RUN),,$(call setting,checkpoint,$(LABELS_FILE))),$(AFFINITY_RUN)/checkpoints/last.ckpt)
+WALK = $(if $(filter null ~,$(call written,walk,$(LABELS_FILE))),,--recipe.init_args.walk.checkpoint $(EDGES))
 
 DATA_voc := data/VOCdevkit/VOC2012
-PREPARE_voc = test -d $(DATA)/JPEGImages || $(TAG2MASK) prepare voc --root data
-ROOT_voc = --data.init_args.root $(DATA)
+PREPARE_voc = $(TAG2MASK) prepare voc --tags --devkit $(DATA)
+ROOT_voc = $(if $(call given,DATA),--data.init_args.root $(DATA))
 PHOTOS_voc = $(DATA)/JPEGImages
 TRAIN_MASKS_voc = $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/train.txt
 VAL_MASKS_voc = $(DATA)/SegmentationClass --list $(DATA)/ImageSets/Segmentation/val.txt
 
 DATA_coco := data/coco
 PREPARE_coco = $(TAG2MASK) prepare coco --root $(DATA) --out $(PREPARED)
-ROOT_coco = --data.init_args.root $(DATA) --data.init_args.prepared $(PREPARED)
+ROOT_coco = $(ROOT_voc) $(if $(call given,PREPARED),--data.init_args.prepared $(PREPARED))
 PHOTOS_coco = $(DATA)/train2014
 TRAIN_MASKS_coco = $(PREPARED)/masks/train2014
 VAL_MASKS_coco = $(PREPARED)/masks/val2014 --list $(PREPARED)/val.txt
@@ -81,25 +105,27 @@ voc coco: setup ## Everything on VOC 2012 or COCO 2014, from nothing to the repo
 
 train-voc train-coco: setup ## Train the CAM network; the data set is fetched if it is missing (CONFIG=configs/voc/...)
 	$(PREPARE_$(SET))
-	$(TAG2MASK) fit --config $(CONFIG) $(ROOT_$(SET)) $(ARGS)
+	$(TAG2MASK) fit --config $(CONFIG) $(ROOT_$(SET)) $(call run,RUN) $(ARGS)
 
 cams-voc cams-coco: setup ## Write the CAMs of the training photographs with the trained network
-	$(TAG2MASK) predict --config $(CONFIG) $(ROOT_$(SET)) $(ARGS)
+	$(TAG2MASK) predict --config $(CONFIG) $(ROOT_$(SET)) $(call run,RUN) $(ARGS)
 
 affinity-voc affinity-coco: setup ## Train the edge network on confident labels made from those CAMs (AFFINITY=configs/...)
-	$(TAG2MASK) labels --config configs/$(SET)/seeds.yaml --cams $(RUN)/cams --out $(RUN)/seeds --photos $(PHOTOS_$(SET)) $(SEED_ARGS)
-	$(TAG2MASK) fit --config $(AFFINITY) $(ROOT_$(SET)) --data.init_args.labels $(RUN)/seeds $(ARGS)
+	$(TAG2MASK) labels --config $(SEEDS_FILE) --cams $(call place,cams,$(SEEDS_FILE),cams) --out $(SEEDS) \
+	  $(PHOTOS) $(SEED_ARGS)
+	$(TAG2MASK) fit --config $(AFFINITY) $(ROOT_$(SET)) $(call run,AFFINITY_RUN) $(call labels,$(AFFINITY),$(SEEDS)) $(ARGS)
 
 labels-voc labels-coco: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)
-	$(TAG2MASK) labels --config configs/$(SET)/labels.yaml --cams $(RUN)/cams --out $(RUN)/labels \
-	  --photos $(PHOTOS_$(SET)) --recipe.init_args.walk.checkpoint $(AFFINITY_RUN)/checkpoints/last.ckpt $(LABEL_ARGS)
+	$(TAG2MASK) labels --config $(LABELS_FILE) --cams $(call place,cams,$(LABELS_FILE),cams) --out $(LABELS) \
+	  $(PHOTOS) $(WALK) $(LABEL_ARGS)
 
 seg-voc seg-coco: setup ## Train DeepLabV3+ on the pseudo-labels, write its masks of val (SEGMENTATION=configs/...)
-	$(TAG2MASK) fit --config $(SEGMENTATION) $(ROOT_$(SET)) --data.init_args.labels $(RUN)/labels $(ARGS)
-	$(TAG2MASK) predict --config $(SEGMENTATION) $(ROOT_$(SET)) $(ARGS)
+	$(TAG2MASK) fit --config $(SEGMENTATION) $(ROOT_$(SET)) $(call run,SEGMENTATION_RUN) \
+	  $(call labels,$(SEGMENTATION),$(LABELS)) $(ARGS)
+	$(TAG2MASK) predict --config $(SEGMENTATION) $(ROOT_$(SET)) $(call run,SEGMENTATION_RUN) $(ARGS)
 
 eval-voc eval-coco: setup ## Score CAMs and pseudo-labels against masks of train, the segmentation network against val's
-	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(RUN)/labels) --masks $(TRAIN_MASKS_$(SET))
+	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(LABELS)) --masks $(TRAIN_MASKS_$(SET))
 	if test -d $(SEGMENTATION_RUN)/masks/val; then \
 	  $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val --masks $(VAL_MASKS_$(SET)); fi
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tag2mask.cli import main
-from tests.commands import words
+from tests.commands import line, words
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if not path.stem.startswith("sweep"))
 LABELS = [path for path in CONFIGS if path.stem in ("labels", "seeds")]
@@ -37,6 +37,17 @@ def test_every_config_of_labels_makes_them(
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("network", ["affinity", "segmentation"])
+@pytest.mark.parametrize("data", ["voc", "coco"])
+def test_labels_are_left_to_make_and_by_hand_asked_for(
+    data: str, network: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root: Path = request.getfixturevalue(data)
+    over = {"trainer__fast_dev_run": "2", "trainer__logger": "false"}
+    assert main(words("fit", Path(f"configs/{data}/{network}_lite0.yaml"), root, tmp_path, **over)) == 2
+    assert "learns from labels; give their folder with --data.init_args.labels" in line(capsys)
 
 
 def test_every_backbone_has_a_segmentation_network_and_two_have_their_upper_bound() -> None:

@@ -93,5 +93,5 @@ def test_archives_are_not_fetched_to_a_disk_that_cannot_hold_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["prepare", "coco", "--root", str(tmp_path)]) == 2
-    assert "2 copies of zips/train2014.zip, packed and unpacked, need about 26 GB" in line(capsys)
+    assert "2 copies of train2014.zip, packed and unpacked, need about 26 GB" in line(capsys)
     assert not list(tmp_path.iterdir())

@@ -328,6 +328,25 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(files.read_image(tmp_path / "a.png"), np.rot90(PIXELS, -1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_the_size_of_a_photograph_is_that_of_its_turned_pixels(ending: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (7, 5)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert files.read_size(tmp_path / f"a.{ending}") == files.read_image(tmp_path / f"a.{ending}").shape[:2]
+
+
+@pytest.mark.parametrize("read", [files.read_image, files.read_size, files.read_label])
+def test_a_picture_of_too_many_pixels_names_the_limit(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_label(tmp_path / "a.png", np.zeros((50, 60)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    with pytest.raises(InputError, match="a.png has more than 2,000 pixels, the limit; shrink it"):
+        read(tmp_path / "a.png")
+
+
 def test_a_picture_gives_back_its_pixels(tmp_path: Path) -> None:
     files.write_picture(tmp_path / "a.png", PIXELS)
     np.testing.assert_array_equal(files.read_image(tmp_path / "a.png"), PIXELS)

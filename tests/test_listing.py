@@ -88,3 +88,22 @@ def test_any_spelling_of_background_is_the_background(name: str, tmp_path: Path)
 
 def test_no_class_is_the_background() -> None:
     assert [name for name in VOC if is_background(name)] == ["background"]
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "told"),
+    [
+        ("cat.heic", "cat", "cat.heic is there, but .heic is not read: save it as JPEG or PNG"),
+        ("cat.heic", "cat.heic", "cat.heic is there, but .heic is not read"),
+        ("Cat.jpg", "cat", "Cat.jpg is there: rename one as the other"),
+        ("cat.jpg", "cat.png", "cat.jpg is there: rename one as the other"),
+        ("more/cat.jpg", "cat", "more/cat.jpg is there: name its folder, or move it"),
+        ("Cafe\u0301.jpg", "caf\u00e9", "is there: rename one as the other"),
+        ("dog.jpg", "cat", None),
+    ],
+)
+def test_a_missing_photograph_names_the_near_file(there: str, asked: str, told: str | None, tmp_path: Path) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).touch()
+    found = listing.near_photo(tmp_path, asked)
+    assert found == "" if told is None else told in found

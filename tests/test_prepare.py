@@ -1,15 +1,22 @@
+import hashlib
+import io
+import shutil
+import tarfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
+from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torchvision
 from scipy.io import savemat
 
 from tag2mask import files
-from tag2mask.data import prepare, voc
+from tag2mask.cli import main
+from tag2mask.data import fetch, prepare, voc
+from tag2mask.data.fetch import Archive
 from tag2mask.errors import InputError
+from tests.commands import line
 from tests.folders import photograph, tags_file
 
 # PASCAL VOC
@@ -67,7 +74,7 @@ def test_prepare_voc_finds_sbd_elsewhere(published: Path) -> None:
 
 
 def test_prepare_voc_downloads_nothing_that_is_there(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_download", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setattr(fetch, "_download", lambda *_, **__: pytest.fail("asked the network"))
     assert "trainaug" in prepare.prepare_voc(published)
 
 
@@ -83,19 +90,198 @@ def test_prepare_voc_without_download_names_the_folder_and_the_sources(tmp_path:
         prepare.prepare_voc(tmp_path, download=False)
 
 
-@pytest.mark.parametrize("error", [URLError("unreachable\nat all"), RuntimeError("File not found or corrupted.")])
-@pytest.mark.parametrize("what", ["VOCSegmentation", "SBDataset"])
-def test_a_refused_download_is_one_line_that_names_the_way_round(
-    what: str, error: Exception, published: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise error
+# Fetching VOC and SBD
 
-    (published / ("VOCdevkit" if what == "VOCSegmentation" else "SBD")).rename(published / "away")
-    monkeypatch.setattr(torchvision.datasets, what, refuse)
-    with pytest.raises(InputError, match=r"cannot be downloaded \(.*by hand.*--no-download") as caught:
-        prepare.prepare_voc(published)
-    assert "\n" not in str(caught.value)
+
+def packed(path: Path, content: dict[str, bytes]) -> Archive:
+    """Write an archive, and say what is published of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return Archive(path.as_uri(), files.digest(path, "md5"), path.stat().st_size)
+
+
+@pytest.fixture
+def archives(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The published folder as two archives on a site; the folder itself is gone."""
+    voc_files = [path for path in sorted((published / "VOCdevkit").rglob("*")) if path.is_file()]
+    sbd_files = sorted((published / "SBD" / "cls").iterdir())
+    site = tmp_path / "site"
+    base = "benchmark_RELEASE/dataset"
+    cls = {f"{base}/cls/{path.name}": path.read_bytes() for path in sbd_files} | {f"{base}/img/a.jpg": b"large"}
+    devkit = {path.relative_to(published).as_posix(): path.read_bytes() for path in voc_files}
+    monkeypatch.setattr(prepare, "VOC", packed(site / "VOCtrainval_11-May-2012.tar", devkit))
+    monkeypatch.setattr(prepare, "SBD", packed(site / "benchmark.tgz", cls))
+    monkeypatch.setattr(voc, "SPLITS", dict.fromkeys(voc.SPLITS, 1))
+    shutil.rmtree(published / "VOCdevkit")
+    shutil.rmtree(published / "SBD")
+    return site
+
+
+def parts(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "sbd"),
+    [
+        (["--root", "data"], "data/VOCdevkit/VOC2012", "data/SBD"),
+        (["--root", "other/VOC2012"], "other/VOC2012", "other/VOC2012/SBD"),
+        (["--devkit", "other"], "other", "other/SBD"),
+        (["--devkit", "data/VOCdevkit/VOC2012"], "data/VOCdevkit/VOC2012", "data/SBD"),
+    ],
+)
+def test_voc_is_fetched_to_where_it_is_named(
+    words: list[str], place: str, sbd: str, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "voc", *words]) == 0
+    devkit = tmp_path / place
+    assert {path.name for path in (devkit / "JPEGImages").iterdir()} == {"a.jpg", "b.jpg"}
+    assert {path.name for path in (devkit / "SegmentationClassAug").iterdir()} == {"a.png", "b.png"}
+    assert (tmp_path / sbd / "cls" / "b.mat").is_file()
+    assert not list(tmp_path.rglob("img"))
+    assert parts(tmp_path) == []
+    shutil.rmtree(archives)
+    assert main(["prepare", "voc", *words]) == 0
+
+
+@pytest.mark.parametrize("harm", ["cut short", "another file"])
+@pytest.mark.parametrize("name", ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"])
+def test_an_archive_that_is_not_whole_is_told_and_fetched_again(
+    name: str, harm: str, archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    whole = (archives / name).read_bytes()
+    (root / name).write_bytes(whole[: len(whole) // 2] if harm == "cut short" else b"<html>")
+    assert main(["prepare", "voc", "--root", str(root), "--no-download"]) == 2
+    assert not (root / "VOCdevkit" / "VOC2012" / "JPEGImages").exists()
+    capsys.readouterr()
+    assert main(["prepare", "voc", "--root", str(root)]) == 0
+    assert f"{root / name} is cut short or another file" in capsys.readouterr().err
+    assert (root / name).read_bytes() == whole
+
+
+def test_a_published_archive_of_another_checksum_is_refused(
+    archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "VOC", prepare.VOC._replace(md5="0" * 32))
+    root = tmp_path / "data"
+    for _ in range(2):
+        assert main(["prepare", "voc", "--root", str(root)]) == 2
+        assert f"cannot be fetched (the MD5 of what came is not {'0' * 32})" in line(capsys)
+        assert list(root.iterdir()) == []
+
+
+def test_an_archive_put_there_by_hand_needs_no_network(archives: Path, tmp_path: Path) -> None:
+    archives.rename(tmp_path / "data")
+    assert main(["prepare", "voc", "--root", str(tmp_path / "data"), "--no-download"]) == 0
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3])
+def test_killed_while_unpacking_it_goes_on_and_photographs_appear_last(
+    moved: int, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, done = tmp_path / "data", []
+    real = fetch.put
+
+    def killed(source: Path, target: Path) -> None:
+        if len(done) == moved:
+            raise KeyboardInterrupt
+        done.append(target.name)
+        real(source, target)
+
+    monkeypatch.setattr(prepare, "put", killed)
+    assert main(["prepare", "voc", "--root", str(root)]) == 130
+    assert "JPEGImages" not in done
+    assert not (root / "VOCdevkit" / "VOC2012" / "JPEGImages").exists()
+    (root / ".VOCtrainval_11-May-2012.tar.unpacked" / "VOCdevkit").mkdir(parents=True)  # as SIGKILL leaves it
+    monkeypatch.setattr(prepare, "put", real)
+    (archives / "VOCtrainval_11-May-2012.tar").unlink()
+    assert main(["prepare", "voc", "--root", str(root)]) == 0
+    assert parts(root) == []
+
+
+def test_a_folder_half_unpacked_by_another_program_is_mended_and_what_stands_is_kept(
+    archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devkit = tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    assert main(["prepare", "voc", "--root", str(tmp_path / "data")]) == 0
+    whole = (devkit / "JPEGImages" / "a.jpg").read_bytes()
+    (devkit / "JPEGImages" / "b.jpg").unlink()
+    (devkit / "JPEGImages" / "a.jpg").write_bytes(whole[:100])  # where the other program was killed
+    (devkit / "Annotations" / "a.xml").write_text((devkit / "Annotations" / "a.xml").read_text() + "<!-- mine -->")
+    assert main(["prepare", "voc", "--devkit", str(devkit)]) == 0
+    assert f"missing in {devkit}: 1 images of trainaug" in capsys.readouterr().err
+    assert (devkit / "JPEGImages" / "a.jpg").read_bytes() == whole
+    assert (devkit / "JPEGImages" / "b.jpg").is_file()
+    assert "mine" in (devkit / "Annotations" / "a.xml").read_text()
+
+
+@pytest.mark.parametrize("name", ["VOC", "SBD"])
+def test_a_refused_download_is_one_line_that_names_the_way_round(
+    name: str, archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = getattr(prepare, name)._replace(address="http://127.0.0.1:9/voc.tar")
+    monkeypatch.setattr(prepare, name, archive)
+    assert main(["prepare", "voc", "--root", str(tmp_path / "data")]) == 2
+    told = line(capsys)
+    assert told.startswith("tag2mask: http://127.0.0.1:9/voc.tar cannot be fetched (")
+    assert told.endswith(f"or fetch it by hand and put it into {tmp_path / 'data'}")
+
+
+def test_training_on_tags_needs_no_masks_of_sbd(
+    archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "SBD", prepare.SBD._replace(address="http://127.0.0.1:9/benchmark.tgz"))
+    assert main(["prepare", "voc", "--root", str(tmp_path / "data"), "--tags"]) == 0
+    assert "masks of trainaug are missing meanwhile: training on tags needs none" in capsys.readouterr().err
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves one file, and breaks off in the middle of the first answer."""
+
+    content = b""
+    asked: ClassVar[list[str | None]] = []
+    ranges = True
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.asked.append(wanted)
+        start = int(wanted[len("bytes=") : -1]) if wanted and self.ranges else 0
+        self.send_response(206 if wanted and self.ranges else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start : len(self.content) // 2 if len(self.asked) == 1 else None])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_goes_on_where_the_connection_broke_off(
+    ranges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = np.random.default_rng(0).bytes(100_000)
+    monkeypatch.setattr(Server, "content", content)
+    monkeypatch.setattr(Server, "asked", [])
+    monkeypatch.setattr(Server, "ranges", ranges)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/it.tar"
+        archive = Archive(address, hashlib.md5(content).hexdigest(), len(content))
+        with pytest.raises(InputError, match=r"cannot be fetched \(.*broke"):
+            fetch.obtain(archive, tmp_path)
+        assert not (tmp_path / "it.tar").exists()
+        assert fetch.obtain(archive, tmp_path) == tmp_path / "it.tar"
+        server.shutdown()
+    assert Server.asked == [None, "bytes=50000-"]
+    assert (tmp_path / "it.tar").read_bytes() == content
+    assert parts(tmp_path) == []
 
 
 def test_an_sbd_file_of_something_else_is_named(tmp_path: Path) -> None:

@@ -8,20 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
-from torchvision.datasets import utils
 
 from tag2mask import files
 from tag2mask.cli import main
-from tag2mask.data import coco, instances
+from tag2mask.data import coco, instances, prepare_coco
+from tag2mask.data.fetch import Archive
 from tag2mask.data.photos import read_mask
 from tests.coco_scenes import (
     CAT,
@@ -360,66 +359,78 @@ def test_without_download_what_is_missing_is_named_with_its_source(
     (root / what).rename(root / "away")
     assert main(command(root, out)) == 2
     message = line(capsys)
-    assert f"no {root / what}; leave out --no-download, or unpack http://images.cocodataset.org/" in message
+    assert f"no {root / what}; leave out --no-download, or put http://images.cocodataset.org/" in message
     assert message.count(".zip") == 1
 
 
-@pytest.mark.parametrize("error", [URLError("unreachable\nat all"), RuntimeError("File not found or corrupted.")])
-def test_a_refused_download_is_one_line_that_names_the_way_round(
-    error: Exception, root: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise error
+@pytest.fixture
+def site(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The drawn data set as the archives that COCO publishes, on a site."""
+    folder = root.parent / "site"
+    folder.mkdir()
+    for name in ("train2014", "val2014", "annotations"):
+        path = folder / prepare_coco.ARCHIVES[name].name
+        with zipfile.ZipFile(path, "w") as packed:
+            for each in sorted((root / name).iterdir()):
+                packed.write(each, f"{name}/{each.name}")
+        archive = Archive(path.as_uri(), files.digest(path, "md5"), path.stat().st_size)
+        monkeypatch.setitem(prepare_coco.ARCHIVES, name, archive)
+    return folder
 
+
+def fetching(root: Path, out: Path) -> list[str]:
+    return [word for word in command(root, out) if word != "--no-download"]
+
+
+def test_a_refused_download_is_one_line_that_names_the_way_round(
+    site: Path, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(root / "val2014")
-    monkeypatch.setattr(utils, "download_and_extract_archive", refuse)
-    words = [word for word in command(root, out) if word != "--no-download"]
-    assert main(words) == 2
+    (site / "val2014.zip").unlink()
+    assert main(fetching(root, out)) == 2
     message = line(capsys)
-    assert "http://images.cocodataset.org/zips/val2014.zip cannot be fetched (" in message
-    assert f"unpack it into {root}, and run this again with --no-download" in message
+    assert "val2014.zip cannot be fetched (" in message
+    assert message.endswith(f"or fetch it by hand and put it into {root}")
     assert {path.name for path in root.iterdir()} == {"train2014", "annotations"}
 
 
 def test_only_what_is_missing_is_fetched_and_an_archive_cut_short_is_not_taken_for_whole(
-    root: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    away = root.parent / "away"
-    (root / "val2014").rename(away)
-    asked = []
-
-    def fetch(address: str, into: str, unpack: str, md5: str) -> None:
-        asked.append((address, into, md5))
-        shutil.copytree(away, Path(unpack) / "val2014")
-        if len(asked) == 1:
-            raise EOFError("cut short")
-
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    words = [word for word in command(root, out) if word != "--no-download"]
-    assert main(words) == 2
+    before = contents(root)
+    shutil.rmtree(root / "val2014")
+    whole = (site / "val2014.zip").read_bytes()
+    (root / "val2014.zip").write_bytes(whole[:50])
+    assert main(command(root, out)) == 2
     assert not (root / "val2014").exists()
     for _ in range(2):
-        assert main(words) == 0
-    address = "http://images.cocodataset.org/zips/val2014.zip"
-    assert asked == [(address, str(root), "a3d79f5ed8d289b7a7554ce06a5782b3")] * 2
-    assert {path.name for path in root.iterdir()} == {"train2014", "val2014", "annotations"}
+        assert main(fetching(root, out)) == 0
+        assert "train2014.zip" not in capsys.readouterr().err
+    assert {path.name for path in root.iterdir()} == {"train2014", "val2014", "annotations", "val2014.zip"}
+    (root / "val2014.zip").unlink()
+    assert contents(root) == before
 
 
-def test_a_lacking_annotation_file_is_put_beside_the_other(
-    root: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = (root / "annotations" / "instances_val2014.json").read_bytes()
+def test_an_archive_put_there_by_hand_needs_no_network(site: Path, root: Path, out: Path) -> None:
+    shutil.rmtree(root / "val2014")
+    shutil.move(site / "val2014.zip", root)
+    assert main(command(root, out)) == 0
+
+
+def test_killed_while_unpacking_it_goes_on(site: Path, root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(root / "val2014")
+    (root / ".val2014.zip.unpacked" / "val2014").mkdir(parents=True)
+    assert main(fetching(root, out)) == 0
+    assert {path.name for path in root.iterdir()} == {"train2014", "val2014", "annotations", "val2014.zip"}
+
+
+def test_a_lacking_annotation_file_is_put_beside_the_other(site: Path, root: Path, out: Path) -> None:
+    changed = json.dumps(TRAIN, indent=1)
+    (root / "annotations" / "instances_train2014.json").write_text(changed)
     (root / "annotations" / "instances_val2014.json").unlink()
-
-    def fetch(address: str, into: str, unpack: str, md5: str) -> None:
-        for split in ("train", "val"):
-            with files.atomic(Path(unpack) / "annotations" / f"instances_{split}2014.json") as file:
-                file.write(content)
-
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    words = [word for word in command(root, out) if word != "--no-download"]
-    assert main(words) == 0
-    assert json.loads((root / "annotations" / "instances_train2014.json").read_text()) == TRAIN
+    assert main(fetching(root, out)) == 0
+    assert (root / "annotations" / "instances_train2014.json").read_text() == changed
+    assert json.loads((root / "annotations" / "instances_val2014.json").read_text()) == VAL
 
 
 # Real photographs

@@ -19,10 +19,14 @@ def scores(number: float) -> dict[str, float]:
     return {"miou": number, "mfdr": number / 2, "mfnr": number / 4}
 
 
-def network(run: Path, number: float, labels: str | None = None, **more: Any) -> None:
-    """Write a scored segmentation network."""
+MASKS = "data/VOC2012/SegmentationClassAug"
+
+
+def network(run: Path, number: float, labels: str | None = None, made_with: str | None = None, **more: Any) -> None:
+    """Write a scored segmentation network, whose record has ``made_with`` where tag2mask made its labels."""
     files.write_json(run / "masks_evaluation.json", {"images": 4, "best": scores(number), **more})
-    files.write_run(run, {"data": {"init_args": {"labels": labels}}})
+    made = {} if made_with is None else {"labels_made_with": made_with}
+    files.write_run(run, {"data": {"init_args": {"labels": labels}}, **made})
 
 
 @pytest.fixture
@@ -80,20 +84,38 @@ def test_further_labels_are_kept_beside_the_best(runs: Path, steps: dict[str, di
 @pytest.mark.parametrize(
     ("name", "labels", "how"),
     [
-        ("deeplab_full", "runs/x/labels", "its name ends in _full"),
-        ("upper", "data/VOC2012/SegmentationClassAug", "its labels are SegmentationClassAug"),
+        ("deeplab_full", MASKS, "its labels are SegmentationClassAug"),
         ("upper", "data/sample/masks", "its labels are masks"),
+        ("upper", "data/coco/masks/train2014", "its labels are masks/train2014"),
     ],
 )
 def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str, labels: str, how: str) -> None:
-    network(runs / "deeplab", 0.6, "runs/demo/full/labels")
-    network(runs / name, 0.8, labels)
+    network(runs / "deeplab", 0.6, "runs/demo/full/labels", made_with="abc")
+    network(runs / name, 0.8, labels, made_with="painted" if "2014" in labels else None)
     found = gather(runs)["segmentation"]
     assert found["run"] == "deeplab"
     assert found["trained_on"] == "pseudo-labels"
     assert found["ratio"] == pytest.approx(0.75)
     assert found["full"]["segmentation_miou"] == 0.8
     assert found["full"]["trained_on"] == f"true masks: {how}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "made_with"),
+    [("runs/x/labels", "abc"), ("runs/x/masks", "abc"), ("elsewhere/labels", None), (None, None)],
+)
+def test_a_name_alone_makes_no_upper_bound(runs: Path, labels: str | None, made_with: str | None) -> None:
+    network(runs / "deeplab", 0.8, "runs/demo/full/labels", made_with="abc")
+    network(runs / "deeplab_full", 0.6, labels, made_with)
+    found = gather(runs)["segmentation"]
+    assert found["ratio_missing"] == "no scored segmentation network trained on true masks"
+    assert found["others"]["deeplab_full"]["trained_on"] == "pseudo-labels"
+
+
+def test_the_twin_on_true_masks_is_the_upper_bound_before_a_better_one(runs: Path) -> None:
+    for name, number, labels in (("net", 0.6, "x/labels"), ("net_full", 0.8, MASKS), ("other", 0.9, MASKS)):
+        network(runs / name, number, labels)
+    assert gather(runs)["segmentation"]["full"]["run"] == "net_full"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +128,7 @@ def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str
 )
 def test_there_is_no_ratio_over_different_images(runs: Path, more: dict[str, Any], why: str) -> None:
     network(runs / "deeplab", 0.6, images_digest="a", config={"masks": "a/masks"})
-    network(runs / "deeplab_full", 0.8, **{"images_digest": "a", "config": {"masks": "b/masks"}} | more)
+    network(runs / "deeplab_full", 0.8, MASKS, **{"images_digest": "a", "config": {"masks": "b/masks"}} | more)
     found = gather(runs)["segmentation"]
     assert found["ratio"] is None
     assert found["ratio_missing"] == why
@@ -138,7 +160,7 @@ def test_the_folder_may_be_one_run(runs: Path, steps: dict[str, dict[str, float]
 
 def test_markdown_holds_the_numbers_of_the_json(runs: Path, steps: dict[str, dict[str, float]]) -> None:
     network(runs / "deeplab", 0.6)
-    network(runs / "deeplab_full", 0.8)
+    network(runs / "deeplab_full", 0.8, MASKS)
     assert main(["report", str(runs)]) == 0
     report = json.loads((runs / "report.json").read_text())
     text = (runs / "report.md").read_text()

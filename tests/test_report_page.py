@@ -100,7 +100,8 @@ def runs(tmp_path: Path) -> Path:
         file.write(b"step,train/loss,val/cam_miou\n0,2.0,\n1,1.0,0.25\n2,nan,0.5\n")
     for name, number in (("net", 0.6), ("net_full", 0.8)):
         files.write_json(run.parent / name / "masks_evaluation.json", {"images": 1, "best": score(number)})
-        files.write_run(run.parent / name, {"model": {"class_path": "x.SegmentationTask"}})
+        learnt = {"init_args": {"labels": "x/SegmentationClassAug" if "full" in name else "x/labels"}}
+        files.write_run(run.parent / name, {"model": {"class_path": "x.SegmentationTask"}, "data": learnt})
     return run.parent
 
 
@@ -109,7 +110,7 @@ def test_the_headline_holds_each_stage_and_the_ratio(runs: Path) -> None:
     for number in ("51.1", "53.3", "54.4", "60.0", "75.0 %"):
         assert number in text
     assert "Threshold 0.35, chosen on the scored images." in text
-    assert "net_full, trained on true masks: its name ends in _full" in text
+    assert "net_full, trained on true masks: its labels are SegmentationClassAug" in text
 
 
 def test_the_page_needs_no_other_file(runs: Path) -> None:

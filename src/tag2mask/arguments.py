@@ -84,10 +84,15 @@ def _named(option: str) -> bool:
 
 def check_yaml(words: Sequence[str]) -> None:
     """Name a configuration that is no YAML, and the place in it; the parser behind names neither."""
-    for option, value in pairwise(words):
-        if option in ("--config", "-c"):
+    for option, value in [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]:
+        part = value.endswith((".yaml", ".yml")) and Path(value).is_file()  # --trainer FILE
+        if part or option in ("--config", "-c"):
             try:
                 yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{value} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+                ) from None
             except yaml.YAMLError as error:
                 raise InputError(f"{value} is not YAML: {error}; mend it there") from None
             except FileNotFoundError:

@@ -1,8 +1,11 @@
 """The command line: LightningCLI's fit, validate, test and predict, and the verbs around them."""
 
 import argparse
+import os
 import re
+import select
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -11,6 +14,9 @@ from tag2mask.arguments import check_yaml, did_you_mean
 from tag2mask.complaints import explain
 from tag2mask.errors import InputError
 
+TRACEBACK = "TAG2MASK_TRACEBACK"
+CLOSED = 141
+"""The status that a shell gives a program which writes into a closed pipe."""
 HELP = ("-h", "--help")
 LIGHTNING = ("fit", "validate", "test", "predict")
 VERBS = {
@@ -35,35 +41,73 @@ LOST_PROCESS = (
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``tag2mask`` with ``args`` (those of the process by default); return the exit status.
 
-    What the user can mend ends in one line on standard error and status 2.
+    What the user can mend ends in one line on standard error and status 2; with ``TAG2MASK_TRACEBACK=1`` the traceback
+    stands before it. Where nobody reads what is printed any more (``tag2mask evaluate ... | head -1``), it ends in
+    silence.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
+        try:
+            return _status(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still prints at its end
+        return CLOSED
+
+
+def _status(words: list[str]) -> int:
+    try:
         return _dispatch(words)
     except KeyboardInterrupt:
-        print("tag2mask: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return _interrupted()
     except (Exception, SystemExit) as error:
-        if _terminated(error):
+        if isinstance(error, BrokenPipeError) and _unread():
+            raise
+        if _in_context(error, "KeyboardInterrupt"):  # Lightning exits with 1
+            return _interrupted()
+        if _in_context(error, "SIGTERMException"):
             print("tag2mask: terminated; the same command goes on where it stopped", file=sys.stderr)
             return 143
         mendable = None if isinstance(error, SystemExit) else _mendable(error)
         if mendable is None:
             raise
+        if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+            traceback.print_exc()
         return _fail(mendable)
 
 
-def _terminated(error: BaseException | None) -> bool:
-    """Whether Lightning was asked to end, also where that broke the writing of a file."""
+def _interrupted() -> int:
+    print("tag2mask: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    return 130
+
+
+def _unread() -> bool:
+    """Whether standard output is a pipe that nobody reads from any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError):  # it is no file
+        return False
+
+
+def _in_context(error: BaseException | None, kind: str) -> bool:
+    """Whether somebody asked for the end, also where that broke the writing of a file or was answered by another."""
     while error is not None:
-        if type(error).__name__ == "SIGTERMException":
+        if type(error).__name__ == kind:
             return True
         error = error.__context__
     return False
 
 
 def _mendable(error: BaseException | None) -> str | None:
-    """The message where the user can mend it, also where jsonargparse or a loader's process has wrapped it."""
+    """The message where the user can mend it, also where jsonargparse or a loader's process has wrapped it.
+
+    Causes alone are followed: what was raised while another error was being handled is a fault of its own.
+    """
     while error is not None:
         if isinstance(error, InputError):
             return _message(error)
@@ -85,7 +129,7 @@ def _mendable(error: BaseException | None) -> str | None:
             return LOST_PROCESS.format(reason)
         if kind == "RuntimeError" and str(error).startswith("DataLoader worker"):
             return f"{' '.join(str(error).split())} The same command goes on from the last checkpoint"
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return None
 
 

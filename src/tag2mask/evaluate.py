@@ -203,8 +203,14 @@ def _truth(task: Task, name: str) -> np.ndarray:
 
 
 def _sizes(path: Path, size: Iterable[int], mask: Path, other: Iterable[int]) -> str:
-    ours, theirs = " x ".join(map(str, size)), " x ".join(map(str, other))
-    return f"{path} is of a photograph of {ours} pixels (height x width), {mask} is {theirs}; they must be of one size"
+    ours, theirs = tuple(map(int, size)), tuple(other)
+    shown = [" x ".join(map(str, each)) for each in (ours, theirs)]
+    hint = "they must be of one size"
+    if ours == theirs[::-1]:
+        hint = (
+            "the photograph is turned by its EXIF orientation and one of them is not: turn that, or remove the EXIF tag"
+        )
+    return f"{path} is of a photograph of {shown[0]} pixels (height x width), {mask} is {shown[1]}; {hint}"
 
 
 def _named(found: dict[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def evaluate(words: list[str]) -> int:
             print(f"tag2mask: {folder} is out of date: {why}; it is scored as it is", file=sys.stderr)
     with one_thread():
         results = {folder: _scored(folder, given) for folder in given.predictions}
+    written = [_write_evaluation(folder, result, given) for folder, result in results.items()]
     print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))
-    for folder, result in results.items():
-        print(f"written to {_write_evaluation(folder, result, given)}")
+    print("\n".join(f"written to {path}" for path in written))
     return 0
 
 

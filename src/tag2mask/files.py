@@ -12,7 +12,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tag2mask import __version__, classes, listing
 from tag2mask.errors import InputError
@@ -173,6 +173,8 @@ def read_label(path: Path) -> np.ndarray:
             return np.array(image, dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a mask of that name was expected") from None
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError(f"{path} cannot be read as a mask ({error}); replace it") from None
 
@@ -212,23 +214,55 @@ def read_image(path: Path) -> np.ndarray:
             return pixels
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a photograph ({error}); replace it or take its name off the list"
         ) from None
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read height and width of a picture as it is stored, from the head of its file alone."""
+    """Read height and width of a picture as `read_image` turns it, from the head of its file alone."""
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return (image.width, image.height) if _turned(image) else (image.height, image.width)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; put the photograph there or take its name off the list") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a picture ({error}); replace it or take its name off the list"
         ) from None
+
+
+def _too_large(path: Path) -> InputError:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow refuses
+    return InputError(f"{path} has more than {limit:,} pixels, the limit; shrink it, and its mask with it")
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether the EXIF orientation of a picture exchanges its height and width."""
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def sizes_hint(photo: Path, size: Iterable[int], other: Iterable[int]) -> str:
+    """Say what to do where something of a photograph has another size: its EXIF orientation may be why.
+
+    Args:
+        photo: the photograph.
+        size: its height and width, as `read_image` turns it.
+        other: those of the mask or CAM.
+    """
+    try:
+        with Image.open(photo) as image:
+            turned = tuple(other) == tuple(size)[::-1] and _turned(image)
+    except OSError:
+        turned = False
+    if turned:
+        return "the photograph is turned by its EXIF orientation, the other is not: turn that, or remove the EXIF tag"
+    return "they must be of one size"
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
@@ -328,9 +362,9 @@ def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
     write_json(Path(folder) / RUN_FILE, record)
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return the digest of a file, in hexadecimal digits."""
+    found = hashlib.new(kind)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)

@@ -7,6 +7,7 @@ Unicode form (NFC, or NFD as macOS writes it): all names here are NFC. Files tha
 import os
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 from tag2mask.classes import IGNORE, is_background
@@ -48,6 +49,31 @@ def photos_in(folder: Path) -> dict[str, Path]:
 def masks_in(folder: Path) -> dict[str, Path]:
     """Return name -> label PNG of those in a folder; ``InputError`` where two share a name."""
     return files_in(folder, MASK_ENDINGS)
+
+
+def near_photo(folder: Path, name: str) -> str:
+    """Say which file may be meant by the name of a photograph that is not there; empty where none is near.
+
+    Args:
+        folder: where it was looked for; folders in it are looked into.
+        name: with or without ending.
+    """
+    stem = without_ending(name).casefold()
+    for path in _all_in(folder):
+        if stem not in (unified(path.stem).casefold(), unified(path.name).casefold()):
+            continue
+        ending = _ending(path.name)
+        if ending not in PHOTO_ENDINGS:
+            return f"; {path} is there, but {ending or 'a file without ending'} is not read: save it as JPEG or PNG"
+        if path.parent != folder:
+            return f"; {path} is there: name its folder, or move it"
+        return f"; {path} is there: rename one as the other"
+    return ""
+
+
+@lru_cache(4)  # every name of a list may be missing
+def _all_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()))
 
 
 def unread(folder: Path, endings: tuple[str, ...]) -> str | None:

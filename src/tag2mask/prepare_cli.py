@@ -30,9 +30,18 @@ def prepare(words: list[str]) -> int:
     parser = Parser("tag2mask prepare", description=DESCRIPTION, epilog=EXAMPLE)
     which = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
     voc = which.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
-    voc.add_argument("--root", type=Path, default=Path("data"), help="folder that receives VOCdevkit (data)")
+    voc.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="folder that receives VOCdevkit, or the folder VOC2012; archives that lie there are used (data)",
+    )
+    voc.add_argument("--devkit", type=Path, help="in place of --root: the folder of JPEGImages, by any name")
     voc.add_argument("--sbd", type=Path, help="SBD's folder with cls/*.mat, where it is on disk already")
-    voc.add_argument("--no-download", action="store_true", help="only derive and check")
+    voc.add_argument(
+        "--tags", action="store_true", help="masks of trainaug may be missing: training on tags needs none"
+    )
+    voc.add_argument("--no-download", action="store_true", help="only unpack, derive and check")
     coco = which.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
     coco.add_argument(
         "--root", type=Path, default=Path("data/coco"), help="folder of train2014, val2014, annotations (data/coco)"
@@ -47,7 +56,7 @@ def prepare(words: list[str]) -> int:
     coco.add_argument("--workers", type=int, help="processes (one a core)")
     coco.add_argument("--verify", action="store_true", help="read every mask and compare it with what was painted")
     coco.add_argument("--overwrite", action="store_true", help="replace masks of other annotations, and other lists")
-    coco.add_argument("--no-download", action="store_true", help="only paint and check")
+    coco.add_argument("--no-download", action="store_true", help="only unpack, paint and check")
     sample = which.add_parser("sample", help="draw the sample set")
     sample.add_argument("--root", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
     sample.add_argument("--count", type=int, default=160, help="scenes in all (160)")
@@ -58,7 +67,7 @@ def prepare(words: list[str]) -> int:
     folder.add_argument("root", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
     given = parser.parse_args(words)
     if given.data == "voc":
-        print(prepare_voc(given.root, given.sbd, download=not given.no_download))
+        print(prepare_voc(given.root, given.sbd, not given.no_download, given.devkit, not given.tags))
     elif given.data == "coco":
         workers = cores() if given.workers is None else given.workers
         if workers < 1:

@@ -114,7 +114,8 @@ def find_photos(given: Iterable[Path], out: Path) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in given:
         if not path.exists():
-            raise InputError(f"no photograph or folder {path}; give photographs, or a folder of them")
+            near = listing.near_photo(path.parent, path.name)
+            raise InputError(f"no photograph or folder {path}{near or '; give photographs, or a folder of them'}")
         photos = _inside(path) if path.is_dir() else [path]
         ours = out.resolve() == photos[0].parent.resolve()
         found |= {photo.resolve(): photo for photo in photos if not (ours and _mark_of(photo))}

@@ -1,5 +1,7 @@
 """Fetching and checking data sets, before anything is trained on them."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,25 +10,46 @@ import numpy as np
 
 from tag2mask import files
 from tag2mask.data import folder, voc
+from tag2mask.data.fetch import Archive, obtain, put, unpacked
 from tag2mask.data.photos import Photo, Shown, check_tags, read_mask, shown
 from tag2mask.data.supervision import unlearnable
 from tag2mask.errors import InputError
 from tag2mask.listing import MASK_ENDINGS, PHOTO_ENDINGS, masks_in, read_list, unread
 from tag2mask.progress import progress
 
-BY_HAND = (
-    "host.robots.ox.ac.uk/pascal/VOC/voc2012 (VOCtrainval_11-May-2012.tar) and "
-    "www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours (benchmark.tgz)"
+VOC = Archive(
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+    1_999_639_040,
 )
+SBD = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
+    1_419_539_633,
+    grows=1.2,  # of its photographs, which are VOC's, none is unpacked
+)
+"""Addresses and checksums are torchvision's."""
+BY_HAND = f"{VOC.address} and {SBD.address}"
+DEVKIT = Path("VOCdevkit") / "VOC2012"
+TRAINAUG = "trainaug"
 
 
-def prepare_voc(root: Path, sbd: Path | None = None, download: bool = True) -> str:
-    """Fetch VOC 2012 and SBD through torchvision where they are missing, derive SegmentationClassAug, check it all.
+def prepare_voc(
+    root: Path,
+    sbd: Path | None = None,
+    download: bool = True,
+    devkit: Path | None = None,
+    require_masks: bool = True,
+) -> str:
+    """Fetch VOC 2012 and SBD where files of them are missing, derive SegmentationClassAug, check it all.
 
     Args:
-        root: folder that holds or receives ``VOCdevkit/VOC2012``, and ``SBD``.
+        root: folder that holds or receives ``VOCdevkit/VOC2012``, the archives and ``SBD``; or the folder VOC2012.
         sbd: SBD's folder with ``cls/*.mat``, where it lies elsewhere.
-        download: False only derives and checks.
+        download: False takes nothing from the network; archives that lie in ``root`` are unpacked all the same.
+        devkit: the folder VOC2012 by any name, in place of ``root``, which is then the folder that holds its
+            VOCdevkit, or where there is none, itself.
+        require_masks: False lets masks of ``trainaug`` be missing, which only the upper bound is trained on.
 
     Returns:
         A table of what is there.
@@ -34,33 +57,59 @@ def prepare_voc(root: Path, sbd: Path | None = None, download: bool = True) -> s
     Raises:
         InputError: something that training needs is missing, or the network cannot be reached.
     """
-    devkit = root / "VOCdevkit" / "VOC2012"
-    sbd = sbd or root / "SBD"
-    if download and not (devkit / "JPEGImages").is_dir():
-        _download("VOC 2012", "VOCSegmentation", root, year="2012", image_set="trainval")
+    root, devkit = _places(root, devkit)
+    lacking = _lacking(devkit)
+    if lacking:
+        print(f"missing in {devkit}: {', '.join(lacking)}", file=sys.stderr)
+        archive = obtain(VOC, root, download)
+        if archive is not None:
+            _unpack_voc(archive, devkit)
     if not (devkit / "JPEGImages").is_dir():
-        raise InputError(f"no {devkit / 'JPEGImages'}; leave out --no-download, or unpack {BY_HAND} into {root}")
-    wanted = voc.packaged_names("trainaug")
-    lacking = [name for name in wanted if not (devkit / "SegmentationClassAug" / f"{name}.png").is_file()]
-    if lacking and download and not (sbd / "cls").is_dir():
-        _download("SBD", "SBDataset", sbd, image_set="train", mode="segmentation")
-    if lacking and (sbd / "cls").is_dir():
-        derive_aug(devkit, sbd, lacking)
-    return check_voc(devkit)
-
-
-def _download(what: str, dataset: str, root: Path, **settings: str) -> None:
-    import torchvision
-
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        getattr(torchvision.datasets, dataset)(str(root), download=True, **settings)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{what} cannot be downloaded ({reason}); fetch it by hand from {BY_HAND}, unpack it into {root}, and run "
-            "this again with --no-download"
-        ) from error
+            f"no {devkit / 'JPEGImages'}; leave out --no-download, or put {VOC.address} into {root} and give the same "
+            "command"
+        )
+    sbd = sbd or root / "SBD"
+    try:
+        _add_masks(devkit, root, sbd, download)
+    except InputError as error:
+        if require_masks:
+            raise
+        print(
+            f"tag2mask: {error}; masks of trainaug are missing meanwhile: training on tags needs none", file=sys.stderr
+        )
+    return check_voc(devkit, require_masks)
+
+
+def _places(root: Path, devkit: Path | None) -> tuple[Path, Path]:
+    """The folder of archives, and that of VOC 2012."""
+    if devkit is None and (root.name == DEVKIT.name or (root / "JPEGImages").is_dir()):
+        devkit = root
+    if devkit is None:
+        return root, root / DEVKIT
+    return devkit.parents[1] if devkit.parts[-2:] == DEVKIT.parts else devkit, devkit
+
+
+def _unpack_voc(archive: Path, devkit: Path) -> None:
+    """Put what is missing into ``devkit``, the photographs last: where their folder is, all else is."""
+    with unpacked(archive) as part:
+        folders = sorted((part / DEVKIT).iterdir(), key=lambda path: path.name == "JPEGImages")
+        for folder in folders:
+            put(folder, devkit / folder.name)
+
+
+def _add_masks(devkit: Path, root: Path, sbd: Path, download: bool) -> None:
+    """Derive the masks of ``trainaug`` that are missing, of SBD's where VOC has none."""
+    names = voc.split_names(devkit, TRAINAUG)
+    there = _stems(devkit / "SegmentationClassAug", ".png")
+    lacking = [name for name in names if name not in there]
+    known = _stems(devkit / "SegmentationClass", ".png") | _stems(sbd / "cls", ".mat") if lacking else set()
+    archive = obtain(SBD, root, download) if set(lacking) - known else None
+    if archive is not None:
+        with unpacked(archive, lambda name: "/cls/" in name) as part:
+            put(part / "benchmark_RELEASE" / "dataset" / "cls", sbd / "cls")
+    if lacking:
+        derive_aug(devkit, sbd, lacking)
 
 
 def derive_aug(devkit: Path, sbd: Path, names: Sequence[str]) -> None:
@@ -89,27 +138,19 @@ def read_sbd(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a whole SBD annotation ({error}); unpack benchmark.tgz again") from None
 
 
-def check_voc(devkit: Path) -> str:
+def check_voc(devkit: Path, require_masks: bool = True) -> str:
     """Count photographs, annotations and masks of each split; ``InputError`` where training or scoring lacks some."""
     rows = [f"{'split':<10}{'ids':>8}{'images':>8}{'tags':>8}{'masks':>8}   {devkit}"]
-    lacking = []
     for split, expected in voc.SPLITS.items():
         names = voc.split_names(devkit, split)
-        masks = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
-        counts = {
-            "images": _count(devkit / "JPEGImages", names, ".jpg"),
-            "annotations": _count(devkit / "Annotations", names, ".xml"),
-            "masks": _count(devkit / masks, names, ".png"),
-        }
+        counts = _counts(devkit, split, names)
         note = "" if len(names) == expected else f"   a list of your own; the published one has {expected}"
-        if split == "test":
-            counts = {"images": counts["images"]}
-            missing = len(names) - counts["images"]
-            note += f"   {missing} images to be had from the evaluation server, with a login" if missing else ""
-        else:
-            lacking += [f"{len(names) - n} {what} of {split}" for what, n in counts.items() if n < len(names)]
+        missing = len(names) - counts["images"]
+        if split == "test" and missing:
+            note += f"   {missing} images to be had from the evaluation server, with a login"
         rows.append(f"{split:<10}{len(names):>8}" + "".join(f"{n:>8}" for n in counts.values()) + note)
     table = "\n".join(rows)
+    lacking = _lacking(devkit, (TRAINAUG,) if require_masks else ())
     if lacking:
         print(table)
         raise InputError(
@@ -118,9 +159,31 @@ def check_voc(devkit: Path) -> str:
     return table
 
 
-def _count(folder: Path, names: Iterable[str], ending: str) -> int:
-    there = {path.stem for path in folder.glob(f"*{ending}")}
-    return sum(name in there for name in names)
+def _lacking(devkit: Path, masks_of: tuple[str, ...] = ()) -> list[str]:
+    """How much is missing of VOC's own files, and of the masks of further splits."""
+    return [
+        f"{len(names) - count} {what} of {split}"
+        for split in voc.SPLITS
+        if split != "test"
+        for names in [voc.split_names(devkit, split)]
+        for what, count in _counts(devkit, split, names).items()
+        if count < len(names) and (what != "masks" or split != TRAINAUG or split in masks_of)
+    ]
+
+
+def _counts(devkit: Path, split: str, names: Iterable[str]) -> dict[str, int]:
+    """How many of ``names`` have a photograph, an annotation and a mask; of ``test`` only photographs are published."""
+    masks = "SegmentationClassAug" if split == TRAINAUG else "SegmentationClass"
+    places = {"images": ("JPEGImages", ".jpg"), "annotations": ("Annotations", ".xml"), "masks": (masks, ".png")}
+    if split == "test":
+        places = {"images": places["images"]}
+    return {what: len(_stems(devkit / place, ending).intersection(names)) for what, (place, ending) in places.items()}
+
+
+def _stems(folder: Path, ending: str) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    return {name for name, found in map(os.path.splitext, os.listdir(folder)) if found == ending}
 
 
 def prepare_folder(root: Path) -> str:

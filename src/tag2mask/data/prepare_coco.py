@@ -6,9 +6,7 @@ scene again and writing the masks that are not there yet: the digests in the tab
 
 import hashlib
 import os
-import shutil
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,17 +14,20 @@ import numpy as np
 
 from tag2mask import classes, disk, files
 from tag2mask.data import coco, instances
+from tag2mask.data.fetch import Archive, obtain, put, unpacked
 from tag2mask.errors import InputError
 from tag2mask.processes import spread
 from tag2mask.progress import progress
 
 SITE = "http://images.cocodataset.org"
 ARCHIVES = {
-    "train2014": ("zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", 13_000_000_000),
-    "val2014": ("zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", 6_000_000_000),
-    "annotations": ("annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 241_000_000),
+    "train2014": Archive(f"{SITE}/zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", 13_000_000_000),
+    "val2014": Archive(f"{SITE}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", 6_000_000_000),
+    "annotations": Archive(
+        f"{SITE}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 241_000_000, grows=5
+    ),
 }
-"""Where each folder is published, the MD5 of the archive, and its size in bytes as the site says it."""
+"""The archive of each folder; sizes as the site says them."""
 
 
 def prepare_coco(
@@ -50,7 +51,7 @@ def prepare_coco(
         workers: processes.
         verify: also read every mask and compare it with what was painted.
         overwrite: replace masks of other annotations, and other lists.
-        download: False only paints and checks.
+        download: False takes nothing from the network; archives that lie in ``root`` are unpacked all the same.
 
     Returns:
         A table of what is there.
@@ -271,38 +272,16 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _fetch(root: Path, download: bool) -> None:
-    """Download what is not there; ``InputError`` where that must not or cannot be."""
-    for folder, (address, md5, size) in ARCHIVES.items():
+    """Put there what is missing; ``InputError`` where that must not or cannot be."""
+    for folder, archive in ARCHIVES.items():
         wanted = [root / folder]
         if folder == "annotations":
             wanted = [coco.Split(name, root, root).annotations for name in coco.SPLITS]
         missing = [path for path in wanted if not path.exists()]
-        if missing and not download:
-            raise InputError(
-                f"no {missing[0]}; leave out --no-download, or unpack {SITE}/{address} into {root}, by hand"
-            )
-        if missing:
-            disk.require_room(root, 2, [size], f"copies of {address}, packed and unpacked,")
-            _download(root, folder, f"{SITE}/{address}", md5, missing)
-
-
-def _download(root: Path, folder: str, address: str, md5: str, missing: Sequence[Path]) -> None:
-    """Unpack an archive beside ``root/folder`` and move what is missing to its place: half an archive is never seen."""
-    from torchvision.datasets import utils
-
-    part = root / f".{folder}.part"
-    print(f"fetching {address} into {root}", file=sys.stderr)
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        utils.download_and_extract_archive(address, str(root), str(part), md5=md5)
-        for path in missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part / path.relative_to(root), path)
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{address} cannot be fetched ({reason}); fetch it by hand, unpack it into {root}, and run this again with "
-            "--no-download"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        path = obtain(archive, root, download) if missing else None
+        if missing and path is None:
+            raise InputError(f"no {missing[0]}; leave out --no-download, or put {archive.address} into {root}, by hand")
+        if path is not None:
+            with unpacked(path) as part:
+                for each in missing:
+                    put(part / each.relative_to(root), each)

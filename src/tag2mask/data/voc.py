@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
-from tag2mask.listing import read_list, without_ending
+from tag2mask.listing import near_photo, read_list, without_ending
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 """Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
@@ -78,9 +78,10 @@ def read_tags(path: Path) -> tuple[int, ...]:
 
 def check_images(photos: list[Photo], what: str) -> None:
     """Raise ``InputError`` where photographs are missing."""
-    missing = [photo for photo in photos if not photo.image.is_file()]
+    missing = [photo.image for photo in photos if not photo.image.is_file()]
     if missing:
+        near = near_photo(missing[0].parent, missing[0].name)
         raise InputError(
-            f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0].image}; "
-            "add them or take their names off the list"
+            f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0]}"
+            f"{near or '; add them or take their names off the list'}"
         )

@@ -199,18 +199,19 @@ class _Worker:
         """Read the photograph, if the recipe needs it; else compare its size alone, where there is one."""
         path, needed = self.photos.get(listing.unified(name)), self.job.recipe.needs_photo
         if path is None and needed:
-            raise InputError(
-                f"no photograph {name} in {self.job.photos}; expected {name}.jpg, .png or the like: name its folder"
-            )
+            near = listing.near_photo(self.job.photos, name) if self.job.photos else ""
+            expected = f"; expected {name}.jpg, .png or the like: name its folder"
+            raise InputError(f"no photograph {name} in {self.job.photos}{near or expected}")
         if path is None:
             return None
         image = files.read_image(path) if needed else None
         size = files.read_size(path) if image is None else image.shape[:2]
         wanted = tuple(cam.size.tolist())
-        if size != wanted and (needed or size != wanted[::-1]):  # as it is stored it may lie on its side
+        if size != wanted:
             raise InputError(
                 f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
-                f"the one in {self.job.photos} has {size[0]} x {size[1]}; they must be of one size"
+                f"the one in {self.job.photos} has {size[0]} x {size[1]}; "
+                f"{files.sizes_hint(path, size, wanted)}"
             )
         return image
 

@@ -13,6 +13,8 @@ STAGES = ("cams", "labels", "masks")
 """Folders of a run whose evaluations are stages of the pipeline."""
 TRUE_MASKS = ("SegmentationClassAug", "SegmentationClass", "masks")
 """Names of folders that hold drawn masks and no pseudo-labels."""
+PAINTED = ("masks/train2014", "masks/val2014")
+"""The same of COCO, which `tag2mask prepare coco` paints: the one maker of labels whose labels are true masks."""
 OUTPUTS = ("cams", "seeds", "labels", "masks")
 """Folders within a run that may hold a ``run.json``, or folders with one for each split."""
 
@@ -140,11 +142,16 @@ class Run:
 
     @property
     def true_masks(self) -> str | None:
-        """How it is known that it was trained on true masks; None where it was trained on pseudo-labels."""
-        if self.name.endswith("_full"):
-            return "its name ends in _full"
-        if self.labels is not None and PurePath(self.labels).name in TRUE_MASKS:
-            return f"its labels are {PurePath(self.labels).name}"
+        """How it is known that it was trained on true masks; None where it was trained on pseudo-labels.
+
+        What a run was trained on, its record alone says: the folder, and whether tag2mask made what lay in it.
+        """
+        folder = PurePath(self.labels or "")
+        painted = "/".join(folder.parts[-2:])
+        if painted in PAINTED:
+            return f"its labels are {painted}"
+        if folder.name in TRUE_MASKS and "labels_made_with" not in self.config:
+            return f"its labels are {folder.name}"
         return None
 
 

@@ -53,10 +53,9 @@ def chain(runs: list[Run]) -> Chain:
     """Choose the runs of the headline: the best segmentation network, the labels that it learnt from, their CAMs."""
     segmented = [run for run in runs if "masks" in run.evaluations]
     weak = _best([run for run in segmented if run.true_masks is None], "masks")
-    full = _best([run for run in segmented if run.true_masks is not None], "masks")
-    if weak is not None:
-        twin = [run for run in segmented if run.name == f"{weak.name}_full"]
-        full = twin[0] if twin else full
+    taught_by_hand = [run for run in segmented if run.true_masks is not None]
+    twin = [run for run in taught_by_hand if weak is not None and run.name == f"{weak.name}_full"]
+    full = _best(twin or taught_by_hand, "masks")
     labelled = [run for run in runs if "labels" in run.evaluations]
     taught = [run for run in labelled if weak is not None and is_labels_of(run, weak.labels)]
     labels = _best(taught or labelled, "labels")
