@@ -302,3 +302,13 @@ def test_masks_in_another_order_than_the_classes_stop_a_training_before_it_begin
     assert main(fit_words(own, tmp_path / "run")) == 2
     assert "show a class that their photograph's tags lack" in line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_listed_name_without_a_mask_stops_a_training_before_it_begins(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (name, *_) = (own / "val.txt").read_text().split()
+    (own / "masks" / f"{name}.png").unlink()
+    assert main(fit_words(own, tmp_path / "run")) == 2
+    assert f"{name} has no mask and cannot be scored" in line(capsys)
+    assert not (tmp_path / "run").exists()

@@ -29,6 +29,7 @@ from tag2mask.callbacks.progress_lines import ProgressLines
 from tag2mask.callbacks.run_record import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.cli import LIGHTNING, LOST_PROCESS
+from tag2mask.data.checks import check_masks
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_sampled_tags
 from tag2mask.data.supervision import unlearnable
@@ -180,7 +181,7 @@ class TagsToMasksCLI(LightningCLI):
         if self.given.trainer.fast_dev_run:
             return
         root, settings = Path(self.trainer.default_root_dir), self.config_init[self.subcommand]
-        self._look_at_data()
+        self.datamodule.setup("fit")
         start = _checkpoint(settings.ckpt_path, root)
         own = start is not None and root.resolve() in start.resolve().parents
         if own and settings.overwrite:
@@ -190,6 +191,7 @@ class TagsToMasksCLI(LightningCLI):
         if state == "finished":
             self._leave(root, record)
             return
+        self._look_at_data()
         if state == "new":
             self._begin(root)
         else:
@@ -201,14 +203,14 @@ class TagsToMasksCLI(LightningCLI):
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
 
     def _look_at_data(self) -> None:
-        """Read what is trained on and scored: refuse masks that cannot be meant, say what cannot be learnt."""
-        data = self.datamodule
-        data.setup("fit")
+        """Refuse masks that cannot be used or meant, before the first step; say what cannot be learnt."""
+        data, scored = self.datamodule, bool(self.trainer.limit_val_batches)
         if data.labels is None:
             for line in unlearnable(data.train_photos, data.class_names):
                 rank_zero_info(f"warning: {line}")
-        drawn = [(photo, photo.mask) for photo in data.val_photos if photo.mask is not None]
-        for pairs in (data.labelled(), drawn if self.trainer.limit_val_batches else []):
+        for photos in (data.labelled(), data.val_photos if scored else []):
+            check_masks(photos, data.num_classes)
+            pairs = [(photo, photo.mask) for photo in photos if photo.mask is not None]
             if not (pairs and provenance.record_of(pairs[0][1].parent)):
                 require_classes([mask for _, mask in pairs])
             check_sampled_tags(pairs, data.class_names)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,16 @@ class WSSSDataModule(LightningDataModule):
         if self.labels is None:
             return self.describe(self.train_photos)
         return {
-            photo.name: f"{provenance.of_label(label)}, {provenance.of_photo(photo.image)}"
-            for photo, label in self.labelled()
+            photo.name: f"{provenance.of_label(photo.mask)}, {provenance.of_photo(photo.image)}"
+            for photo in self.labelled()
+            if photo.mask is not None
         }
 
-    def labelled(self) -> list[tuple[Photo, Path]]:
-        """Return the photographs that are trained on, each with its label; none where tags are trained on."""
-        return [] if self.labels is None else [(photo, self.label_files[photo.name]) for photo in self.train_photos]
+    def labelled(self) -> list[Photo]:
+        """Return the photographs that are trained on with their labels as masks; none where tags are trained on."""
+        if self.labels is None:
+            return []
+        return [replace(photo, mask=self.label_files[photo.name]) for photo in self.train_photos]
 
     def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
         """Describe photographs by their tags and the size of their files."""
@@ -187,7 +190,7 @@ class WSSSDataModule(LightningDataModule):
         transform = TrainingTransform(self.preprocessing)
         if self.labels is None:
             return TrainingSet(self.train_photos, self.num_classes, transform)
-        return LabelledSet(self.train_photos, [label for _, label in self.labelled()], self.num_classes, transform)
+        return LabelledSet(self.labelled(), self.num_classes, transform)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)

@@ -8,8 +8,6 @@ image.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,17 +57,11 @@ class TrainingSet(Dataset[Sample]):
 
 
 class LabelledSet(TrainingSet):
-    """Crops and their label maps, such as pseudo-labels."""
-
-    def __init__(self, photos: Sequence[Photo], labels: Sequence[Path], num_classes: int, transform: Transform) -> None:
-        """Take ``photos`` and as many label PNGs."""
-        super().__init__(photos, num_classes, transform)
-        self.labels = labels
+    """Crops and the masks of their photographs, such as pseudo-labels."""
 
     def crop(self, index: int, image: np.ndarray, seed: int) -> Sample:
         """Return ``image`` and ``mask``."""
-        photo = replace(self.photos[index], mask=self.labels[index])
-        label = read_mask(photo, image.shape[:2], self.num_classes).astype(np.uint8)
+        label = read_mask(self.photos[index], image.shape[:2], self.num_classes).astype(np.uint8)
         crop, mask = self.transform.with_label(image, label, seed)
         return {"image": crop, "mask": mask}
 
