@@ -96,9 +96,11 @@ def spoilt(trained: Path, tmp_path: Path) -> Iterator[Path]:
 def test_a_finished_run_is_left_untouched_byte_for_byte(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
     """4 steps with a checkpoint every 2: the last step is a multiple, whose checkpoint was written twice."""
     before = content(RUN)
-    assert main(fit()) == 0
-    assert content(RUN) == before
-    assert "nothing to do" in caplog.text
+    for more in ([], ["--ckpt_path", "last"]):
+        caplog.clear()
+        assert main([*fit(), *more]) == 0
+        assert content(RUN) == before
+        assert "nothing to do" in caplog.text
 
 
 @pytest.mark.parametrize(

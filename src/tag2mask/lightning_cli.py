@@ -162,7 +162,7 @@ class TagsToMasksCLI(LightningCLI):
             status = 0
         finally:
             for logger in self.trainer.loggers:
-                if isinstance(logger, WandbLogger) and logger.version is not None and not self.finished:
+                if isinstance(logger, WandbLogger) and logger.version is not None:
                     logger.experiment.finish(exit_code=status)
             if self._own_wandb_id:
                 os.environ.pop("WANDB_RUN_ID", None)
@@ -187,7 +187,7 @@ class TagsToMasksCLI(LightningCLI):
         if own and settings.overwrite:
             raise InputError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
         record = self._record(None if own else start)
-        state = "unfinished" if own else record.state(root, settings.overwrite)
+        state = "unfinished" if own and record.difference(root) else record.state(root, settings.overwrite)
         if state == "finished":
             self._leave(root, record)
             return
@@ -280,10 +280,15 @@ def require_labels(folder: Path, class_names: Sequence[str]) -> None:
 
 
 def _checkpoint(given: str | None, root: Path) -> Path | None:
-    """The file that ``--ckpt_path`` names; None for ``last`` of a run folder that has none yet."""
-    if given == "last":
-        return root / LAST if (root / LAST).is_file() else None
-    return None if given is None else Path(given)
+    """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
+    if given not in ("last", "hpc"):
+        return None if given is None else Path(given)
+    found = (
+        [root / LAST]
+        if given == "last"
+        else sorted(root.glob("hpc_ckpt_*.ckpt"), key=lambda path: (len(path.name), path))
+    )
+    return found[-1] if found and found[-1].is_file() else None
 
 
 def follow_parent() -> None:

@@ -44,12 +44,16 @@ class RunRecord(Callback):
         """Say whether the training starts, goes on or is done in a run folder; ``InputError`` where that is another."""
         return provenance.training_state(root, self.record, self.classes, self.inputs, overwrite)
 
+    def difference(self, root: Path) -> str | None:
+        """Say in words what a run folder was made with that differs; None where nothing does."""
+        return provenance.training_difference(root, self.record, self.classes, self.inputs)
+
     def go_on(self, root: Path, checkpoint: Path) -> None:
         """Say what a run goes on with, and what has changed since; keep what its record says of earlier changes."""
         before = provenance.record_of(root)
         if "starts_from" in before.get("config", {}):
             self.record["starts_from"] = before["config"]["starts_from"]
-        why = provenance.training_difference(root, self.record, self.classes, self.inputs)
+        why = self.difference(root)
         rank_zero_info(f"going on with {checkpoint}" + (f", which was made with {why}" if why else ""))
         self.facts |= {key: before[key] for key in ("wandb_id", "changes") if key in before}
         if why is not None:
