@@ -1,5 +1,6 @@
 """Settings that let a real configuration run in seconds."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,8 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
     last = shown.strip().splitlines()[-1]
     assert last.startswith("tag2mask: ")
     return last
+
+
+def hear_ctrl_c() -> None:
+    """Let a process hear SIGINT (``preexec_fn``): what a shell starts in the background is deaf, with all it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -13,7 +13,7 @@ import pytest
 from tag2mask import cli, files
 from tag2mask.cli import main
 from tag2mask.errors import InputError
-from tests.commands import SMALL_NET, line, words
+from tests.commands import SMALL_NET, hear_ctrl_c, line, words
 
 TAG2MASK = [sys.executable, "-m", "tag2mask"]
 
@@ -96,14 +96,17 @@ def test_ctrl_c_in_fit_says_how_to_go_on(workers: str, sample: Path, tmp_path: P
     small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
     command = [*TAG2MASK, *words("fit", "configs/demo/cam_plain.yaml", sample, tmp_path, **over), *small]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
-        end = time.monotonic() + 120
-        while not (tmp_path / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the loaders too
-        _, told = process.communicate(timeout=60)
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True, preexec_fn=hear_ctrl_c) as process:
+        try:
+            end = time.monotonic() + 120
+            while not (tmp_path / "checkpoints" / "last.ckpt").exists():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the loaders too
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in told
     assert told.strip().endswith("tag2mask: interrupted; the same command goes on where it stopped")

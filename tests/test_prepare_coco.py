@@ -38,7 +38,7 @@ from tests.coco_scenes import (
     name_of,
     write,
 )
-from tests.commands import line
+from tests.commands import hear_ctrl_c, line
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,8 @@ def started(pid: int) -> list[int]:
 def begin(many: Path, out: Path) -> tuple[subprocess.Popen[str], list[int]]:
     """Start two processes, in a group of their own, and wait for their first masks."""
     words = [sys.executable, "-m", "tag2mask", *command(many, out, "--workers", "2")]
-    process = subprocess.Popen(words, text=True, stderr=subprocess.PIPE, start_new_session=True)
+    alone = {"start_new_session": True, "preexec_fn": hear_ctrl_c}
+    process = subprocess.Popen(words, text=True, stderr=subprocess.PIPE, **alone)
     wait_until(lambda: len(list((out / "masks" / "train2014").glob("[!.]*.png"))) > 5)
     return process, started(process.pid)
 
