@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
@@ -312,3 +313,15 @@ def test_a_listed_name_without_a_mask_stops_a_training_before_it_begins(
     assert main(fit_words(own, tmp_path / "run")) == 2
     assert f"{name} has no mask and cannot be scored" in line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], 0), (["--seed_everything", "3"], 3), (["--seed_everything", "3", "--data.init_args.seed", "5"], 5)],
+)
+def test_order_and_crops_follow_the_seed_unless_they_have_their_own(
+    sample: Path, tmp_path: Path, given: list[str], expected: int
+) -> None:
+    assert main([*fit_words(sample, tmp_path, trainer__limit_val_batches="0"), *given]) == 0
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["data"]["init_args"]["seed"] == expected
