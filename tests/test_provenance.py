@@ -173,6 +173,7 @@ def test_overwrite_discards_all_that_came_of_the_old_network(spoilt: Path) -> No
     (RUN / "notes.txt").write_text("mine")
     (RUN / "pictures").mkdir()
     (RUN / "pictures/old.png").write_text("")
+    assert main(["report", "run"]) == 0
     assert main([*fit(model__init_args__optimizer__lr="0.02"), "--overwrite"]) == 0
     left = {path.name for path in RUN.iterdir()}
     assert left == {"checkpoints", "config.yaml", "inputs.csv", "logs", "notes.txt", "run.json"}

@@ -249,7 +249,7 @@ def training_difference(run: Path, config: Mapping[str, Any], classes: Sequence[
 def discard(run: Path) -> None:
     """Delete what a training and its outputs have left in a run folder: nothing of it is of the next network.
 
-    Nothing is done where no training has left its record. Else checkpoints, logs, pictures and scores go, and
+    Nothing is done where no training has left its record. Else checkpoints, logs, pictures, scores and report go, and
     CAM files, labels and masks in every folder that has the record of a stage. Other files stay, as do the folders of
     other trainings.
     """
@@ -262,7 +262,9 @@ def discard(run: Path) -> None:
     for record in [*run.glob(f"*/{files.RUN_FILE}"), *run.glob(f"*/*/{files.RUN_FILE}")]:
         if "model" not in record_of(record.parent).get("config", {}):
             _discard_outputs(record.parent)
-    for path in [*(run / LAST.parent).glob("*.ckpt"), run / "config.yaml", run / INPUTS_FILE, run / files.RUN_FILE]:
+    pages = (run / f"report.{ending}" for ending in ("html", "md", "json"))
+    records = (run / name for name in ("config.yaml", INPUTS_FILE, files.RUN_FILE))
+    for path in [*(run / LAST.parent).glob("*.ckpt"), *pages, *records]:
         path.unlink(missing_ok=True)
 
 
