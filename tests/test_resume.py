@@ -41,6 +41,17 @@ def assert_equal(run: Path, expected: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def until_step(step: int, program: str, words: list[str], run: Path) -> subprocess.Popen[bytes]:
+    """Start a program with words of the command line, and wait until its checkpoint is of a step."""
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if (run / LAST).is_file() and torch.load(run / LAST, weights_only=True)["global_step"] == step:
+            break
+        time.sleep(0.2)
+    return process
+
+
 @pytest.mark.parametrize(
     ("stop", "pause", "status", "again"),
     [(signal.SIGKILL, 60, -9, ()), (signal.SIGTERM, 3, 143, ("--ckpt_path", "last"))],
@@ -58,12 +69,7 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
     slow = "import time, tag2mask.tasks.cam as c; s = c.CAMTask.training_step\n"
     slow += f"def wait(self, *a):\n    time.sleep({pause} * (self.global_step >= 7)); return s(self, *a)\n"
     slow += "c.CAMTask.training_step = wait; from tag2mask.cli import main; import sys; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", slow, *fit(sample, tmp_path)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        if (tmp_path / LAST).is_file() and torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6:
-            break
-        time.sleep(0.2)
+    process = until_step(6, slow, fit(sample, tmp_path), tmp_path)
     os.kill(process.pid, stop)
     assert process.wait(60) == status
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 6  # the second of 4 steps of an epoch
@@ -78,12 +84,7 @@ def test_a_run_killed_at_its_last_checkpoint_ends_as_an_unbroken_one_and_then_st
     slow = "import time, tag2mask.callbacks.checkpoint as c\n"
     slow += "c.LastCheckpoint.on_train_end = lambda *a: time.sleep(60)\n"
     slow += "from tag2mask.cli import main; import sys; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", slow, *fit(sample, tmp_path)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        if (tmp_path / LAST).is_file() and torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 12:
-            break
-        time.sleep(0.2)
+    process = until_step(12, slow, fit(sample, tmp_path), tmp_path)
     process.kill()
     process.wait(60)
     assert not json.loads((tmp_path / "run.json").read_text())["finished"]
@@ -118,11 +119,7 @@ def test_what_was_logged_before_a_checkpoint_outlives_a_kill(sample: Path, tmp_p
     slow = "import time, tag2mask.tasks.cam as c; s = c.CAMTask.training_step\n"
     slow += "def wait(self, *a):\n    time.sleep(60 * (self.global_step >= 4)); return s(self, *a)\n"
     slow += "c.CAMTask.training_step = wait; from tag2mask.cli import main; import sys; sys.exit(main())"
-    command = [sys.executable, "-c", slow, *fit(sample, tmp_path, trainer__log_every_n_steps="1")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and not (tmp_path / LAST).is_file():
-        time.sleep(0.2)
+    process = until_step(3, slow, fit(sample, tmp_path, trainer__log_every_n_steps="1"), tmp_path)
     process.kill()
     process.wait(60)
     (log,) = tmp_path.glob("logs/*/metrics.csv")
