@@ -6,11 +6,12 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -127,10 +128,9 @@ class TagsToMasksCLI(LightningCLI):
         if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
             data.seed = 0 if isinstance(seed, bool) else seed
         offline_unless_logged_in()
-        loggers, task = self.given.trainer.logger, self.given.model.class_path.split(".")[-2]
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if "WandbLogger" in str(getattr(logger, "class_path", "")):
-                place_in_wandb(logger.init_args, Path(self.given.trainer.default_root_dir), task)
+        root, task = Path(self.given.trainer.default_root_dir), self.given.model.class_path.split(".")[-2]
+        for logger in wandb_loggers(self.given.trainer.logger):
+            place_in_wandb(logger.init_args, root, task, anew=bool(self.given.get("overwrite")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with lines of progress where its bar would go into a file."""
@@ -161,11 +161,7 @@ class TagsToMasksCLI(LightningCLI):
             super()._run_subcommand(subcommand)
             status = 0
         finally:
-            for logger in self.trainer.loggers:
-                if isinstance(logger, WandbLogger) and logger.version is not None:
-                    logger.experiment.finish(exit_code=status)
-            if self._own_wandb_id:
-                os.environ.pop("WANDB_RUN_ID", None)
+            end_wandb_run(self.trainer.loggers, status)
 
     def fit(self, model: LightningModule, **settings: Any) -> None:
         """Train, where that is not done already."""
@@ -174,7 +170,6 @@ class TagsToMasksCLI(LightningCLI):
 
     finished = False
     """Whether ``fit`` finds its work done."""
-    _own_wandb_id = False
 
     def before_fit(self) -> None:
         """Take up, start, refuse or leave alone the run in the run folder; nothing is written before all is checked."""
@@ -199,7 +194,6 @@ class TagsToMasksCLI(LightningCLI):
             check_file(start, self.model.kind)
             record.go_on(root, start)
         settings.ckpt_path = None if start is None else str(start)
-        self._name_wandb_run(record.facts.get("wandb_id"))
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
 
     def _look_at_data(self) -> None:
@@ -219,6 +213,8 @@ class TagsToMasksCLI(LightningCLI):
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
+        for logger in wandb_loggers(config["trainer"]["logger"]):
+            logger["init_args"].pop("id", None)  # the name of a run, no setting
         record, labels = dict(config), self.datamodule.labels
         if labels is not None and (made := files.made_with(labels)) is not None:
             require_labels(labels, self.datamodule.class_names)
@@ -245,12 +241,6 @@ class TagsToMasksCLI(LightningCLI):
     def _discard(self, root: Path) -> None:
         provenance.discard(root)
         (root / LAST).unlink(missing_ok=True)
-
-    def _name_wandb_run(self, found: str | None) -> None:
-        """Let W&B go on with the run of an interrupted training; begin one otherwise."""
-        if "WANDB_RUN_ID" not in os.environ:
-            self._own_wandb_id = True
-            os.environ["WANDB_RUN_ID"] = found or uuid4().hex[:8]
 
     def _use_last(self) -> None:
         settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
@@ -324,16 +314,34 @@ def explain_lost_process(record: logging.LogRecord) -> bool:
     return True
 
 
-def place_in_wandb(logger: Any, root: Path, task: str) -> None:
-    """Fill in what the configuration leaves open of a W&B run: where it lies, and what it is called.
+def wandb_loggers(loggers: Any) -> list[Any]:
+    """Return the settings of each `WandbLogger` among those of the trainer's loggers."""
+    each = loggers if isinstance(loggers, list) else [loggers]
+    return [one for one in each if isinstance(one, Mapping | Namespace) and "WandbLogger" in str(one.get("class_path"))]
+
+
+def end_wandb_run(loggers: Sequence[Any], status: int) -> None:
+    """End the W&B run of this process, where there is one."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=status)
+
+
+def place_in_wandb(logger: Any, root: Path, task: str, anew: bool) -> None:
+    """Fill in what the configuration leaves open of a W&B run: where it lies, what it is called, which one goes on.
 
     Runs whose folders lie side by side share a group: they are stages of one pipeline, as for `tag2mask report`.
 
     Args:
         logger: settings of `WandbLogger`.
-        root: the run folder.
+        root: the run folder; a training that goes on there goes on in its W&B run.
         task: the network that is trained: ``cam``, ``affinity``, ``segmentation``.
+        anew: whatever the run folder holds is discarded.
     """
+    before = provenance.record_of(root).get("wandb_id") if not anew and (root / LAST).is_file() else None
+    logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
     folder = root.resolve()
     logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
     logger.name = logger.name or f"{folder.parent.name}/{folder.name}"

@@ -1,6 +1,5 @@
 """What a training was made from, in its folder and in its logs."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,11 @@ class RunRecord(Callback):
             self.record["starts_from"] = before["config"]["starts_from"]
         why = self.difference(root)
         rank_zero_info(f"going on with {checkpoint}" + (f", which was made with {why}" if why else ""))
-        self.facts |= {key: before[key] for key in ("wandb_id", "changes") if key in before}
+        changes = list(before.get("changes", []))
         if why is not None:
             at = f" after {before['steps']} steps" if "steps" in before else ""
-            self.facts["changes"] = [*before.get("changes", []), f"went on{at} from {why}"]
+            changes.append(f"went on{at} from {why}")
+        self.facts |= {"changes": changes} if changes else {}
         self.compare_masks(root)
 
     def compare_masks(self, root: Path) -> None:
@@ -75,8 +75,9 @@ class RunRecord(Callback):
         if not trainer.is_global_zero:
             return
         root = Path(trainer.default_root_dir)
-        if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
-            self.facts["wandb_id"] = os.environ.get("WANDB_RUN_ID")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self.facts["wandb_id"] = logger.version
         provenance.write_inputs(root, self.inputs)
         files.write_run(root, self.record, **self.facts, finished=False)
         with files.atomic(root / "config.yaml") as file:
