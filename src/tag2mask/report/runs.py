@@ -187,12 +187,12 @@ def read_run(folder: Path) -> Run:
     records, evaluations = _records(folder), _evaluations(folder)
     changed = {name: why for name, one in evaluations.items() if (why := _changed(folder, name, one))}
     made = {folder / name: provenance.outdated(folder / name) for name in records if name}
-    outdated = [*changed.values(), *(f"{path} is out of date: {why}" for path, why in made.items() if why)]
+    outdated = [*changed.values(), *(f"the folder {path} is out of date: {why}" for path, why in made.items() if why)]
     labels = records.get("", {}).get("labels_state")
     if labels is not None:
         now = provenance.state(Path(records[""]["config"]["data"]["init_args"]["labels"]))
         if now not in (None, labels):
-            outdated.append(f"{folder.name} was trained on labels that have been made anew since")
+            outdated.append(f"the run {folder.name} was trained on labels that have been made anew since")
     kept = {name: one for name, one in evaluations.items() if name not in changed}
     pictures = _pictures(folder / "pictures")
     return Run(folder.name, folder, kept, records, read_log(folder), pictures, tuple(outdated))

@@ -100,7 +100,10 @@ def summary(runs: list[Run]) -> dict[str, dict[str, Any]]:
         found["labels"] = _labels(shown.labels) | _others({run.name: _labels(run) for run in others})
     if shown.weak is not None or shown.full is not None:
         found["segmentation"] = _segmentation(runs, shown)
-    said = [*(why for run in runs for why in run.outdated), *(f"{r.name}: {text}" for r in runs for text in r.vanished)]
+    said = [
+        *(why for run in runs for why in run.outdated),
+        *(f"labels of {r.name}: {text}" for r in runs for text in r.vanished),
+    ]
     return found | ({"notes": {str(number): text for number, text in enumerate(said, 1)}} if said else {})
 
 
