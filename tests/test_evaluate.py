@@ -67,3 +67,14 @@ def test_the_background_has_one_row(
     assert main(["evaluate", *map(str, given)]) == 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert rows[2:5] == ["background", "cat", "dog"]
+
+
+def test_predictions_without_a_mask_are_counted(
+    scored: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scored[1] / "a.png").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    given = [scored[0], "--masks", scored[1], "--classes", tmp_path / "classes.txt"]
+    assert main(["evaluate", *map(str, given)]) == 0
+    assert "1 of 3 files in " in (said := capsys.readouterr().err)
+    assert "are not scored" in said

@@ -241,3 +241,9 @@ def test_two_photographs_of_one_name_are_named(own: Path) -> None:
     photograph(own / "images" / "a.png")
     with pytest.raises(InputError, match=r"a\.jpg and a\.png"):
         folder.folder_photos(own, "train")
+
+
+def test_a_photograph_of_an_unread_ending_is_named(own: Path) -> None:
+    (own / "images" / "a.jpg").rename(own / "images" / "a.heic")
+    with pytest.raises(InputError, match=r"the first 'a'; .*a\.heic is there, but \.heic is not read"):
+        folder.folder_photos(own, "train")

@@ -66,11 +66,16 @@ def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]
     if listed is not None:
         names = listing.read_list(listed)
     else:
-        found = listing.paths_in(predictions, (*listing.CAM_ENDINGS, *listing.MASK_ENDINGS))
-        names = sorted({listing.unified(path.stem) for path in found} & set(listing.masks_in(masks)))
+        names = sorted(predicted(predictions) & set(listing.masks_in(masks)))
     if not names:
         raise InputError(f"nothing to score: no name in {listed or predictions} that has a mask in {masks}")
     return names
+
+
+def predicted(folder: Path) -> set[str]:
+    """Return the names of the CAM files and label PNGs in a folder."""
+    found = listing.paths_in(folder, (*listing.CAM_ENDINGS, *listing.MASK_ENDINGS))
+    return {listing.unified(path.stem) for path in found}
 
 
 def check_complete(task: Task) -> None:

@@ -53,6 +53,10 @@ def evaluate(words: list[str]) -> int:
 
 def _scored(predictions: Path, given: argparse.Namespace) -> dict[str, Any]:
     names = scoring.read_names(predictions, given.masks, given.list)
+    there = len(scoring.predicted(predictions))
+    if given.list is None and len(names) < there:
+        passed = f"{there - len(names)} of {there} files in {predictions} have no mask in {given.masks}"
+        print(f"tag2mask: {passed} and are not scored", file=sys.stderr)
     task = scoring.Task(predictions, given.masks, names, _class_names(given.classes, predictions))
     result = scoring.evaluate(task, given.thresholds or THRESHOLDS, _threshold(given.threshold))
     if given.mean_over:

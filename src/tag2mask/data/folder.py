@@ -20,6 +20,7 @@ from tag2mask.errors import InputError
 from tag2mask.listing import (
     check_classes,
     masks_in,
+    near_photo,
     photos_in,
     plain,
     read_classes,
@@ -194,6 +195,7 @@ def folder_photos(root: Path, split: str) -> list[Photo]:
         raise InputError(
             f"{len(missing)} of {len(wanted)} names of the split {split} have no photograph in {root / 'images'}, the "
             f"first {missing[0]!r}; add it or take its line out of {listed.name if listed.is_file() else 'tags.csv'}"
+            f"{near_photo(root / 'images', missing[0])}"
         )
     return [Photo(name, images[name], _values(tags.get(name), names), masks.get(name)) for name in wanted]
 
