@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from tag2mask import files
@@ -406,3 +407,8 @@ def test_prepare_folder_tells_of_a_few_masks_that_differ(tmp_path: Path) -> None
     report = prepare.prepare_folder(root)
     assert "1 of 8 masks show a class that the tags lack, the first of 000: tags dog; mask" in report
     assert "1 of 8 masks have no pixel of a class that is tagged, the first of 000" in report
+
+
+def test_photographs_of_more_than_8_bits_are_said_to_be_scaled(own: Path) -> None:
+    Image.fromarray(np.full((40, 50), 2000, np.uint16)).save(own / "images" / "deep.png")
+    assert "1 photographs have more than 8 bits a value, the first deep: each is scaled" in prepare.prepare_folder(own)

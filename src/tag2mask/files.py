@@ -265,6 +265,15 @@ def sizes_hint(photo: Path, size: Iterable[int], other: Iterable[int]) -> str:
     return "they must be of one size"
 
 
+def is_deep(path: Path) -> bool:
+    """Say whether a picture has grey values of more than 8 bits, or floats, which `rgb` scales; False where unread."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith(("I", "F"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+
+
 def find_photo(folder: Path, name: str) -> Path | None:
     """Return the photograph of that name in a folder, whatever its ending; None where there is none.
 

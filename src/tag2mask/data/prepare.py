@@ -217,6 +217,12 @@ def prepare_folder(root: Path) -> str:
         f"{sum(not photo.tags for photo in tagged)} with an empty field of tags (none of the classes), "
         f"{len(photos) - len(tagged)} without a line in tags.csv (unknown)",
     ]
+    deep = [photo for photo in photos if files.is_deep(photo.image)]
+    if deep:
+        lines.append(
+            f"{len(deep)} photographs have more than 8 bits a value, the first {deep[0].name}: each is scaled by the "
+            "range that its highest value tells, 1 (of floats), 255, 4095 or 65535"
+        )
     lines += [f"warning: {line}" for line in unlearnable(photos, names)]
     return "\n".join([*lines, *_few(masks, names), *_passed_over(root, {photo.name for photo in photos})])
 
