@@ -30,13 +30,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from record import write_record
 
-from tag2mask.callbacks.cam_pictures import CAMPictures
-from tag2mask.callbacks.class_table import ClassTable
-from tag2mask.callbacks.pictures import Pictures
-from tag2mask.callbacks.run_record import RunRecord
+from tag2mask.callbacks.pictures import CAMPictures, Pictures
+from tag2mask.callbacks.records import RunRecord
+from tag2mask.callbacks.scores import ClassTable
 from tag2mask.callbacks.throughput import Throughput
 from tag2mask.classes import IGNORE, VOC
-from tag2mask.cli import main as main_of_tag2mask
+from tag2mask.cli.main import main as main_of_tag2mask
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.tasks.cam import CAMs
 

@@ -5,7 +5,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from tag2mask import files
+from tag2mask.io.files import write_json
+from tag2mask.io.records import commit, versions
 
 
 def write_record(path: Path, figures: dict[str, Any]) -> dict[str, Any]:
@@ -19,9 +20,9 @@ def write_record(path: Path, figures: dict[str, Any]) -> dict[str, Any]:
         ``figures``, then ``commit`` (``+changes`` where the source differs from it), ``versions`` by package, and
         ``machine``, the processor's architecture.
     """
-    made = {"commit": files.commit(), "versions": files.versions(), "machine": platform.machine()}
+    made = {"commit": commit(), "versions": versions(), "machine": platform.machine()}
     record = {**figures, **made}
-    files.write_json(path, record)
+    write_json(path, record)
     return record
 
 

@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 from record import write_record
 
-from tag2mask import files
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.datamodules import COCODataModule
 from tag2mask.data.transforms import Preprocessing
+from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.images import write_jpeg
+from tag2mask.io.labels import write_label
 
 HEIGHT, WIDTH = 12, 16
 PATTERNS = 16
@@ -43,11 +45,11 @@ def write(root: Path, images: int) -> None:
     tags = [tuple(sorted(rng.choice(np.arange(1, 81), 3, replace=False).tolist())) for _ in range(PATTERNS)]
     for number, values in enumerate(tags):
         noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        files.write_jpeg(patterns / f"{number}.jpg", noise, "")
+        write_jpeg(patterns / f"{number}.jpg", noise, "")
         label = np.array([0, *values], np.uint8)[rng.integers(0, 4, (HEIGHT, WIDTH))]
-        files.write_label(patterns / f"{number}.png", label)
+        write_label(patterns / f"{number}.png", label)
         cam = rng.random((len(values), HEIGHT // 4, WIDTH // 4))
-        files.write_cam(patterns / f"{number}.npz", files.CAM(cam, np.array(values), np.array((HEIGHT, WIDTH))))
+        write_cam(patterns / f"{number}.npz", CAM(cam, np.array(values), np.array((HEIGHT, WIDTH))))
     for name in SPLITS:
         split = Split(name, root, root)
         names = [f"COCO_{split.folder}_{number:012d}" for number in range(images)]

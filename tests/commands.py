@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tag2mask.cli.main import dispatch, mendable
+from tag2mask.errors import InputError
+
 TINY = {
     "trainer.accelerator": "cpu",
     "trainer.precision": "32-true",
@@ -48,6 +51,18 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
     last = shown.strip().splitlines()[-1]
     assert last.startswith("tag2mask: ")
     return last
+
+
+def fault(given: list[str]) -> InputError:
+    """Run a command that must end in something that the user can mend; return that, of its kind."""
+    try:
+        status = dispatch(given)
+    except Exception as error:
+        found = mendable(error)
+        if found is None:
+            raise
+        return found
+    raise AssertionError(f"{given[0]} ended with status {status}, without an error")
 
 
 def hear_ctrl_c() -> None:

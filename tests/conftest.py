@@ -11,13 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tag2mask import files
 from tag2mask.classes import VOC
-from tag2mask.cli import main
+from tag2mask.cli.main import main
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
-from tag2mask.segment import Segmenter
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.files import atomic
+from tag2mask.io.images import read_image
+from tag2mask.io.labels import read_label, write_label
+from tag2mask.io.records import write_run
 from tests.commands import SMALL_NET, words
 from tests.folders import annotation, photograph, tags_file
 
@@ -44,13 +48,13 @@ def voc(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("voc") / "VOC2012"
     for split, source in (("train", "train"), ("val", "val"), ("trainaug", "train"), ("test", "val")):
         names = (sample / f"{source}.txt").read_text()
-        with files.atomic(root / "ImageSets" / "Segmentation" / f"{split}.txt") as file:
+        with atomic(root / "ImageSets" / "Segmentation" / f"{split}.txt") as file:
             file.write(names.encode())
     for photo in folder_photos(sample, "all"):
         (root / "JPEGImages").mkdir(exist_ok=True)
         shutil.copy(photo.image, root / "JPEGImages" / f"{photo.name}.jpg")
         objects = "".join(f"<object><name>{VOC[tag]}</name></object>" for tag in photo.tags or ())
-        with files.atomic(root / "Annotations" / f"{photo.name}.xml") as file:
+        with atomic(root / "Annotations" / f"{photo.name}.xml") as file:
             file.write(f"<annotation>{objects}</annotation>".encode())
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (root / folder).mkdir(exist_ok=True)
@@ -80,14 +84,14 @@ def cams(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CAM files of the sample set: the masks of the objects, blurred, at a quarter of their size."""
     folder = tmp_path_factory.mktemp("cams")
     for path in sorted((sample / "masks").glob("*.png")):
-        mask = torch.from_numpy(files.read_label(path).astype(np.int64))
+        mask = torch.from_numpy(read_label(path).astype(np.int64))
         values = mask.unique()[1:]
         size = [-(-side // 4) for side in mask.shape]
         maps = F.adaptive_avg_pool2d((mask == values[:, None, None]).float(), size)
         maps = F.avg_pool2d(maps, 9, stride=1, padding=4)
         maps = maps / maps.amax((1, 2), keepdim=True)
-        files.write_cam(folder / f"{path.stem}.npz", files.CAM(maps.numpy(), values.numpy(), np.array(mask.shape)))
-    files.write_run(folder, {"classes": list(CLASSES)})
+        write_cam(folder / f"{path.stem}.npz", CAM(maps.numpy(), values.numpy(), np.array(mask.shape)))
+    write_run(folder, {"classes": list(CLASSES)})
     return folder
 
 
@@ -133,7 +137,7 @@ def segmentation_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFacto
     path = folder / "run" / "checkpoints" / "last.ckpt"
     segmenter = Segmenter(path)
     head = segmenter.net.get_submodule("model.segmentation_head.0")
-    image = segmenter.transform(files.read_image(sample / "images" / "scene_0000.jpg"))[None]
+    image = segmenter.transform(read_image(sample / "images" / "scene_0000.jpg"))[None]
     with torch.no_grad():
         head.weight.normal_(generator=torch.Generator().manual_seed(0))
         head.bias -= segmenter.net(image).mean((0, 2, 3))  # no class wins everywhere
@@ -164,7 +168,7 @@ def own(tmp_path: Path) -> Path:
     for name in ("a.jpg", "my cat.png", "plain.jpeg"):
         photograph(root / "images" / name)
     (root / "images" / "notes.txt").write_text("not a photograph")
-    files.write_label(root / "masks" / "a.png", np.zeros((40, 50)))
+    write_label(root / "masks" / "a.png", np.zeros((40, 50)))
     tags_file(root, "name,tags\na,dog\nmy cat,cat dog\n")
     return root
 

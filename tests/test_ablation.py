@@ -12,9 +12,9 @@ from benchmarks.ablation.score import scored
 from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
 from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference
-from tag2mask import files
 from tag2mask.errors import InputError
-from tag2mask.metrics import ThresholdSweep
+from tag2mask.io.images import read_image
+from tag2mask.metrics.scores import ThresholdSweep
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
 from tag2mask.tasks.cam import CAMTask, Inference, Tiles
@@ -79,7 +79,7 @@ def test_a_panel_shows_photographs_under_each_row_with_its_threshold(sample: Pat
 
     def drawn(*words: str) -> tuple[int, int]:
         main(["smoke", *where, *words, "--set", "backbone.weights=none"])
-        return files.read_image(out / "panel-seed0.png").shape[:2] if "--panel" in words else (0, 0)
+        return read_image(out / "panel-seed0.png").shape[:2] if "--panel" in words else (0, 0)
 
     drawn("--rows", "plain")
     stamp = (out / "plain-seed0.json").stat().st_mtime_ns

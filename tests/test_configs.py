@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.cli import main
+from tag2mask.cli.main import main
 from tests.commands import line, words
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if not path.stem.startswith("sweep"))

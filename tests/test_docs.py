@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tag2mask import usage
-from tag2mask.arguments import Parser
-from tag2mask.cli import LIGHTNING, main
+from tag2mask.cli import help
+from tag2mask.cli.main import LIGHTNING, main
+from tag2mask.cli.options import Parser
 from tests.commands import SMALL_NET, words
 from tests.messages import head, messages
 
@@ -48,12 +48,12 @@ class Parsed(Exception):
 
 @pytest.mark.parametrize("line", TAG2MASK)
 def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tag2mask import labels_cli, lightning_cli
+    from tag2mask.cli import labels, lightning
 
     def stop(*_: object, **__: object) -> None:
         raise Parsed
 
-    whole, depth = Parser.parse_args, labels_cli.parse
+    whole, depth = Parser.parse_args, labels.parse
 
     def parse(self: Parser, *given: object) -> None:
         whole(self, *given)  # type: ignore[arg-type]
@@ -64,12 +64,12 @@ def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
         raise Parsed
 
     monkeypatch.setattr(Parser, "parse_args", parse)
-    monkeypatch.setattr(labels_cli, "parse", parse_labels)
-    monkeypatch.setattr(lightning_cli.TagsToMasksCLI, "before_instantiate_classes", stop)
-    monkeypatch.setattr(lightning_cli.TagsToMasksCLI, "_parse_ckpt_path", lambda self: None)
+    monkeypatch.setattr(labels, "parse", parse_labels)
+    monkeypatch.setattr(lightning.TagsToMasksCLI, "before_instantiate_classes", stop)
+    monkeypatch.setattr(lightning.TagsToMasksCLI, "_parse_ckpt_path", lambda self: None)
     _, verb, *given = shlex.split(line)
     if {"--help", "--help-all", "-h"} & set(given):
-        assert verb in usage.MAIN
+        assert verb in help.MAIN
         return
     if verb in (*LIGHTNING, "labels") and "--config" not in given:
         given = ["--config", "configs/demo/seeds.yaml" if verb == "labels" else "configs/demo/cam.yaml", *given]

@@ -24,8 +24,10 @@ from benchmarks.ablation.panel import panel
 from benchmarks.ablation.settings import GRID, MAIN, PRESETS, Run, with_options, with_row
 from benchmarks.ablation.train import train
 from benchmarks.record import write_record
-from tag2mask import files
 from tag2mask.errors import InputError
+from tag2mask.io.files import atomic, read_json, write_json
+from tag2mask.io.images import write_picture
+from tag2mask.io.records import first_difference
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for path, record in recorded(runs, given.data, given.cache, given.save or given.panel > 0).items():
             records.setdefault(path.stem.removesuffix(f"-seed{seed}"), []).append(record)
         if given.panel:
-            files.write_picture(folder / f"panel-seed{seed}.png", panel(runs, given.data, given.cache, given.panel))
+            write_picture(folder / f"panel-seed{seed}.png", panel(runs, given.data, given.cache, given.panel))
     rows = table.summary(records)
-    files.write_json(folder / "table.json", rows)
+    write_json(folder / "table.json", rows)
     text = table.markdown(rows)
     (folder / "table.md").write_text(text + "\n")
     table.draw_curves(records, folder / "curves.png")
@@ -78,11 +80,11 @@ def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> d
     settings = {path: json.loads(json.dumps({**asdict(run), "data": folder})) for path, run in runs.items()}
     missing: dict[str, list[Path]] = {}
     for path in runs:
-        found = files.read_json(path).get("settings") if path.is_file() else None
+        found = read_json(path).get("settings") if path.is_file() else None
         if found == settings[path] and (path.with_suffix(".pt").is_file() or not save):
             continue
         if found is not None:
-            why = files.first_difference(found, settings[path]) if found != settings[path] else "no weights were kept"
+            why = first_difference(found, settings[path]) if found != settings[path] else "no weights were kept"
             print(f"{path}: again, for {why}", flush=True)
         missing.setdefault(json.dumps({**settings[path], "inference": None}), []).append(path)
     for paths in missing.values():
@@ -90,13 +92,13 @@ def recorded(runs: Mapping[Path, Run], data: Path, cache: Path, save: bool) -> d
         for path, record in zip(paths, records, strict=True):
             path.with_suffix(".pt").unlink(missing_ok=True)  # of other settings
             if save:
-                with files.atomic(path.with_suffix(".pt")) as out:
+                with atomic(path.with_suffix(".pt")) as out:
                     torch.save(task.state_dict(), out)
             write_record(path, {**record, "settings": settings[path]})
             fixed = record["scores"]["all"]["fixed"]
             line = " ".join(f"{key} {100 * fixed[key]:.1f}" for key in ("miou", "mfdr", "mfnr"))
             print(f"{path.stem}: {line} at {fixed['threshold']}, {record['seconds']['all']:.0f} s", flush=True)
-    return {path: files.read_json(path) for path in runs}
+    return {path: read_json(path) for path in runs}
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tag2mask import files
-from tag2mask.data.dataset import Photo, read_mask
+from tag2mask.data.datasets import Photo, read_mask
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
+from tag2mask.io.files import write_json
+from tag2mask.io.images import read_image, read_size
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet
 from tag2mask.models.tiling import enlarged, tile
-from tag2mask.progress import progress
+from tag2mask.utils.progress import progress
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def cached(photos: Sequence[Photo], backbone: Backbone, views: Views, how: Prepr
         layers = ("below", *(views.full_layers if view == "full" else views.layers))
         missing = [layer for layer in layers if not (folder / f"{layer}.npy").is_file()]
         if missing:
-            files.write_json(folder / "settings.json", json.loads(text))
+            write_json(folder / "settings.json", json.loads(text))
             net = net or _pretrained(backbone)
             _compute(photos, Lower(net, views.trained, missing), views, view, how, folder)
         arrays |= {f"{view}/{layer}": np.load(folder / f"{layer}.npy", mmap_mode="r") for layer in layers}
@@ -151,7 +152,7 @@ def _view(image: Tensor, mirror: bool, view: str) -> Tensor:
 
 def squeezed(photo: Photo, side: int, how: Preprocessing) -> Tensor:
     """Read a photograph and squeeze it to a square, (3, side, side), normalised."""
-    image = cv2.resize(files.read_image(photo.image), (side, side), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(read_image(photo.image), (side, side), interpolation=cv2.INTER_AREA)
     return EvaluationTransform(how)(image)
 
 
@@ -186,7 +187,7 @@ class CachedPhotographs(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         photo = self.photos[index]
-        size = files.read_size(photo.image)
+        size = read_size(photo.image)
         maps = [array[index, 0] for name, array in self.cache.items() if name.startswith("full/")]  # ``below`` first
         return {
             "image": torch.from_numpy(np.concatenate(maps).astype(np.float32)),

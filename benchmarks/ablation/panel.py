@@ -11,12 +11,14 @@ import torch
 from benchmarks.ablation.score import evenly
 from benchmarks.ablation.settings import Run
 from benchmarks.ablation.train import data_module, evaluated, inference, network
-from tag2mask import files, plots
 from tag2mask.classes import BACKGROUND
-from tag2mask.counts import at_full_size, confusion, scores
 from tag2mask.data.datamodules import WSSSDataModule
-from tag2mask.data.dataset import Photo, read_mask
+from tag2mask.data.datasets import Photo, read_mask
+from tag2mask.io.files import read_json
+from tag2mask.io.images import read_image
+from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.tasks.cam import CAMTask, Inference
+from tag2mask.viz import plots
 
 
 @torch.no_grad()
@@ -41,7 +43,7 @@ def panel(runs: Mapping[Path, Run], root: Path, cache: Path, count: int) -> np.n
         task = network(run, data)
         task.load_state_dict(torch.load(path.with_suffix(".pt"), map_location="cpu"))
         task.eval()
-        threshold = files.read_json(path)["scores"]["all"]["fixed"]["threshold"]
+        threshold = read_json(path)["scores"]["all"]["fixed"]["threshold"]
         samples = evaluated(run, photos, data.num_classes, cache)
         for line, place in zip(lines, places, strict=True):
             line.add(path.stem.rpartition("-seed")[0], task, samples[place], inference(run), threshold)
@@ -59,7 +61,7 @@ class Lines:
     @classmethod
     def of(cls, photo: Photo, data: WSSSDataModule) -> "Lines":
         """Begin with the photograph and its mask."""
-        image = files.read_image(photo.image)
+        image = read_image(photo.image)
         tags = [data.class_names[c] for c in np.flatnonzero(photo.label(data.num_classes))]
         truth = read_mask(photo, image.shape[:2], data.num_classes)
         return cls(image, [(f"{photo.name}: {', '.join(tags)}", image)], [("truth", plots.overlay(image, truth))])

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from tag2mask.counts import at_full_size, scores
-from tag2mask.metrics import ThresholdSweep
+from tag2mask.metrics.functional import at_full_size, scores
+from tag2mask.metrics.scores import ThresholdSweep
 from tag2mask.tasks.cam import CAMTask, Inference
 
 NAMES = ("miou", "mfdr", "mfnr")

@@ -9,8 +9,8 @@ from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.optim import SGD
 from tag2mask.tasks.cam import Contrast, Inference, Tiles
+from tag2mask.tasks.optim import SGD
 
 LITE_MEAN, LITE_STD = (0.498,) * 3, (0.502,) * 3
 """(x - 127) / 128, as EfficientNet-Lite was trained."""

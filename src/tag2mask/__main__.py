@@ -2,6 +2,6 @@
 
 import sys
 
-from tag2mask.cli import main
+from tag2mask.cli.main import main
 
 sys.exit(main())

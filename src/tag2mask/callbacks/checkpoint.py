@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from tag2mask import files
+from tag2mask.io.files import atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -19,7 +19,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
-        with files.atomic(Path(path)) as file:
+        with atomic(Path(path)) as file:
             torch.save(checkpoint, file)
 
 

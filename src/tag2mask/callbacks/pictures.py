@@ -1,4 +1,4 @@
-"""What CAM and mask pictures have in common: a fixed panel of photographs, and the worst of each validation.
+"""Pictures after each validation: a fixed panel of photographs, and the worst ones.
 
 Shape letters in this file: H x W a photograph, h x w what is shown of it.
 """
@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from tag2mask import files, plots
 from tag2mask.classes import BACKGROUND, IGNORE, VOC
-from tag2mask.counts import confusion, miou_of_image
+from tag2mask.io.images import write_picture
+from tag2mask.metrics.functional import at_full_size, confusion, miou_of_image
+from tag2mask.refine.seeds import confident
+from tag2mask.viz import plots
 
 SIDE = 512
 """Longer side of the photographs that are shown, in pixels; larger ones are shrunk."""
@@ -127,7 +129,7 @@ class Pictures(Callback):
         label_maps = [(key, plots.label_colours(value)) for key, value in shown.maps.items()]
         row = plots.row([(title, shown.image), *heats, *label_maps])
         root = Path(self.folder or Path(trainer.default_root_dir) / "pictures") / f"step_{trainer.global_step:06d}"
-        files.write_picture(root / (f"worst/{rank}_{shown.name}.png" if rank else f"{shown.name}.png"), row, fast=True)
+        write_picture(root / (f"worst/{rank}_{shown.name}.png" if rank else f"{shown.name}.png"), row, fast=True)
         labels = {**dict(enumerate((VOC[0], *names))), IGNORE: "ignored"}
         masks = {key: {"mask_data": value, "class_labels": labels} for key, value in shown.maps.items()}
         picture, heat = (
@@ -145,3 +147,58 @@ def _shrunk(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
     if label.shape != size:
         label = F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0]
     return label.to(torch.uint8).cpu().numpy()
+
+
+class CAMPictures(Pictures):
+    """Draw photograph, CAM of each class, prediction, seed and truth: see `Pictures`.
+
+    The prediction is the label map at a threshold. The seed is what `tag2mask labels` would call sure, before its dense
+    CRF: a class where its CAM is high, background where every CAM is low, ignored elsewhere.
+    """
+
+    def __init__(
+        self,
+        count: int = 4,
+        worst: int = 4,
+        folder: str | None = None,
+        threshold: float = 0.3,
+        sure: tuple[float, float] = (0.05, 0.3),
+    ) -> None:
+        """Draw pictures.
+
+        Args:
+            count: how many photographs of the panel.
+            worst: how many of the worst.
+            folder: where PNG files go; null is ``pictures`` in the run folder.
+            threshold: CAM above which a pixel is foreground, for the label map.
+            sure: CAM below which the seed is background, and above which a class; IRN's values.
+        """
+        super().__init__(count, worst, folder)
+        self.threshold, self.sure = threshold, sure
+
+    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+        """Return the strongest class where it stands above the threshold, (H, W)."""
+        score, winner = at_full_size(outputs.cam, outputs.classes, size)
+        return torch.where(score > self.threshold, winner, BACKGROUND)
+
+    def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
+        """Return the CAM of each class."""
+        return dict(zip(outputs.classes.tolist(), outputs.cam, strict=True))
+
+    def further(self, outputs: Any) -> dict[str, Tensor]:
+        """Return the seed, of the size of the CAM."""
+        background, foreground = self.sure
+        return {"seed": confident(outputs.cam, outputs.classes, foreground, background)}
+
+
+class MaskPictures(Pictures):
+    """Draw photograph, probability of each class in prediction or truth, prediction and truth: see `Pictures`."""
+
+    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+        """Return the mask, (H, W)."""
+        label: Tensor = outputs.label
+        return label
+
+    def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
+        """Return the probability of each of ``values``."""
+        return {value: outputs.probabilities[value] for value in values}

@@ -1,13 +1,14 @@
-"""Masks checked before anything is trained: a bad one found at the first validation has cost all steps before it."""
+"""What is checked before the first step: masks that cannot be used, tags that teach nothing."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tag2mask import files
 from tag2mask.data.photos import Photo, check_mask
 from tag2mask.errors import InputError
-from tag2mask.processes import cores
-from tag2mask.progress import progress
+from tag2mask.io.images import read_size
+from tag2mask.utils.processes import cores
+from tag2mask.utils.progress import progress
 
 
 def check_masks(photos: Sequence[Photo], num_classes: int) -> None:
@@ -25,7 +26,7 @@ def check_masks(photos: Sequence[Photo], num_classes: int) -> None:
 
     def fault(photo: Photo) -> str | None:
         try:
-            check_mask(photo, files.read_size(photo.image), num_classes)
+            check_mask(photo, read_size(photo.image), num_classes)
         except InputError as error:
             return str(error)
         return None
@@ -36,3 +37,37 @@ def check_masks(photos: Sequence[Photo], num_classes: int) -> None:
         raise InputError(found[0])
     if found:
         raise InputError(f"{len(found)} of {len(photos)} masks cannot be used, the first: {found[0]}")
+
+
+def unlearnable(photos: Sequence[Photo], class_names: Sequence[str]) -> list[str]:
+    """Say in words what a network cannot learn from these tags; empty where there is nothing to be said.
+
+    A class that no photograph has, a class that every photograph has, and classes that are always tagged together.
+
+    Args:
+        photos: that are trained on; those without tags are left out.
+        class_names: of the foreground, by mask value from 1.
+    """
+    tagged = [frozenset(photo.tags) for photo in photos if photo.tags is not None]
+    on: dict[frozenset[int], list[str]] = defaultdict(list)
+    for value, name in enumerate(class_names, 1):
+        on[frozenset(index for index, tags in enumerate(tagged) if value in tags)].append(name)
+    said = []
+    if absent := on.pop(frozenset(), []):
+        said.append(f"no photograph is tagged {_some(absent)}: nothing is learnt of that")
+    if always := on.pop(frozenset(range(len(tagged))), []):
+        said.append(
+            f"all {len(tagged)} photographs are tagged {_some(always)}: nothing shows what is not {always[0]}, and its "
+            "masks may cover all; add photographs without it (in tags.csv a line with an empty field)"
+        )
+    for alike in (names for names in on.values() if len(names) > 1):
+        said.append(
+            f"{_some(alike)} are always tagged together: nothing tells them apart; if they are one class, set the tags "
+            "of the file off by ;"
+        )
+    return said
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    beyond = len(names) - most
+    return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")

@@ -1,6 +1,6 @@
 """MS COCO 2014: its folders, the tables of tags that are made of its annotations, and the photographs of a split.
 
-``root`` holds ``train2014``, ``val2014`` and ``annotations/instances_*2014.json``. `data.prepare_coco` writes, there or
+``root`` holds ``train2014``, ``val2014`` and ``annotations/instances_*2014.json``. `data.prepare.coco` writes, there or
 into a folder of its own, ``masks/<folder>/<name>.png``, ``tags_<folder>.csv`` and the lists ``train.txt``, ``val.txt``.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
-from tag2mask.listing import read_list
+from tag2mask.io.folders import read_list
 
 SPLITS = ("train", "val")
 PUBLISHED = {"all": {"train": 82783, "val": 40504}, "annotated": {"train": 82081, "val": 40137}}

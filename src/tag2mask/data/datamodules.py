@@ -10,21 +10,16 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tag2mask import classes, provenance
+from tag2mask import classes
 from tag2mask.data import coco, folder, voc
-from tag2mask.data.dataset import (
-    EvaluationSet,
-    LabelledSet,
-    ResumableLoader,
-    SeededSampler,
-    ShardSampler,
-    TrainingSet,
-)
+from tag2mask.data.datasets import EvaluationSet, LabelledSet, TrainingSet
 from tag2mask.data.photos import Photo
+from tag2mask.data.samplers import ResumableLoader, SeededSampler, ShardSampler
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
-from tag2mask.listing import masks_in
-from tag2mask.processes import cores
+from tag2mask.io import provenance
+from tag2mask.io.folders import masks_in
+from tag2mask.utils.processes import cores
 
 
 class WSSSDataModule(LightningDataModule):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tag2mask.classes import is_background
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
-from tag2mask.listing import (
+from tag2mask.io.folders import (
     check_classes,
     masks_in,
     near_photo,

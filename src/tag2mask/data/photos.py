@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tag2mask import files
 from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.errors import InputError
+from tag2mask.io.images import sizes_hint
+from tag2mask.io.labels import read_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ def check_mask(photo: Photo, size: tuple[int, ...], num_classes: int) -> np.ndar
     """Return what `read_mask` does, as uint8: in a third of the time."""
     if photo.mask is None:
         raise InputError(f"{photo.name} has no mask and cannot be scored; add one or take it off the list")
-    mask = files.read_label(photo.mask)
+    mask = read_label(photo.mask)
     if mask.shape != tuple(size):
         raise InputError(
             f"{photo.mask} is {mask.shape[1]} x {mask.shape[0]} pixels and its photograph {size[1]} x {size[0]}; "
-            f"{files.sizes_hint(photo.image, size, mask.shape)}"
+            f"{sizes_hint(photo.image, size, mask.shape)}"
         )
     beyond = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1)[num_classes + 1 : IGNORE])
     if beyond.size:
@@ -94,7 +95,7 @@ class Shown(NamedTuple):
 
 def shown(photo: Photo, mask: Path) -> Shown:
     """Open a mask and return what it shows."""
-    values = np.setdiff1d(files.read_label(mask), (BACKGROUND, IGNORE))
+    values = np.setdiff1d(read_label(mask), (BACKGROUND, IGNORE))
     return Shown(photo, mask, tuple(values.tolist()))
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tag2mask import files
 from tag2mask.errors import InputError
-from tag2mask.progress import progress
+from tag2mask.io.files import atomic
+from tag2mask.io.labels import write_label
+from tag2mask.io.records import same_run, write_run
+from tag2mask.utils.progress import progress
 
 CLASSES = ("cross", "dots", "ring", "stripes", "triangle")
 COLOURS = ((214, 69, 65), (65, 131, 215), (245, 171, 53), (38, 166, 91), (155, 89, 182), (240, 240, 235))
@@ -32,7 +34,7 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
         overwrite: replace another sample set.
     """
     config = {"prepare": "sample", "count": count, "validation": validation, "seed": seed}
-    if files.same_run(root, config, overwrite):
+    if same_run(root, config, overwrite):
         return False
     if not 0 <= validation < count:
         raise InputError(f"{validation} of {count} scenes for validation; expected fewer than there are")
@@ -43,9 +45,9 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
         image, mask = draw_scene(np.random.default_rng([seed, number]))
         name = f"scene_{number:04d}"
         names.append(name)
-        with files.atomic(root / "images" / f"{name}.jpg") as file:
+        with atomic(root / "images" / f"{name}.jpg") as file:
             image.save(file, format="JPEG", quality=92)
-        files.write_label(root / "masks" / f"{name}.png", mask)
+        write_label(root / "masks" / f"{name}.png", mask)
         rows.append(f"{name}," + " ".join(CLASSES[value - 1] for value in np.unique(mask) if value))
     lists = {
         "tags.csv": rows,
@@ -54,9 +56,9 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
         "val.txt": names[count - validation :],
     }
     for file_name, lines in lists.items():
-        with files.atomic(root / file_name) as file:
+        with atomic(root / file_name) as file:
             file.write("\n".join([*lines, ""]).encode())
-    files.write_run(root, config)
+    write_run(root, config)
     return True
 
 

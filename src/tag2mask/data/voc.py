@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from tag2mask import classes
 from tag2mask.data.photos import Photo
 from tag2mask.errors import InputError
-from tag2mask.listing import near_photo, read_list, without_ending
+from tag2mask.io.folders import near_photo, read_list, without_ending
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 """Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.errors import InputError
-from tag2mask.files import CAM
+from tag2mask.io.cams import CAM
 from tag2mask.refine.dense_crf import Bilateral, Gaussian, dense_crf, unary_from_labels, unary_from_probabilities
 from tag2mask.refine.random_walk import random_walk
 from tag2mask.refine.seeds import confident, seed, with_background

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tag2mask import files
+from tag2mask.io.files import atomic, write_json
 from tag2mask.report.page import page
 from tag2mask.report.runs import read_runs
 from tag2mask.report.summary import gather, markdown, summary, table
@@ -21,8 +21,8 @@ def write_report(folder: Path) -> str:
     runs = read_runs(folder)
     result = summary(runs)
     texts = {"report.html": page(folder.resolve().name, runs, result), "report.md": markdown(result)}
-    files.write_json(folder / "report.json", result)
+    write_json(folder / "report.json", result)
     for name, text in texts.items():
-        with files.atomic(folder / name) as file:
+        with atomic(folder / name) as file:
             file.write(text.encode())
     return table(result)

@@ -9,10 +9,14 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from tag2mask import classes, files, plots
+from tag2mask import classes
 from tag2mask.errors import InputError
+from tag2mask.io.cams import CAM, read_cam
+from tag2mask.io.images import find_photo, read_image
+from tag2mask.io.labels import read_label
 from tag2mask.report.markup import Markup, el
 from tag2mask.report.runs import Evaluation
+from tag2mask.viz import plots
 
 File = TypeVar("File")
 PHOTOS = ("JPEGImages", "images")
@@ -64,30 +68,30 @@ def photograph(evaluation: Evaluation, name: str, roots: Sequence[Path] = ()) ->
     """Return a scored photograph, (H, W, 3) uint8, looked for beside the masks and in ``roots``; None if not found."""
     for root in (Path(evaluation.config.get("masks", "")).parent, *roots):
         for folder in PHOTOS:
-            path = files.find_photo(root / folder, name)
+            path = find_photo(root / folder, name)
             if path is not None:
-                return _read(files.read_image, path)
+                return _read(read_image, path)
     return None
 
 
 def truth(evaluation: Evaluation, name: str) -> np.ndarray | None:
     """Return the mask of a scored photograph, (H, W) uint8; None if it is not there."""
-    return _read(files.read_label, Path(evaluation.config.get("masks", "")) / f"{name}.png")
+    return _read(read_label, Path(evaluation.config.get("masks", "")) / f"{name}.png")
 
 
 def prediction(evaluation: Evaluation, name: str) -> np.ndarray | None:
     """Return the label map that was scored, (H, W) uint8: a label PNG, or a CAM file at the scored threshold."""
     folder = Path(evaluation.config.get("predictions", ""))
     if evaluation.score.threshold is None:
-        return _read(files.read_label, folder / f"{name}.png")
-    cam = _read(files.read_cam, folder / f"{name}.npz")
+        return _read(read_label, folder / f"{name}.png")
+    cam = _read(read_cam, folder / f"{name}.npz")
     return None if cam is None else _winner(cam, evaluation.score.threshold)
 
 
-def _winner(cam: files.CAM, threshold: float) -> np.ndarray:
+def _winner(cam: CAM, threshold: float) -> np.ndarray:
     import torch
 
-    from tag2mask.counts import at_full_size
+    from tag2mask.metrics.functional import at_full_size
 
     values = torch.from_numpy(cam.classes.astype(np.uint8))
     score, winner = at_full_size(torch.from_numpy(cam.cam), values, cam.size.tolist())

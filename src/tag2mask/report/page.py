@@ -3,7 +3,8 @@
 from importlib import resources
 from typing import Any
 
-from tag2mask import __version__, files
+from tag2mask import __version__
+from tag2mask.io.records import commit
 from tag2mask.report.album import Album
 from tag2mask.report.curves import curves
 from tag2mask.report.made import made
@@ -28,7 +29,7 @@ def page(name: str, runs: list[Run], result: dict[str, dict[str, Any]], album: A
     menu = el("nav", *(el("a", title, href=f"#{key}") for key, (title, _) in parts.items()))
     body = [el("section", el("h2", title), content, id=key) for key, (title, content) in parts.items()]
     top = el("header", el("h1", f"Report: {name}"), el("p", _counts(runs)), menu)
-    foot = el("footer", f"tag2mask {__version__}, commit {files.commit()}. Scores are defined in docs/protocol.md.")
+    foot = el("footer", f"tag2mask {__version__}, commit {commit()}. Scores are defined in docs/protocol.md.")
     head = el(
         "head",
         el("meta", charset="utf-8"),

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from tag2mask import files, provenance
 from tag2mask.errors import InputError
+from tag2mask.io import provenance
+from tag2mask.io.files import read_json
+from tag2mask.io.records import RUN_FILE
 from tag2mask.report.logs import Log, read_log
 
 MEANS = ("miou", "mfdr", "mfnr")
@@ -53,7 +55,7 @@ class Evaluation:
         config: options of `tag2mask evaluate`.
         commit: of the code that scored.
         names: digest of the names that were scored; None where it was not kept.
-        state: of the folder that was scored, `provenance.state`; None where it was not kept.
+        state: of the folder that was scored, `io.provenance.state`; None where it was not kept.
     """
 
     path: Path
@@ -174,7 +176,7 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _is_run(folder: Path) -> bool:
     names = (
-        files.RUN_FILE,
+        RUN_FILE,
         "config.yaml",
         *(f"{stage}_evaluation.json" for stage in STAGES),
         "masks/val_evaluation.json",
@@ -200,7 +202,7 @@ def read_run(folder: Path) -> Run:
 
 def _changed(folder: Path, name: str, evaluation: Evaluation) -> str | None:
     """Say why the scores are not those of the folder as it is now; None where they are, or nothing is known."""
-    scored = folder / ("masks/val" if name == "masks" and not (folder / "masks" / files.RUN_FILE).is_file() else name)
+    scored = folder / ("masks/val" if name == "masks" and not (folder / "masks" / RUN_FILE).is_file() else name)
     now = provenance.state(scored)
     if None in (now, evaluation.state) or now == evaluation.state:
         return None
@@ -222,9 +224,9 @@ def _evaluations(folder: Path) -> dict[str, Evaluation]:
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
     patterns = ["", *(f"{name}/{inner}" for name in OUTPUTS for inner in ("", "*/"))]
     found = {}
-    for path in (path for pattern in patterns for path in sorted(folder.glob(f"{pattern}{files.RUN_FILE}"))):
+    for path in (path for pattern in patterns for path in sorted(folder.glob(f"{pattern}{RUN_FILE}"))):
         name = "" if path.parent == folder else path.parent.relative_to(folder).as_posix()
-        found[name] = files.read_json(path)
+        found[name] = read_json(path)
         if not isinstance(found[name], dict):
             raise InputError(f"{path} is not the record of a run; delete it, and what is beside it")
     return found
@@ -242,7 +244,7 @@ def _pictures(folder: Path) -> dict[int, dict[str, Path]]:
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read what `tag2mask evaluate` wrote; ``InputError`` where it is damaged."""
-    result = files.read_json(path)
+    result = read_json(path)
     try:
         fixed = "fixed" in result
         chosen = "on other images" if fixed else "on the scored images"

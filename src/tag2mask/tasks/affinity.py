@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.errors import InputError
-from tag2mask.models.affinity import EdgeNet, at_edge_map, edge_map
 from tag2mask.models.backbones import Backbone
+from tag2mask.models.edges import EdgeNet, at_edge_map, edge_map
 from tag2mask.models.paths import pair_affinity, pair_labels
-from tag2mask.optim import SGD
 from tag2mask.tasks import checkpoints
-from tag2mask.tasks.network import NetworkTask
+from tag2mask.tasks.base import NetworkTask
+from tag2mask.tasks.optim import SGD
 
 torch.serialization.add_safe_globals([Backbone, SGD])
 
@@ -66,7 +66,7 @@ class AffinityTask(NetworkTask):
             raise InputError("the edge network learns from labels; give their folder with --data.init_args.labels")
         edge = self(batch["image"]).float().sigmoid()
         pairs = pair_labels(at_edge_map(batch["mask"]), self.radius)
-        terms = losses.affinity(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
+        terms = losses.affinity_loss(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
         self.require_finite(terms["loss"], terms, batch["name"])
         size = len(batch["image"])
         self.log("train/loss", terms["loss"], prog_bar=True, batch_size=size)

@@ -17,8 +17,8 @@ from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
-from tag2mask.optim import SGD
-from tag2mask.tasks.network import NetworkTask
+from tag2mask.tasks.base import NetworkTask
+from tag2mask.tasks.optim import SGD
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
     tiled = steps.tiled.detach() if tiles.learns == "full" else steps.tiled
     if tiles.maps == "scaled":
         full, tiled = losses.scaled(full), losses.scaled(tiled)
-    return losses.equivariance(full, tiled, label, tiles.over)
+    return losses.equivariance_loss(full, tiled, label, tiles.over)
 
 
 torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
@@ -211,7 +211,7 @@ class CAMTask(NetworkTask):
         """Return the total loss, Eq. 16, and log each term."""
         images, label = batch["image"], batch["label"]
         if self.tiles is None:
-            terms = {"loss_cls": losses.classification(self(images).float().mean((2, 3)), label)}
+            terms = {"loss_cls": losses.classification_loss(self(images).float().mean((2, 3)), label)}
             loss = terms["loss_cls"]
         else:
             terms, loss = self._two_step_loss(self.tiles, self.branches(self.tiles, batch), label)
@@ -226,8 +226,8 @@ class CAMTask(NetworkTask):
 
     def _two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Terms by the name they are logged under, and their weighted sum."""
-        cls = losses.classification(steps.full.float().mean((2, 3)), label)
-        cls_tiled = losses.classification(steps.tiled.float().mean((2, 3)), label)
+        cls = losses.classification_loss(steps.full.float().mean((2, 3)), label)
+        cls_tiled = losses.classification_loss(steps.tiled.float().mean((2, 3)), label)
         equivariance = _equivariance(tiles, steps, label)
         beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp)
         terms = {
@@ -294,7 +294,7 @@ class CAMTask(NetworkTask):
         """Return the CAMs of one photograph, for the callbacks that score and draw them."""
         cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
         if (batch["label"] >= 0).all():  # tagged
-            self.val_loss.update(losses.classification(scores[None], batch["label"]))
+            self.val_loss.update(losses.classification_loss(scores[None], batch["label"]))
         self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
         if cams.entropy is not None:
             self.val_entropy.update(cams.entropy)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tag2mask import losses
 from tag2mask.classes import VOC
 from tag2mask.errors import InputError
-from tag2mask.metrics import SegmentationScores, by_class
+from tag2mask.metrics.scores import SegmentationScores, by_class
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
-from tag2mask.optim import SGD
-from tag2mask.tasks.network import NetworkTask
+from tag2mask.tasks.base import NetworkTask
+from tag2mask.tasks.optim import SGD
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class SegmentationTask(NetworkTask):
                 "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
-        loss = losses.segmentation(self(images), batch["mask"], self.mean_over_ranks)
+        loss = losses.segmentation_loss(self(images), batch["mask"], self.mean_over_ranks)
         self.require_finite(loss, {"loss": loss}, batch["name"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         return loss

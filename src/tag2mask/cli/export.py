@@ -1,0 +1,79 @@
+"""The verb ``export``: a trained network as ONNX."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tag2mask.cli.options import Parser
+from tag2mask.inference import export as exporting
+from tag2mask.inference.export import SCORES, TOLERANCE, Exportable
+from tag2mask.inference.segmenter import shown
+from tag2mask.utils.progress import progress
+
+DESCRIPTION = """Write a trained segmentation network (or CAM network) as one ONNX file for images of any size, and
+compare it with PyTorch on the CPU. Needs onnx and onnxruntime.
+
+reads   the checkpoint alone
+writes  the file of --out. One that `tag2mask export` wrote before is replaced, nothing else ever
+        is. The status is 1 where the two differ by more than rounding; the file stays then"""
+EXAMPLE = """example
+  tag2mask export --checkpoint runs/folder/segmentation/checkpoints/last.ckpt --out cats.onnx"""
+
+
+def export(words: list[str]) -> int:
+    """Run the verb; return the exit status: 1 where the file does not do what the network does."""
+    given = parse(words)
+    exporting.packages()
+    exporting.check_target(given.out)
+    network = _network(given.checkpoint)
+    print("writing the network as ONNX: seconds for EfficientNet-Lite0, longer for larger ones", file=sys.stderr)
+    exporting.write(given.out, network)
+    print(describe(given.out, network))
+    return _compared(given.out, network)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Read the words of the verb."""
+    parser = Parser("tag2mask export", description=DESCRIPTION, epilog=EXAMPLE)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation or CAM network")
+    parser.add_argument("--out", type=Path, default=Path("model.onnx"), help="file to write (model.onnx)")
+    return parser.parse_args(words)
+
+
+def _network(checkpoint: Path) -> Exportable:
+    from tag2mask.cli.lightning import quiet
+    from tag2mask.tasks.checkpoints import check_file
+
+    quiet()
+    check_file(checkpoint)
+    return exporting.load(checkpoint)
+
+
+def describe(path: Path, network: Exportable) -> str:
+    """What the file takes and gives, in three lines."""
+    how = network.how
+    shrunk = "" if how.max_side is None else f"; larger photographs shrunk to {how.max_side} pixels before"
+    shape = "(B, G, H, W), before the softmax" if network.output == SCORES else "(B, C, h, w), before ReLU"
+    return (
+        f"written to {shown(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
+        f"image (B, 3, H, W) float32: RGB / 255, minus {list(how.mean)}, over {list(how.std)}{shrunk}\n"
+        f"{network.output} {shape}: {', '.join(network.class_names)}"
+    )
+
+
+def _compared(path: Path, network: Exportable) -> int:
+    """Compare the file with the network, and say how far they are apart; return the exit status."""
+    sizes = exporting.check_sizes(network.stride)
+    found = list(progress(exporting.differences(path, network, sizes), 2 * len(sizes), "comparisons with PyTorch"))
+    worst = next((value for value in found if value != value), max(found))  # not a number comes first
+    where = " and ".join(f"{height} x {width}" for height, width in sizes)
+    told = f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)"
+    print(told)
+    if worst <= TOLERANCE:
+        return 0
+    print(
+        f"tag2mask: {shown(path)} differs from the network by more than {TOLERANCE:g} of the range; do not use it: try "
+        "other versions of torch and onnxruntime (requirements.txt has those that are tested)",
+        file=sys.stderr,
+    )
+    return 1

@@ -1,0 +1,355 @@
+"""LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
+
+import logging
+import os
+import re
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+import tag2mask.tasks.affinity
+import tag2mask.tasks.cam
+import tag2mask.tasks.segmentation  # noqa: F401
+from tag2mask.callbacks.checkpoint import LastCheckpoint
+from tag2mask.callbacks.progress import ProgressLines
+from tag2mask.callbacks.records import RunRecord
+from tag2mask.callbacks.termination import EndOnTermination, launched
+from tag2mask.callbacks.writers import PredictionWriter
+from tag2mask.cli.accounts import logged_in_to_wandb
+from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
+from tag2mask.cli.options import check_options, did_you_mean
+from tag2mask.data.checks import check_masks, unlearnable
+from tag2mask.data.datamodules import WSSSDataModule
+from tag2mask.data.photos import check_sampled_tags
+from tag2mask.errors import InputError
+from tag2mask.io import provenance
+from tag2mask.io.labels import require_classes
+from tag2mask.io.provenance import LAST
+from tag2mask.io.records import digest, made_with
+from tag2mask.tasks.checkpoints import check_file, shown
+from tag2mask.utils.processes import end_with_parent
+
+MEANT = {
+    "--checkpoint": "--ckpt_path",
+    "--resume": "--ckpt_path",
+    "--epochs": "--trainer.max_epochs",
+    "--gpus": "--trainer.devices",
+    "--out": "--trainer.default_root_dir",
+    "--root": "--data.init_args.root",
+    "--labels": "--data.init_args.labels",
+    "--batch_size": "--data.init_args.batch_size",
+    "--learning_rate": "--model.init_args.optimizer.lr",
+    "--lr": "--model.init_args.optimizer.lr",
+}
+"""Names that people try for settings which have others here."""
+NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
+
+
+def checkpoints_of(root: str | None) -> str:
+    """Return the folder of checkpoints in a run folder."""
+    return str(Path(root or ".") / LAST.parent)
+
+
+class TagsToMasksCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for every model and data set of the project.
+
+    The run folder is ``trainer.default_root_dir``. ``fit`` stops where that holds a run with another configuration
+    and goes on where it holds the same one, unfinished; ``--overwrite`` starts anew. The other verbs take the run's
+    last checkpoint where no ``--ckpt_path`` is given.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        """Parse ``words`` and run the verb that they begin with."""
+        settings = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            WSSSDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": EndOnTermination()},
+            args=words,
+            parser_kwargs={"prog": "tag2mask", "exit_on_error": False} | dict.fromkeys(LIGHTNING, settings),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoint, ``--overwrite``, and the links from data to model."""
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoints_of)
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the words, with a question where one is near to an option."""
+        verb, known = args[0], self._parser(args[0])._option_string_actions
+        check_options(args[1:], known, f"tag2mask {verb}", MEANT)
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            found = re.search(r"Subcommand '\w+' does not accept option '([^']+)'", str(error))
+            if found is None:
+                raise
+            near = did_you_mean(found[1], [option.lstrip("-") for option in known])
+            raise InputError(f"{verb} has no setting {found[1]!r}{near or f'; see `tag2mask {verb} --help`'}") from None
+
+    @property
+    def given(self) -> Any:
+        """The parsed settings of the verb."""
+        return self.config[self.config.subcommand]
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
+        path = self.given.get("ckpt_path")
+        if path in ("best", "registry"):
+            raise InputError(
+                f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
+            )
+        if path and path not in ("last", "hpc"):
+            check_file(Path(path))
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run folder, settle the seed of the samples, W&B's mode and what the run is called there."""
+        if self.given.trainer.default_root_dir is None:
+            raise InputError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
+        data, seed = self.given.data.init_args, self.given.seed_everything
+        if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
+            data.seed = 0 if isinstance(seed, bool) else seed
+        offline_unless_logged_in()
+        root, task = Path(self.given.trainer.default_root_dir), self.given.model.class_path.split(".")[-2]
+        for logger in wandb_loggers(self.given.trainer.logger):
+            place_in_wandb(logger.init_args, root, task, anew=bool(self.given.get("overwrite")))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with lines of progress where its bar would go into a file."""
+        settings = self.config_init[self.subcommand].trainer
+        lines = settings.enable_progress_bar is not False and not sys.stdout.isatty()
+        own = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
+        if not lines or own:
+            return super().instantiate_trainer(logger=self._loggers(), **kwargs)
+        trainer = super().instantiate_trainer(logger=self._loggers(), enable_progress_bar=False, **kwargs)
+        trainer.callbacks.insert(0, ProgressLines())  # type: ignore[attr-defined]
+        return trainer
+
+    def _loggers(self) -> Any:
+        """Keep a CSV log of a training always, none of other verbs."""
+        asked = self.config_init[self.subcommand].trainer.logger
+        if self.subcommand != "fit":
+            return False
+        loggers = [] if asked in (None, True, False) else asked if isinstance(asked, list) else [asked]
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
+        return [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
+        status = 1
+        try:
+            super()._run_subcommand(subcommand)
+            status = 0
+        finally:
+            end_wandb_run(self.trainer.loggers, status)
+
+    def fit(self, model: LightningModule, **settings: Any) -> None:
+        """Train, where that is not done already."""
+        if not self.finished:
+            self.trainer.fit(model, **settings)
+
+    finished = False
+    """Whether ``fit`` finds its work done."""
+
+    def before_fit(self) -> None:
+        """Take up, start, refuse or leave alone the run in the run folder; nothing is written before all is checked."""
+        if self.given.trainer.fast_dev_run:
+            return
+        root, settings = Path(self.trainer.default_root_dir), self.config_init[self.subcommand]
+        self.datamodule.setup("fit")
+        start = _checkpoint(settings.ckpt_path, root)
+        own = start is not None and root.resolve() in start.resolve().parents
+        if own and settings.overwrite:
+            raise InputError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
+        record = self._record(None if own else start)
+        state = "unfinished" if own and record.difference(root) else record.state(root, settings.overwrite)
+        if state == "finished":
+            self._leave(root, record)
+            return
+        self._look_at_data()
+        if state == "new":
+            self._begin(root)
+        else:
+            start = start if own and start is not None else root / LAST
+            check_file(start, self.model.kind)
+            record.go_on(root, start)
+        settings.ckpt_path = None if start is None else str(start)
+        self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+
+    def _look_at_data(self) -> None:
+        """Refuse masks that cannot be used or meant, before the first step; say what cannot be learnt."""
+        data, scored = self.datamodule, bool(self.trainer.limit_val_batches)
+        if data.labels is None:
+            for line in unlearnable(data.train_photos, data.class_names):
+                rank_zero_info(f"warning: {line}")
+        for photos in (data.labelled(), data.val_photos if scored else []):
+            check_masks(photos, data.num_classes)
+            pairs = [(photo, photo.mask) for photo in photos if photo.mask is not None]
+            if not (pairs and provenance.record_of(pairs[0][1].parent)):
+                require_classes([mask for _, mask in pairs])
+            check_sampled_tags(pairs, data.class_names)
+
+    def _record(self, start: Path | None) -> RunRecord:
+        """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
+        self._dump_config()
+        config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
+        for logger in wandb_loggers(config["trainer"]["logger"]):
+            logger["init_args"].pop("id", None)  # the name of a run, no setting
+        record, labels = dict(config), self.datamodule.labels
+        if labels is not None and (made := made_with(labels)) is not None:
+            require_labels(labels, self.datamodule.class_names)
+            record["labels_made_with"] = made
+        record |= {} if start is None else {"starts_from": digest(start)}
+        return RunRecord(config, record, self.given.seed_everything, self.datamodule)
+
+    def _leave(self, root: Path, record: RunRecord) -> None:
+        """Say that a training is done; nothing is written."""
+        self.finished = True
+        check_file(root / LAST, self.model.kind)
+        rank_zero_info(
+            f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, give "
+            "--trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
+        )
+        record.compare_masks(root)
+
+    def _begin(self, root: Path) -> None:
+        """Start anew, once the weights to start from are there: what the folder holds of an earlier training goes."""
+        self.model.fill()
+        self._discard(root)
+
+    @rank_zero_only
+    def _discard(self, root: Path) -> None:
+        provenance.discard(root)
+        (root / LAST).unlink(missing_ok=True)
+
+    def _use_last(self) -> None:
+        settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
+        if settings.ckpt_path is None:
+            if not last.is_file():
+                raise InputError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
+            check_file(last)
+            settings.ckpt_path = str(last)
+        if self.subcommand == "predict":
+            settings.return_predictions = False  # they are written one by one; all of a data set fill the memory
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter) and settings.overwrite:
+                callback.overwrite = True
+
+    before_validate = before_test = before_predict = _use_last
+
+
+def require_labels(folder: Path, class_names: Sequence[str]) -> None:
+    """Refuse labels that a stage made for other classes, or from what has changed since."""
+    provenance.require_current(folder, "make them again with `tag2mask labels`")
+    classes = provenance.record_of(folder)["config"].get("classes")
+    if classes is not None and list(classes) != list(class_names):
+        raise InputError(
+            f"{folder} was made for the classes {shown(classes, class_names)}, the data has "
+            f"{shown(class_names, classes)}; names and order must be the same: make the labels again"
+        )
+
+
+def _checkpoint(given: str | None, root: Path) -> Path | None:
+    """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
+    if given not in ("last", "hpc"):
+        return None if given is None else Path(given)
+    found = (
+        [root / LAST]
+        if given == "last"
+        else sorted(root.glob("hpc_ckpt_*.ckpt"), key=lambda path: (len(path.name), path))
+    )
+    return found[-1] if found and found[-1].is_file() else None
+
+
+def follow_parent() -> None:
+    """Let a process that Lightning's launcher has started end when that one is gone, rather than wait for it.
+
+    NCCL would wait for minutes.
+    """
+    if launched():
+        end_with_parent()
+
+
+def quiet() -> None:
+    """Silence what a user can do nothing about."""
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*The number of training batches.*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # ours are of all ranks
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
+    warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
+    warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # nothing has a mask
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(explain_lost_process)
+
+
+def explain_lost_process(record: logging.LogRecord) -> bool:
+    """Reword what Lightning's launcher says of a process that has died, before it kills all others and itself."""
+    lost = re.search(r"Child process with PID (\d+) terminated with code (-?\d+)", record.getMessage())
+    if lost:
+        record.msg, record.args = LOST_PROCESS.format(f"PID {lost[1]}, status {lost[2]}"), ()
+    return True
+
+
+def wandb_loggers(loggers: Any) -> list[Any]:
+    """Return the settings of each `WandbLogger` among those of the trainer's loggers."""
+    each = loggers if isinstance(loggers, list) else [loggers]
+    return [one for one in each if isinstance(one, Mapping | Namespace) and "WandbLogger" in str(one.get("class_path"))]
+
+
+def end_wandb_run(loggers: Sequence[Any], status: int) -> None:
+    """End the W&B run of this process, where there is one."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=status)
+
+
+def place_in_wandb(logger: Any, root: Path, task: str, anew: bool) -> None:
+    """Fill in what the configuration leaves open of a W&B run: where it lies, what it is called, which one goes on.
+
+    Runs whose folders lie side by side share a group: they are stages of one pipeline, as for `tag2mask report`.
+
+    Args:
+        logger: settings of `WandbLogger`.
+        root: the run folder; a training that goes on there goes on in its W&B run.
+        task: the network that is trained: ``cam``, ``affinity``, ``segmentation``.
+        anew: whatever the run folder holds is discarded.
+    """
+    before = provenance.record_of(root).get("wandb_id") if not anew and (root / LAST).is_file() else None
+    logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
+    folder = root.resolve()
+    logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
+    logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
+    logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
+    logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
+
+
+def offline_unless_logged_in() -> None:
+    """Let W&B log into the run folder where nobody is logged in, rather than stop and ask."""
+    if "WANDB_MODE" not in os.environ and not logged_in_to_wandb():
+        os.environ["WANDB_MODE"] = "offline"

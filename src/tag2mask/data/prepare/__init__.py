@@ -1,0 +1,1 @@
+"""Fetching, deriving and checking data sets, before anything is trained on them."""

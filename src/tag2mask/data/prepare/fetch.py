@@ -1,0 +1,143 @@
+"""Fetching published archives: a download goes on where it broke off, and nothing is seen before it is whole.
+
+An archive takes its name when its checksum is right, and is kept: what was deleted is unpacked from it again. It is
+unpacked beside its place, and its files are moved to theirs; what stands there stays.
+"""
+
+import http.client
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import Request, urlopen
+
+from tag2mask.errors import InputError
+from tag2mask.io import disk
+from tag2mask.io.records import digest
+from tag2mask.utils.progress import progress
+
+BLOCK = 1_000_000
+"""Bytes that are read at a time."""
+PATIENCE = 60
+"""Seconds without an answer after which a download is given up."""
+
+
+class Archive(NamedTuple):
+    """What is published.
+
+    Attributes:
+        address: of the file, a ``.zip`` or a ``.tar`` in any compression.
+        md5: its checksum, as published.
+        size: in bytes.
+        grows: bytes on disk, packed and unpacked, over ``size``.
+    """
+
+    address: str
+    md5: str
+    size: int
+    grows: float = 2.0
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.address.rpartition("/")[2]
+
+
+def obtain(archive: Archive, folder: Path, download: bool = True) -> Path | None:
+    """Return the archive in ``folder``, downloaded where it is not there whole; None where it must not be.
+
+    Raises:
+        InputError: it cannot be downloaded, or is not what was published.
+    """
+    path = folder / archive.name
+    if path.is_file():
+        if _is_whole(path, archive):
+            return path
+        print(f"{path} is cut short or another file: its MD5 is not {archive.md5}", file=sys.stderr)
+    if not download:
+        return None
+    disk.require_room(folder, 2, [archive.grows * archive.size / 2], f"copies of {archive.name}, packed and unpacked,")
+    print(f"fetching {archive.address} into {folder}", file=sys.stderr)
+    part = folder / f".{archive.name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (part.is_file() and _is_whole(part, archive)):  # killed between its last byte and its name
+            _download(archive.address, part)
+        if not _is_whole(part, archive):
+            part.unlink()
+            raise ValueError(f"the MD5 of what came is not {archive.md5}")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if getattr(error, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)  # longer than what is published
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{archive.address} cannot be fetched ({reason}); give the same command again: it goes on where it broke "
+            f"off; or fetch it by hand and put it into {folder}"
+        ) from error
+    os.replace(part, path)
+    return path
+
+
+def _is_whole(path: Path, archive: Archive) -> bool:
+    return digest(path, "md5") == archive.md5
+
+
+def _download(address: str, part: Path) -> None:
+    """Append to ``part`` what it lacks; begin anew where the server cannot go on in the middle."""
+    have = part.stat().st_size if part.is_file() else 0
+    request = Request(address, headers={"User-Agent": "tag2mask"} | ({"Range": f"bytes={have}-"} if have else {}))
+    with urlopen(request, timeout=PATIENCE) as answer, open(part, "ab") as file:
+        if getattr(answer, "status", None) != http.client.PARTIAL_CONTENT:
+            file.truncate(0)
+        left = int(answer.headers.get("Content-Length") or 0)
+        blocks = iter(lambda: answer.read(BLOCK), b"")
+        for block in progress(blocks, -(-left // BLOCK), f"MB of {address.rpartition('/')[2]}"):
+            file.write(block)
+            left -= len(block)
+    if left > 0:
+        raise OSError(f"the connection broke off {disk.shown(left)} before the end")
+
+
+@contextmanager
+def unpacked(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """Unpack an archive into a folder beside it that lasts as long as the block.
+
+    Args:
+        path: of the archive, whole.
+        wanted: says of the name of a member whether it is unpacked.
+
+    Raises:
+        InputError: it cannot be unpacked.
+    """
+    part = path.with_name(f".{path.name}.unpacked")
+    print(f"unpacking {path}", file=sys.stderr)
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # of a killed process
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as packed:
+                packed.extractall(part, [name for name in packed.namelist() if wanted(name)])
+        else:
+            with tarfile.open(path) as tar:
+                tar.extractall(part, (member for member in tar if wanted(member.name)), filter="data")
+        yield part
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path} cannot be unpacked ({error}); delete it and give the same command") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def put(source: Path, target: Path) -> None:
+    """Move a file or a folder to its place; in a folder that stands there, only what is missing or cut short."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+    elif source.is_dir():
+        for inner in sorted(source.iterdir()):
+            put(inner, target / inner.name)
+    elif target.stat().st_size < source.stat().st_size:
+        os.replace(source, target)

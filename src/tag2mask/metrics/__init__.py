@@ -1,0 +1,1 @@
+"""Scores of CAMs and label maps: as functions, as metrics of torchmetrics, of whole folders, of single objects."""

@@ -1,0 +1,77 @@
+"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `counts`.
+
+Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from tag2mask.metrics.functional import THRESHOLDS, at_each_threshold, confusion, histogram, scores
+
+
+def by_class(found: dict[str, Tensor], names: Sequence[str], stage: str = "val") -> dict[str, Tensor]:
+    """Name the scores of each class for a logger: ``val_iou/cat``, ``val_fdr/cat``, ``val_fnr/cat``.
+
+    Args:
+        found: what `scores` returns, of one matrix.
+        names: of all classes, the background first, (G,).
+        stage: of the training.
+    """
+    values = {key: found[key].float() for key in ("iou", "fdr", "fnr")}
+    return {f"{stage}_{k}/{name}": score for k, v in values.items() for name, score in zip(names, v, strict=True)}
+
+
+class SegmentationScores(Metric):
+    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
+
+    confusion: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        """Count ``num_classes`` classes, the background among them."""
+        super().__init__()
+        self.num_classes = num_classes
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, target: Tensor) -> None:
+        """Add label maps (B, H, W), or one (H, W)."""
+        self.confusion += confusion(predicted, target, self.num_classes)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return what `scores` returns."""
+        return scores(self.confusion)
+
+
+class ThresholdSweep(Metric):
+    """Scores of CAMs at many background thresholds, in one pass.
+
+    Attributes:
+        thresholds: in rising order, (N,) float32.
+        counts: their `histogram`, (N + 1, G, G) int64.
+    """
+
+    counts: Tensor
+    thresholds: Tensor
+
+    def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
+        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
+        super().__init__()
+        self.num_classes = num_classes
+        self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
+        zeros = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
+        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, score: Tensor, winner: Tensor, target: Tensor) -> None:
+        """Add photographs, as `histogram` takes them."""
+        self.counts += histogram(score, winner, target, self.thresholds, self.num_classes)
+
+    def confusion(self) -> Tensor:
+        """Return the confusion matrix of each threshold, (N, G, G) int64."""
+        return at_each_threshold(self.counts)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return what `scores` returns, each with a leading axis of thresholds, and ``threshold``, (N,)."""
+        return {"threshold": self.thresholds, **scores(self.confusion())}

@@ -1,0 +1,151 @@
+"""What all tasks have in common: weights, length of the training, a guard against a broken loss, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from tag2mask.errors import InputError
+from tag2mask.tasks import checkpoints
+from tag2mask.tasks.optim import SGD
+
+
+class NetworkTask(LightningModule):
+    """A network ``net`` with ``load_pretrained()``, trained by `tasks.optim.SGD`; subclasses say how.
+
+    Attributes:
+        kind: of the network, as its checkpoints name it: ``cam``, ``affinity``, ``segmentation``.
+        class_names: of the foreground.
+        total_steps: of the training, once it has begun.
+        filled: whether the network holds weights of a checkpoint or of its pretraining.
+    """
+
+    kind: str
+    net: Any
+    optimizer: SGD
+
+    def __init__(self, num_classes: int, class_names: Sequence[str]) -> None:
+        """Note the classes; without names they are numbered."""
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
+        self.total_steps = 1
+        self.filled = False
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The part of the network that starts from pretrained weights, and those that start at random."""
+
+    def fill(self) -> None:
+        """Load pretrained weights into a network that neither they nor a checkpoint have filled."""
+        if not self.filled:
+            self.net.load_pretrained()
+            self.filled = True
+
+    on_fit_start = fill
+
+    def _require_weights(self) -> None:
+        """Refuse to use random weights."""
+        if not self.filled:
+            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
+
+    on_validation_start = on_test_start = on_predict_start = _require_weights
+
+    @property
+    def images_at_once(self) -> int:
+        """Photographs of one batch, on all devices together."""
+        source: Any = self.trainer.datamodule or self.trainer.train_dataloader  # type: ignore[attr-defined]
+        return int(source.batch_size * self.trainer.world_size)
+
+    @property
+    def images_a_step(self) -> int:
+        """Photographs between two steps of the optimiser: several batches where gradients are accumulated."""
+        return self.images_at_once * int(self.trainer.accumulate_grad_batches)
+
+    @property
+    def scaled_optimizer(self) -> SGD:
+        """The optimiser's settings for the number of photographs that a step has here."""
+        return self.optimizer if self.optimizer.for_batch is None else self.optimizer.scaled_to(self.images_a_step)
+
+    def configure_optimizers(self) -> Any:
+        """Return SGD and its schedule, stepped with every training step."""
+        optimizer, schedule = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, for the ramps and the schedule; say how many photographs make a step.
+
+        Not before: the trainer would set up the loaders for it, ahead of taking up their state from a checkpoint.
+        """
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        self._settle_rates()
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams({"images_at_once": self.images_at_once, "images_a_step": self.images_a_step})
+        rank_zero_info(self.account())
+
+    def _settle_rates(self) -> None:
+        """Take rates, decay and momentum from the settings, and the rate of this step from the length of this training.
+
+        A checkpoint restores those of the training that wrote it: where that was shorter, its last rate is 0.
+        """
+        schedule = self.lr_schedulers()
+        if not isinstance(schedule, LambdaLR):
+            return
+        fresh = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)[0]
+        schedule.base_lrs = [group["initial_lr"] for group in fresh.param_groups]
+        groups = zip(schedule.optimizer.param_groups, fresh.param_groups, schedule.lr_lambdas, strict=True)
+        for group, settings, share in groups:
+            group |= {key: settings[key] for key in ("initial_lr", "weight_decay", "momentum", "nesterov")}
+            group["lr"] = settings["initial_lr"] * share(schedule.last_epoch)
+
+    def weights_digest(self) -> str:
+        """Return the digest of all weights, with which files that were made by them are compared."""
+        return checkpoints.weights_digest(self.state_dict())
+
+    def account(self) -> str:
+        """Return in words how many photographs make a step, and the learning rate that goes with it."""
+        batches, devices = int(self.trainer.accumulate_grad_batches), self.trainer.world_size
+        made_of = f"batches of {self.images_at_once // devices} on {devices} device(s)"
+        made_of += f", {batches} of them accumulated" if batches > 1 else ""
+        rate = f"learning rate {self.scaled_optimizer.lr:g}"
+        return f"{self.images_a_step} photographs a step ({made_of}), {rate}, {self.total_steps} steps"
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the mean of a number, or of each of several, over all ranks; without a gradient."""
+        if self.ranks == 1:
+            return value
+        mean = value.detach().double()
+        dist.all_reduce(mean)
+        return mean / self.ranks
+
+    def require_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        """Stop the training where a loss is not finite, naming the step, its terms and the images."""
+        if torch.isfinite(loss):
+            return
+        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
+        raise InputError(
+            f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
+            "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
+            "checkpoint is sound"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the checkpoint is of."""
+        checkpoints.note(checkpoint, self.kind, self.class_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else."""
+        checkpoints.check(checkpoint, self.kind, self.class_names)
+        self.filled = True

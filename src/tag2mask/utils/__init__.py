@@ -1,0 +1,1 @@
+"""Progress of long work, and work spread over processes."""

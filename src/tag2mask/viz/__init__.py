@@ -1,0 +1,1 @@
+"""Pictures: overlays, panels and charts, and controls for notebooks."""

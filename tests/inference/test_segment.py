@@ -1,0 +1,386 @@
+"""The verb ``segment``: masks for anybody's photographs."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tag2mask.classes import palette
+from tag2mask.cli.main import main
+from tag2mask.cli.segment import summary
+from tag2mask.errors import InputError
+from tag2mask.inference.segmenter import Found, Segmenter, ahead, class_shares, find_photos, output_names, segment_all
+from tag2mask.io.files import read_json
+from tag2mask.io.images import read_image
+from tag2mask.io.labels import read_label, write_label
+from tag2mask.io.records import write_run
+from tag2mask.viz import plots
+
+
+class Red(nn.Module):
+    """Class 1 where a normalised image is red, class 2 where it is blue; remembers the sizes that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(tuple(images.shape))
+        red, blue = images[:, 0] > 0, images[:, 2] > 0
+        scores = torch.zeros(len(images), 6, *images.shape[-2:])
+        scores[:, 0] = 1
+        scores[:, 1], scores[:, 2] = red * 3.0, blue * 2.0
+        return scores
+
+
+@pytest.fixture(scope="module")
+def checkpoint(segmentation_checkpoint: Path) -> Path:
+    return segmentation_checkpoint
+
+
+@pytest.fixture
+def segmenter(checkpoint: Path) -> Segmenter:
+    """A network that sees red and blue."""
+    found = Segmenter(checkpoint)
+    found.net = Red()
+    return found
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A photograph whose left third is red and right sixth blue, as JPEG."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(striped(60, 40)).save(folder / "flag.jpg", quality=100, subsampling=0)
+    return folder
+
+
+def striped(width: int, height: int) -> np.ndarray:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 3, 0] = 255
+    image[:, -width // 6 :, 2] = 255
+    return image
+
+
+def run(checkpoint: Path, out: Path, *more: object) -> int:
+    device = [] if "--device" in more else ["--device", "cpu"]
+    return main(["segment", "--checkpoint", str(checkpoint), "--out", str(out), *device, *map(str, more)])
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown.strip().splitlines()[-1]
+
+
+# one photograph
+
+
+def test_shares_by_hand() -> None:
+    label = torch.tensor([[0, 2, 2], [1, 2, 0]])
+    probabilities = torch.zeros(4, 2, 3)
+    probabilities[2] = torch.tensor([[0.1, 0.9, 0.6], [0.3, 0.6, 0.0]])
+    probabilities[1] = 0.5
+    found = class_shares(label, probabilities)
+    assert list(found) == [2, 1]
+    assert found[2] == pytest.approx((3 / 6, 0.7))
+    assert found[1] == pytest.approx((1 / 6, 0.5))
+
+
+def test_a_summary_in_words() -> None:
+    shares = {"cat": (0.3412, 0.914), "sofa": (0.0004, 0.5)}
+    assert summary(Found(np.zeros((1, 1)), shares)) == "cat 34.1% (0.91), sofa <0.1% (0.50)"
+    assert summary(Found(np.zeros((1, 1)), {})) == "nothing found"
+
+
+def test_what_is_found_in_a_photograph(segmenter: Segmenter) -> None:
+    found = segmenter(striped(60, 40))
+    assert found.label.shape == (40, 60)
+    assert (found.label[:, :20] == 1).all()
+    assert (found.label[:, 20:50] == 0).all()
+    assert (found.label[:, 50:] == 2).all()
+    names = segmenter.class_names
+    assert list(found.shares) == [names[0], names[1]]
+    e = np.exp
+    assert found.shares[names[0]] == pytest.approx((1 / 3, e(3) / (e(3) + e(1) + 4)))
+    assert found.shares[names[1]] == pytest.approx((1 / 6, e(2) / (e(2) + e(1) + 4)))
+
+
+def test_a_checkpoint_brings_its_classes_and_normalisation(checkpoint: Path) -> None:
+    found = Segmenter(checkpoint)
+    assert found.class_names == ("cross", "dots", "ring", "stripes", "triangle")
+    assert found.how.mean == (0.498, 0.498, 0.498)
+    assert found.how.max_side == 80  # the largest side of a training image
+    assert Segmenter(checkpoint, max_side=33).how.max_side == 33
+
+
+def test_a_large_photograph_is_seen_small_and_its_mask_is_large(segmenter: Segmenter) -> None:
+    found = segmenter(striped(1200, 900))
+    assert segmenter.net.seen == [(1, 3, 60, 80)]  # type: ignore[union-attr]
+    assert found.label.shape == (900, 1200)
+    truth = np.where(np.arange(1200) < 400, 1, np.where(np.arange(1200) >= 1000, 2, 0))
+    assert (found.label == truth).mean() > 0.985
+
+
+def test_overlays_tint_and_outline_classes_only() -> None:
+    image = np.full((6, 8, 3), 100, np.uint8)
+    label = np.zeros((6, 8), np.uint8)
+    label[1:5, 2:7] = 1
+    found = plots.overlay(image, label, strength=0.5)
+    assert (found[label == 0] == 100).all()
+    assert (found[3, 4] == (100 + palette()[1].astype(int)) // 2).all()
+    assert (found[1, 4] == palette()[1]).all()
+
+
+# files
+
+
+def test_mask_overlay_and_line(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, tmp_path / "out", photos / "flag.jpg") == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].startswith(f"{photos / 'flag.jpg'}: ")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"flag.png", "flag_overlay.jpg", "run.json"}
+    with Image.open(tmp_path / "out" / "flag.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (60, 40))
+    assert Image.open(tmp_path / "out" / "flag_overlay.jpg").size == (60, 40)
+    record = read_json(tmp_path / "out" / "run.json")
+    assert record["finished"]
+    assert record["config"]["classes"][0] == "cross"
+
+
+def test_the_mask_is_that_of_the_trained_network(checkpoint: Path, sample: Path, tmp_path: Path) -> None:
+    photo = sample / "images" / "scene_0000.jpg"
+    how = ("--no-overlay", "--scales", "0.5,1", "--flip", "--max-side", 400)
+    assert run(checkpoint, tmp_path / "out", photo, *how) == 0
+    found = read_label(tmp_path / "out" / "scene_0000.png")
+    segmenter = Segmenter(checkpoint, max_side=400)
+    image = segmenter.transform(read_image(photo))[None]
+    size = image.shape[-2:]
+    total = torch.zeros(6, *size)
+    with torch.no_grad():
+        half = nn.functional.interpolate(image, [round(side / 2) for side in size], mode="bicubic", antialias=True)
+        for scaled in (half, image):
+            both = (segmenter.net(scaled).softmax(1) + segmenter.net(scaled.flip(-1)).softmax(1).flip(-1)) / 2
+            total += nn.functional.interpolate(both, size, mode="bilinear")[0]
+    assert (found == total.argmax(0).numpy()).mean() > 0.999
+    assert len(np.unique(found)) > 1
+    assert not (tmp_path / "out" / "scene_0000_overlay.jpg").exists()
+
+
+def test_photographs_of_any_mode_and_size(segmenter: Segmenter, photos: Path, tmp_path: Path) -> None:
+    colour = Image.open(photos / "flag.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    made = {
+        "turned.jpg": (colour.rotate(90, expand=True), {"exif": exif, "quality": 100, "subsampling": 0}),
+        "cmyk.jpg": (colour.convert("CMYK"), {"quality": 100, "subsampling": 0}),
+        "palette.png": (colour.convert("P"), {}),
+        "alpha.png": (colour.convert("RGBA"), {}),
+        "grey.png": (colour.convert("L"), {}),
+        "deep.tif": (Image.fromarray(np.full((5, 7), 60000, np.uint16)), {}),
+        "dot.png": (Image.new("RGB", (1, 1), (255, 0, 0)), {}),
+        "line.png": (Image.new("RGB", (900, 1), (255, 0, 0)), {}),
+    }
+    for name, (image, how) in made.items():
+        image.save(photos / name, **how)
+    paths = sorted(photos.iterdir())
+    found = dict(segment_all(segmenter, paths, [[tmp_path / f"{path.name}.png"] for path in paths]))
+    assert [type(value) for value in found.values()] == [Found] * 9
+    masks = {path.name: read_label(tmp_path / f"{path.name}.png") for path in paths}
+    for name in ("turned.jpg", "cmyk.jpg", "palette.png", "alpha.png"):
+        assert masks[name].shape == (40, 60), name
+        assert (masks[name] == masks["flag.jpg"]).mean() > 0.95, name
+    assert masks["deep.tif"].shape == (5, 7)
+    assert masks["dot.png"].tolist() == [[1]]
+    assert masks["line.png"].shape == (1, 900)
+
+
+def test_a_damaged_photograph_is_named_and_the_rest_is_done(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (photos / "flag.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "zebra.jpg").write_bytes(whole)
+    (photos / "notes.txt").write_text("left alone")
+    assert run(checkpoint, tmp_path / "out", photos) == 1
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert f"skipped {photos / 'cut.jpg'}: " in shown.err
+    assert "2 of 4 photographs were skipped" in shown.err.strip().splitlines()[-1]
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"flag", "zebra"}
+    assert read_json(tmp_path / "out" / "run.json")["damaged"] == [
+        str(photos / name) for name in ("cut.jpg", "text.jpg")
+    ]
+
+
+def test_photographs_of_one_name_get_masks_of_their_own(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "flag.jpg", photos / "flag.jpeg")
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "flag.jpg", other / "Flag.jpg")
+    assert run(checkpoint, tmp_path / "out", photos, other, photos / "flag.jpg") == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"flag_jpeg", "flag_jpg", "Flag_jpg_2"}
+
+
+@pytest.mark.parametrize(
+    ("photos", "names"),
+    [
+        (["a/x.jpg", "a/y.png"], ["x", "y"]),
+        (["a/x.jpg", "a/x.png", "b/x.png"], ["x_jpg", "x_png", "x_png_2"]),
+        (["a/x.jpg", "b/X.jpg", "c/x_jpg.png"], ["x_jpg_2", "X_jpg_3", "x_jpg"]),
+    ],
+)
+def test_output_names(photos: list[str], names: list[str]) -> None:
+    assert output_names([Path(photo) for photo in photos]) == names
+
+
+def test_running_again_replaces_its_own_outputs_only(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert run(checkpoint, out, photos) == 0
+    first = (out / "flag.png").read_bytes()
+    (out / "flag.png").write_bytes(first + b"more")
+    assert run(checkpoint, out, photos) == 0
+    assert (out / "flag.png").read_bytes() == first
+    other.mkdir()
+    shutil.copy(photos / "flag.jpg", other / "flag.jpg")
+    assert run(checkpoint, out, other) == 2
+    assert "is the mask of another photograph" in last_line(capsys)
+    assert (out / "flag.png").read_bytes() == first
+    assert run(checkpoint, out, other, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_photographs_and_files_of_others_are_never_replaced(
+    checkpoint: Path, photos: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.open(photos / "flag.jpg").save(photos / "sign.png")
+    before = (photos / "sign.png").read_bytes()
+    assert run(checkpoint, photos, photos / "sign.png", *more) == 2
+    assert "would replace a photograph; name another folder with --out" in last_line(capsys)
+    assert (photos / "sign.png").read_bytes() == before
+    assert run(checkpoint, photos, photos / "flag.jpg", *more) == 0  # flag.png stands in nobody's way
+    assert run(checkpoint, photos, *photos.glob("fl*"), *more) == 0  # its own outputs are no photographs
+    assert not (photos / "flag_overlay.png").exists()
+    write_label(tmp_path / "masks" / "flag.png", np.zeros((2, 2)))
+    assert run(checkpoint, tmp_path / "masks", photos / "flag.jpg", *more) == 2
+    assert "is not of `tag2mask segment`" in last_line(capsys)
+    assert read_label(tmp_path / "masks" / "flag.png").shape == (2, 2)
+
+
+def test_the_run_of_another_stage_is_not_replaced(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "labels", {"recipe": "x"})
+    assert run(checkpoint, tmp_path / "labels", photos) == 2
+    assert "run of another stage" in last_line(capsys)
+
+
+def test_the_crf_moves_outlines(checkpoint: Path, sample: Path, tmp_path: Path) -> None:
+    photo = sample / "images" / "scene_0000.jpg"
+    assert run(checkpoint, tmp_path / "plain", photo) == 0
+    assert run(checkpoint, tmp_path / "out", photo, "--crf") == 0
+    plain, moved = (read_label(tmp_path / name / "scene_0000.png") for name in ("plain", "out"))
+    assert 0 < (plain != moved).mean() < 0.5
+    assert read_json(tmp_path / "out" / "run.json")["config"]["crf"]["bilateral"]["srgb"] == 13
+
+
+def test_names_of_any_bytes(checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = (photos / os.fsdecode(name) for name in (b"cat \xfe <b>.jpg", b"\xff.jpg"))
+    try:
+        shutil.copy(photos / "flag.jpg", good)
+        bad.write_bytes(b"no picture")
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    assert run(checkpoint, tmp_path / "out", good, bad) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert (tmp_path / "out" / f"{good.stem}.png").exists()
+
+
+def test_a_checkpoint_that_does_not_say_how_images_are_normalised(checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    del content["datamodule_hyper_parameters"]
+    torch.save(content, tmp_path / "bare.ckpt")
+    with pytest.raises(InputError, match="does not say how images are normalised"):
+        Segmenter(tmp_path / "bare.ckpt")
+
+
+def test_only_a_few_photographs_are_read_ahead() -> None:
+    read: list[Path] = []
+
+    def reading(path: Path) -> InputError:
+        read.append(path)
+        return InputError(path.name)
+
+    coming = ahead(reading, [Path(str(number)) for number in range(100)], count=3)
+    for number in range(50):
+        assert str(next(coming)) == str(number)
+        assert len(read) <= number + 4
+    coming.close()  # type: ignore[attr-defined]
+    assert len(read) < 60
+    assert [str(found) for found in ahead(reading, [])] == []
+
+
+def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path) -> None:
+    (photos / ".hidden.jpg").write_text("")
+    (photos / "notes.txt").write_text("")
+    (photos / "within").mkdir()
+    assert find_photos([photos, photos / "flag.jpg"], tmp_path) == [photos / "flag.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["/nowhere/cat.jpg"], "no photograph or folder /nowhere/cat.jpg"),
+        (["{empty}"], "no photographs in"),
+        (["{photos}", "--checkpoint", "/nowhere.ckpt"], "no checkpoint /nowhere.ckpt"),
+        (["{photos}", "--checkpoint", "{photos}/flag.jpg"], "not a whole checkpoint"),
+        (["{photos}", "--device", "tpu9"], "--device tpu9"),
+        (["{photos}", "--scales", "1;2"], "expected numbers with commas"),
+        (["{photos}", "--scales", "0"], "expected one or more numbers above 0"),
+        (["{photos}", "--max-side", "0"], "--max-side 0"),
+        (["{photos}", "--max-side", "many"], "invalid int value"),
+        (["{photos}", "--out", "{photos}/flag.jpg"], "is a file; name a folder"),
+        (["{photos}", "--sclaes", "1"], "unknown option --sclaes; did you mean --scales?"),
+        ([], "required: PHOTO|FOLDER"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(
+    checkpoint: Path, photos: Path, tmp_path: Path, given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [word.format(photos=photos, empty=tmp_path / "empty") for word in given]
+    assert run(checkpoint, tmp_path / "out", *words) == 2
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert len(shown) == 1
+    assert told in shown[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, tmp_path / "out", photos, "--device", "auto") == 0
+    assert read_json(tmp_path / "out" / "run.json")["config"]["device"] == "cpu"
+    assert run(checkpoint, tmp_path / "out", photos, "--device", "cuda") == 2
+    assert "give cpu, or leave --device out" in last_line(capsys)
+
+
+def test_a_checkpoint_of_an_edge_network_is_refused(
+    edge_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(edge_checkpoint, tmp_path / "out", photos) == 2
+    line = last_line(capsys)
+    assert "is a checkpoint of the affinity network; expected one of the segmentation network" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,467 @@
+"""The stage ``labels``: what it writes, and that nothing is lost or done twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tag2mask.cli.labels import on_this_machine, which_shard
+from tag2mask.cli.main import main
+from tag2mask.errors import InputError
+from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.files import read_json
+from tag2mask.io.images import write_picture
+from tag2mask.io.labels import read_label
+from tag2mask.io.records import write_run
+from tag2mask.refine.recipes import CRF, ConfidentSeeds, PseudoLabels, Recipe, Seed, Walk
+from tag2mask.refine.stage import cam_names, shard
+
+PSEUDO, CONFIDENT = (f"tag2mask.refine.recipes.{name}" for name in ("PseudoLabels", "ConfidentSeeds"))
+
+
+def cam_of(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> CAM:
+    return CAM(maps.astype(np.float16), np.array(classes), np.array(size))
+
+
+@pytest.fixture
+def half() -> tuple[CAM, np.ndarray]:
+    """A photograph whose left half is red; a CAM of class 7 lights the left third only."""
+    image = np.full((40, 60, 3), (20, 30, 60), np.uint8)
+    image[:, :30] = (220, 40, 40)
+    cam = np.zeros((1, 10, 15))
+    cam[0, :, :5] = 1
+    return cam_of(cam, (7,), (40, 60)), image
+
+
+def edges_in_the_middle(image: np.ndarray) -> torch.Tensor:
+    edge = torch.zeros(10, 15)
+    edge[:, 7] = 1
+    return edge
+
+
+# recipes
+
+
+def test_seeds_that_are_label_maps_have_no_soft_scores() -> None:
+    with pytest.raises(InputError, match="certainty is null"):
+        ConfidentSeeds(crf=CRF(certainty=None))
+
+
+def test_a_seed_alone_is_the_threshold(half: tuple[CAM, np.ndarray]) -> None:
+    recipe = PseudoLabels(Seed(0.5), crf=None)
+    found = recipe(half[0], None, None, "cpu")
+    assert list(found.steps) == list(recipe.step_names) == ["seed"]
+    assert not recipe.needs_photo
+    assert found.steps["seed"].dtype == np.uint8
+    assert (found.steps["seed"][:, :18] == 7).all()
+    assert (found.steps["seed"][:, 22:] == 0).all()
+
+
+def test_the_walk_fills_the_object_up_to_its_edge(half: tuple[CAM, np.ndarray]) -> None:
+    recipe = PseudoLabels(Seed(0.3), Walk("unused.ckpt"), crf=None)
+    found = recipe(*half, edges_in_the_middle, "cpu")
+    assert list(found.steps) == ["seed", "walk"]
+    assert (found.steps["walk"][:, :26] == 7).all()
+    assert (found.steps["walk"][:, 34:] == 0).all()
+    assert found.soft.cam.shape == (1, 10, 15)
+    assert found.soft.cam.max() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["pydensecrf", "torch"])
+@pytest.mark.parametrize("certainty", [0.7, None])
+def test_the_crf_draws_the_label_to_the_outline(
+    half: tuple[CAM, np.ndarray], backend: str, certainty: float | None
+) -> None:
+    recipe = PseudoLabels(Seed(0.5), crf=CRF(10, certainty, backend=backend))  # type: ignore[arg-type]
+    unsure = half[0]._replace(cam=half[0].cam * 0.5 + 0.3)  # 0.8 and 0.3
+    found = recipe(unsure, half[1], None, "cpu")
+    truth = np.where(np.arange(60) < 30, 7, 0)
+    assert list(found.steps) == ["seed", "crf"]
+    assert (found.steps["crf"] == truth).mean() > 0.97 > (found.steps["seed"] == truth).mean()
+
+
+def test_confident_seeds_leave_the_middle_open() -> None:
+    ramp = np.linspace(0, 1, 16)[None, None].repeat(4, 1)
+    found = ConfidentSeeds(0.7, 0.2, crf=None)(cam_of(ramp, (3,), (4, 16)), None, None, "cpu").steps["seed"]
+    assert found[0, 0] == 0
+    assert found[0, 8] == 255
+    assert found[0, 15] == 3
+
+
+@pytest.mark.parametrize(
+    "recipe", [PseudoLabels(Seed(0.3), Walk("unused.ckpt")), ConfidentSeeds()], ids=["labels", "seeds"]
+)
+def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[CAM, np.ndarray]) -> None:
+    nothing = cam_of(np.zeros((0, 10, 15)), (), (40, 60))
+    found = recipe(nothing, half[1], edges_in_the_middle, "cpu")
+    assert all((label == 0).all() and label.shape == (40, 60) for label in found.steps.values())
+
+
+def test_where_nothing_has_a_score_the_crf_starts_from_no_opinion(
+    half: tuple[CAM, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threshold 0 and an empty CAM: 0 / 0 otherwise."""
+    cam, image = half
+    seen = []
+    monkeypatch.setattr(CRF, "marginals", lambda self, image, unary: (seen.append(unary), unary.softmax(0))[1])
+    PseudoLabels(Seed(threshold=0), crf=CRF(certainty=None))(
+        cam._replace(cam=np.zeros_like(cam.cam)), image, None, "cpu"
+    )
+    assert torch.isfinite(seen[0]).all()
+    assert seen[0].unique().numel() == 1
+
+
+def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAM, np.ndarray]) -> None:
+    seen = []
+
+    def edges(image: np.ndarray) -> torch.Tensor:
+        seen.append(image.shape)
+        return torch.zeros(5, 8)
+
+    found = PseudoLabels(Seed(0.3), Walk("unused.ckpt"), CRF(2), max_side=30)(*half, edges, "cpu")
+    assert seen == [(20, 30, 3)]
+    assert {label.shape for label in found.steps.values()} == {(40, 60)}
+    small = ConfidentSeeds(max_side=30)(*half, None, "cpu").steps["seed"]
+    assert small.shape == (40, 60)
+
+
+@pytest.mark.parametrize("given", [(None, None), (0.3, 2.0)])
+def test_a_seed_wants_one_of_threshold_and_alpha(given: tuple[float | None, float | None]) -> None:
+    with pytest.raises(InputError, match="give one of them"):
+        Seed(*given)
+
+
+def test_confident_thresholds_out_of_order_are_refused() -> None:
+    with pytest.raises(InputError, match="expected 0 <= background <= foreground"):
+        ConfidentSeeds(0.1, 0.3)
+
+
+# the verb
+
+
+def command(cams: Path, sample: Path, out: Path, *more: str, recipe: str = PSEUDO) -> list[str]:
+    where = ["--cams", str(cams), "--photos", str(sample / "images"), "--out", str(out)]
+    return ["labels", "--recipe", recipe, *where, "--device", "cpu", "--workers", "1", *more]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".png", ".npz", ".part")
+    }
+
+
+def test_a_data_folder_names_its_photographs(cams: Path, sample: Path, tmp_path: Path) -> None:
+    for photos in (sample, sample / "images"):
+        one = command(cams, sample, tmp_path / photos.name, "--photos", str(photos), "--recipe.init_args.walk", "null")
+        assert main([*one, "--list", str(sample / "val.txt")]) == 0
+    assert contents(tmp_path / sample.name) == contents(tmp_path / "images")
+
+
+def test_labels_are_palette_pngs_of_the_size_of_the_photograph(cams: Path, sample: Path, tmp_path: Path) -> None:
+    assert main(command(cams, sample, tmp_path / "out")) == 0
+    names = {path.stem for path in cams.glob("*.npz")}
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == names
+    for name in names:
+        label, truth = (read_label(folder / f"{name}.png") for folder in (tmp_path / "out", sample / "masks"))
+        assert label.shape == truth.shape
+        assert set(np.unique(label)) <= set(np.unique(truth))
+    record = read_json(tmp_path / "out" / "run.json")
+    assert record["finished"]
+    assert record["config"]["recipe"]["init_args"]["crf"]["steps"] == 10
+
+
+def test_steps_and_soft_maps_come_on_request(
+    cams: Path, sample: Path, edge_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    walk = ["--recipe.init_args.walk.checkpoint", str(edge_checkpoint), "--recipe.init_args.walk.steps", "8"]
+    assert main(command(cams, sample, out, *walk, "--steps", "true", "--soft", "true")) == 0
+    assert {path.name for path in (out / "steps").iterdir()} == {"seed", "walk"}
+    soft = read_cam(out / "soft" / "scene_0000.npz")
+    assert 0 <= soft.cam.min() <= soft.cam.max() <= 1
+    capsys.readouterr()
+    assert main(["evaluate", str(cams), str(out), str(out / "soft"), "--masks", str(sample / "masks")]) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()[2:7]] == [cams.name, *["labels:"] * 3, "soft"]
+    result = json.loads((tmp_path / "labels_evaluation.json").read_text())
+    assert list(result["steps"]) == ["seed", "walk", "crf"]
+    assert result["steps"]["crf"] == result["best"]
+    assert result["steps"]["seed"]["miou"] != result["best"]["miou"]
+
+
+def test_several_processes_write_what_one_writes(cams: Path, sample: Path, tmp_path: Path) -> None:
+    assert main(command(cams, sample, tmp_path / "one")) == 0
+    assert main([*command(cams, sample, tmp_path / "two"), "--workers", "2"]) == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_shards_together_are_the_whole(cams: Path, sample: Path, tmp_path: Path) -> None:
+    assert main(command(cams, sample, tmp_path / "one")) == 0
+    for part in ("3/3", "1/3", "2/3"):
+        assert main(command(cams, sample, tmp_path / "parts", "--shard", part)) == 0
+        record = read_json(tmp_path / "parts" / "run.json")
+        assert record["finished"] == (part == "2/3")
+    assert contents(tmp_path / "one") == contents(tmp_path / "parts")
+
+
+def test_of_two_shards_that_end_together_the_slower_one_records_all(
+    cams: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "parts"
+    assert main(command(cams, sample, out, "--shard", "1/2")) == 0
+    assert main(command(cams, sample, out, "--shard", "2/2")) == 0
+    late = sorted(out.glob("*.png"))[0]
+    late.rename(out / "late")
+    write = write_run
+
+    def slow(folder: Path, config: dict[str, Any], **facts: Any) -> None:
+        if facts.get("files") == 11:
+            (out / "late").rename(late)  # the other shard's last label, and its record, come before this one's
+        write(folder, config, **facts)
+
+    monkeypatch.setattr("tag2mask.cli.labels.write_run", slow)
+    assert main(command(cams, sample, out, "--shard", "2/2")) == 0
+    record = read_json(out / "run.json")
+    assert (record["finished"], record["files"]) == (True, 12)
+
+
+def test_shards_are_disjoint_and_complete() -> None:
+    names = [str(number) for number in range(11)]
+    parts = [shard(names, index, 4) for index in range(1, 5)]
+    assert sorted((name for part in parts for name in part), key=int) == names
+    for wrong in ((0, 4), (5, 4)):
+        with pytest.raises(InputError, match="expected 1/4 to 4/4"):
+            shard(names, *wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        (None, {}, (1, 1)),
+        ("2/5", {"RANK": "0", "WORLD_SIZE": "8"}, (2, 5)),
+        (None, {"RANK": "3", "WORLD_SIZE": "8"}, (4, 8)),
+        (None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (1, 2)),
+        (None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (1, 1)),
+        (
+            None,
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"},
+            (3, 4),
+        ),
+    ],
+)
+def test_which_part_of_the_work(given: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
+    assert which_shard(given, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "RANK": "9"}, (1, 8)),
+        ({"SLURM_LOCALID": "3", "SLURM_NTASKS_PER_NODE": "4"}, (3, 4)),
+        ({"SLURM_LOCALID": "0"}, (0, 1)),
+    ],
+)
+def test_processes_on_one_machine_share_its_cores_and_gpus(
+    environment: dict[str, str], expected: tuple[int, int]
+) -> None:
+    assert on_this_machine(environment) == expected
+
+
+def test_work_that_is_done_is_not_done_again(cams: Path, sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(command(cams, sample, out)) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    gone = out / "scene_0003.png"
+    kept = gone.read_bytes()
+    gone.unlink()
+    part = out / ".scene_0003.png.99.part"
+    part.write_bytes(b"half")
+    assert main(command(cams, sample, out)) == 0
+    assert gone.read_bytes() == kept
+    assert not part.exists()
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != gone)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_files(cams: Path, sample: Path, tmp_path: Path) -> None:
+    assert main(command(cams, sample, tmp_path / "unbroken", "--steps", "true")) == 0
+    slow = "import time, tag2mask.refine.stage as l; w = l._Worker._write\n"
+    slow += "def wait(self, *a):\n    time.sleep(0.2); w(self, *a); time.sleep(0.2)\n"
+    slow += "l._Worker._write = wait; from tag2mask.cli.main import main; import sys; sys.exit(main())"
+    words = command(cams, sample, tmp_path / "broken", "--steps", "true")
+    for wanted in (1, 4, 8):
+        process = subprocess.Popen([sys.executable, "-c", slow, *words], stderr=subprocess.DEVNULL)
+        wait_until(lambda wanted=wanted: len(list((tmp_path / "broken").glob("*.png"))) >= wanted)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert main(words) == 0
+    assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_processes_do_not_outlive_a_killed_parent(cams: Path, sample: Path, tmp_path: Path) -> None:
+    words = [*command(cams, sample, tmp_path / "out"), "--workers", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "tag2mask", *words], stderr=subprocess.DEVNULL)
+    wait_until(lambda: (tmp_path / "out" / "run.json").exists() and len(children(process.pid)) >= 2)
+    started = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 30)
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+
+
+def test_a_damaged_cam_file_is_named_and_the_rest_is_done(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = Path(shutil.copytree(cams, tmp_path / "cams"))
+    whole = (spoilt / "scene_0002.npz").read_bytes()
+    (spoilt / "scene_0002.npz").write_bytes(whole[:200])
+    out = tmp_path / "out"
+    assert main(command(spoilt, sample, out)) == 1
+    shown = capsys.readouterr().err
+    assert "skipped scene_0002: " in shown
+    assert "1 photographs were skipped: scene_0002" in shown
+    assert "Traceback" not in shown
+    assert len(list(out.glob("*.png"))) == 11
+    assert not read_json(out / "run.json")["finished"]
+    (spoilt / "scene_0002.npz").write_bytes(whole)
+    assert main(command(spoilt, sample, out)) == 0
+    assert read_json(out / "run.json")["finished"]
+
+
+def test_another_configuration_stops_and_says_what_differs(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(cams, sample, out)) == 0
+    other = command(cams, sample, out, "--recipe.init_args.crf.steps", "3")
+    before = contents(out)
+    assert main(other) == 2
+    assert "recipe.init_args.crf.steps: 10, now 3" in capsys.readouterr().err
+    assert contents(out) == before
+    assert main([*other, "--overwrite"]) == 0
+    assert contents(out) != before
+
+
+def test_pngs_of_somebody_else_are_never_deleted(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "masks", tmp_path / "masks"))
+    before = contents(own)
+    assert main(command(cams, sample, own)) == 2
+    assert "did not make" in capsys.readouterr().err
+    assert contents(own) == before
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({"--cams": "/nowhere"}, "no CAM files in /nowhere"),
+        ({"--photos": "/nowhere"}, "no folder /nowhere"),
+        ({"--list": "/nowhere.txt"}, "/nowhere.txt"),
+        ({"--shard": "5/4"}, "shard 5/4; expected 1/4 to 4/4"),
+        ({"--shard": "one"}, "--shard one; expected i/n"),
+        ({"--recipe.init_args.walk.checkpoint": "/nowhere.ckpt"}, "no checkpoint /nowhere.ckpt"),
+        ({"--recipe.init_args.crf.stepps": "3"}, "stepps"),
+        ({"--recipe": "tag2mask.refine.recipes.Nothing"}, "Nothing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_bad_input_is_one_line(
+    cams: Path, sample: Path, tmp_path: Path, over: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [word for pair in over.items() for word in pair]
+    assert main(command(cams, sample, tmp_path / "out", *more)) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert told in shown.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_a_cam_network_cannot_walk(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"tag2mask": {"task": "cam", "classes": ["a"], "version": "0"}}, path)
+    assert main(command(cams, sample, tmp_path / "out", "--recipe.init_args.walk.checkpoint", str(path))) == 2
+    assert "affinity" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_photograph_of_another_size_is_skipped(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    write_picture(own / "images" / "scene_0001.jpg", np.zeros((20, 20, 3), np.uint8))
+    assert main(command(cams, own, tmp_path / "out")) == 1
+    assert "they must be of one size" in capsys.readouterr().err
+
+
+def test_a_class_beyond_those_of_the_network_is_named(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = Path(shutil.copytree(cams, tmp_path / "cams"))
+    cam = read_cam(spoilt / "scene_0002.npz")
+    write_cam(spoilt / "scene_0002.npz", cam._replace(classes=np.arange(len(cam.classes)) + 6))
+    assert main(command(spoilt, sample, tmp_path / "out")) == 1
+    assert "scene_0002.npz holds the class" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "scene_0002.png").exists()
+
+
+def test_the_size_is_compared_where_the_photograph_is_not_needed(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    write_picture(own / "images" / "scene_0001.jpg", np.zeros((20, 20, 3), np.uint8))
+    (own / "images" / "scene_0003.jpg").unlink()
+    assert main(command(cams, own, tmp_path / "out", "--recipe.init_args.crf", "null")) == 1
+    assert "scene_0001 is of a photograph of" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 11
+
+
+def test_photographs_and_lists_are_found_as_by_the_training(cams: Path, sample: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    (own / "images" / "scene_0001.jpg").rename(own / "images" / "scene_0001.Jpg")
+    (own / "images" / "._scene_0001.jpg").write_bytes(b"of macOS")
+    (tmp_path / "list.txt").write_text("scene_0001.JPG\nscene_0002.jpg\n")
+    more = ("--list", str(tmp_path / "list.txt"))
+    assert main(command(cams, own, tmp_path / "out", *more)) == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"scene_0001", "scene_0002"}
+
+
+def test_a_name_with_blanks_may_stand_on_a_list(cams: Path, tmp_path: Path) -> None:
+    shutil.copytree(cams, tmp_path / "cams")
+    (tmp_path / "cams" / "scene_0001.npz").rename(tmp_path / "cams" / "my scene.npz")
+    (tmp_path / "list.txt").write_text("my scene.jpg\n")
+    assert cam_names(tmp_path / "cams", tmp_path / "list.txt") == ["my scene"]
+
+
+def test_photographs_of_one_name_are_refused_before_anything_is_written(
+    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Path(shutil.copytree(sample / "images", tmp_path / "own" / "images")).parent
+    shutil.copy(own / "images" / "scene_0001.jpg", own / "images" / "scene_0001.jpeg")
+    assert main(command(cams, own, tmp_path / "out")) == 2
+    assert "scene_0001.jpeg and scene_0001.jpg in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

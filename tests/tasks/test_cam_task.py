@@ -1,0 +1,249 @@
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from tag2mask import losses
+from tag2mask.callbacks.pictures import CAMPictures
+from tag2mask.callbacks.scores import CAMScores
+from tag2mask.callbacks.writers import CAMWriter
+from tag2mask.data.datamodules import FolderDataModule
+from tag2mask.data.transforms import Preprocessing
+from tag2mask.errors import InputError
+from tag2mask.metrics.evaluation import Task, evaluate
+from tag2mask.models.attention import Attention
+from tag2mask.models.backbones import Backbone
+from tag2mask.models.cam import TwoSteps
+from tag2mask.models.tiling import tile, untile
+from tag2mask.tasks.cam import CAMTask, Contrast, Inference, Tiles, _equivariance
+
+NET = Backbone("resnet18", weights=None, freeze_norm=True)
+METHODS = {
+    "plain": None,
+    "puzzle": Tiles(attention=None, contrast=None),
+    "rsa": Tiles(contrast=None),
+    "cfc": Tiles(attention=None),
+    "full": Tiles(contrast=Contrast(weight="rank", shared_tags=True, detach_features=True)),
+    "guarded": Tiles(
+        learns="full",
+        attention=Attention(layer="layer2", region="image", restore=True),
+        contrast=Contrast(per_class=True, center=True, repel=1.0, least=0.05),
+    ),
+}
+
+
+def trainer(folder: Path, **settings: object) -> Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **quiet, **settings)  # type: ignore[arg-type]
+
+
+def data(sample: Path) -> FolderDataModule:
+    small = Preprocessing(long_side=(48, 80), crop_size=64)
+    return FolderDataModule(str(sample), batch_size=4, num_workers=0, preprocessing=small, predict_split="val")
+
+
+def task(tiles: Tiles | None) -> CAMTask:
+    torch.manual_seed(0)
+    return CAMTask(5, backbone=NET, tiles=tiles, inference=Inference(scales=(1.0,), flip=False))
+
+
+@pytest.fixture
+def batch() -> dict[str, object]:
+    torch.manual_seed(1)
+    return {
+        "image": torch.randn(3, 3, 64, 64),
+        "label": torch.tensor([[1.0, 0, 0, 0, 1]]).expand(3, 5),
+        "name": ["a"] * 3,
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_method_trains_and_logs_its_terms(sample: Path, tmp_path: Path, method: str, precision: str) -> None:
+    run = trainer(tmp_path, max_steps=2, limit_val_batches=0, precision=precision)
+    run.fit(task(METHODS[method]), datamodule=data(sample))
+    logged = {name.removeprefix("train/") for name in run.callback_metrics}
+    expected = {"loss", "loss_cls"}
+    expected |= set() if method == "plain" else {"loss_cls_tiled", "loss_re", "beta"}
+    expected |= {"attention_entropy"} if method in ("rsa", "full", "guarded") else set()
+    expected |= {"loss_cfc", "cfc_similarity"} if method in ("cfc", "full", "guarded") else set()
+    expected |= {"loss_repel"} if method == "guarded" else set()
+    assert logged == expected
+    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
+
+
+def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str, torch.Tensor]) -> None:
+    module = task(METHODS["puzzle"]).eval()
+    module.total_steps = 0  # the ramp is over
+    assert METHODS["puzzle"] is not None
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    steps = module.branches(METHODS["puzzle"], batch)
+    _, loss = module._two_step_loss(METHODS["puzzle"], steps, batch["label"])
+    full, merged = module(batch["image"]), untile(module(tile(batch["image"])))
+    expected = sum(losses.classification_loss(cam.mean((2, 3)), batch["label"]) for cam in (full, merged))
+    expected = expected + 2.0 * ((full - merged).abs() * batch["label"][:, :, None, None]).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("learns", ["both", "full", "tiled"])
+def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: Literal["both", "full", "tiled"]) -> None:
+    full, tiled = torch.rand(2, 5, 4, 4, requires_grad=True), torch.rand(2, 5, 4, 4, requires_grad=True)
+    steps = TwoSteps(full, tiled, tiled, tiled, tiled, None)
+    for maps in ("raw", "scaled"):
+        _equivariance(Tiles(learns=learns, maps=maps), steps, torch.ones(2, 5)).backward()  # type: ignore[arg-type]
+        assert (full.grad is not None) == (learns != "tiled")
+        assert (tiled.grad is not None) == (learns != "full")
+
+
+def test_scaled_maps_of_one_shape_are_equal_to_the_equivariance_loss() -> None:
+    full = torch.rand(2, 5, 4, 4)
+    steps = TwoSteps(full, 3 * full, full, full, full, None)
+    assert _equivariance(Tiles(maps="scaled"), steps, torch.ones(2, 5)).item() == pytest.approx(0, abs=1e-4)
+    assert _equivariance(Tiles(), steps, torch.ones(2, 5)).item() > 0.1
+
+
+def test_contrast_counts_from_its_start_and_then_ramps(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = task(None)
+    module.total_steps = 100
+    shares = []
+    for step in (0, 39, 40, 50, 90):
+        monkeypatch.setattr(CAMTask, "global_step", step)
+        shares.append(module._share(Contrast(start=0.4, ramp=0.2)))
+    assert shares == [0, 0, 0, 0.5, 1]
+
+
+def test_beta_grows_over_the_first_half(sample: Path, tmp_path: Path) -> None:
+    seen = []
+
+    class Watch(CAMScores):
+        def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
+            seen.append(trainer.callback_metrics["train/beta"].item())
+
+    run = trainer(tmp_path, max_epochs=4, limit_val_batches=0, callbacks=[Watch()])
+    run.fit(task(METHODS["puzzle"]), datamodule=data(sample))
+    assert seen == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
+
+
+def test_scores_pictures_and_files_come_from_one_run_each_alone(sample: Path, tmp_path: Path) -> None:
+    module, scores, pictures = task(None), CAMScores(threshold=0.33), CAMPictures(count=2)
+    run = trainer(tmp_path, max_epochs=1, callbacks=[scores, pictures, CAMWriter()], num_sanity_val_steps=0)
+    run.fit(module, datamodule=data(sample))
+    assert len(list((tmp_path / "pictures").glob("*/*.png"))) == 2
+    assert len(list((tmp_path / "pictures").glob("*/worst/*.png"))) == 4
+    logged = dict(run.callback_metrics)
+    run.predict(module, datamodule=data(sample), return_predictions=False)
+    names = (sample / "val.txt").read_text().split()
+    stored = evaluate(Task(tmp_path / "cams", sample / "masks", names, ("b", *"12345")), scores.thresholds, 0.33)
+    assert logged["val/cam_miou"].item() == pytest.approx(stored["best"]["miou"], abs=2e-3)  # files hold half precision
+    assert logged["val/cam_miou_fixed"].item() == pytest.approx(stored["fixed"]["miou"], abs=2e-3)
+    assert logged["val/cam_mfnr"].item() == pytest.approx(stored["best"]["mfnr"], abs=2e-3)
+
+
+def test_pictures_go_to_a_logger_that_shows_images(sample: Path, tmp_path: Path) -> None:
+    from lightning.pytorch.loggers import CSVLogger
+
+    class Showing(CSVLogger):
+        shown: list[str]
+
+        def log_image(self, key: str, images: list[object], step: int | None = None, **masks: object) -> None:
+            self.shown.append(key)
+
+    logger = Showing(str(tmp_path))
+    logger.shown = []
+    run = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0, callbacks=[CAMPictures(count=1, worst=1)])
+    run.loggers = [logger]
+    run.fit(task(None), datamodule=data(sample))
+    assert [key.split("/")[0] for key in logger.shown] == ["heat", "panel", "worst_heat", "worst"]
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 2
+
+
+def test_cams_of_random_weights_are_refused(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not trained"):
+        trainer(tmp_path).predict(task(None), datamodule=data(sample))
+
+
+def test_a_checkpoint_made_from_python_loads_with_weights_only(sample: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    module = task(METHODS["full"])
+    run.fit(module, datamodule=data(sample))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = CAMTask.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert loaded.tiles == METHODS["full"]
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+
+
+def test_training_never_opens_a_mask(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr("tag2mask.io.labels.read_label", refuse)
+    run = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    run.fit(task(None), datamodule=data(sample))
+    assert run.global_step == 2
+
+
+@pytest.mark.parametrize("where", ["tiles", "inference"])
+def test_an_unknown_layer_of_an_attention_is_named_before_training(where: str) -> None:
+    wrong = Attention(layer="blocks.2")
+    tiles = Tiles(attention=wrong if where == "tiles" else None)
+    how = Inference(attention=wrong if where == "inference" else None)
+    with pytest.raises(InputError, match="no part 'blocks.2'"):
+        CAMTask(5, backbone=NET, tiles=tiles, inference=how)
+
+
+def test_validation_looks_at_cams_as_they_will_be_made_but_at_one_scale() -> None:
+    how = Inference((0.5, 1.0), stride=8, attention=Attention(layer="layer2"))
+    once = CAMTask(5, backbone=NET, inference=how).validation
+    assert once == Inference((1.0,), flip=False, stride=8, attention=how.attention)
+    assert CAMTask(5, backbone=NET, inference=how, validation=Inference()).validation == Inference()
+
+
+def test_cams_stand_above_the_floor(batch: dict[str, torch.Tensor]) -> None:
+    made = CAMTask(5, backbone=NET, tiles=None).eval()
+    photograph = batch["image"][:1], batch["label"][:1], torch.tensor([[64, 64]])
+    with torch.inference_mode():
+        low, high = (made.cams(*photograph, Inference((1.0,), floor=floor))[0].cam for floor in (0.0, 0.5))
+    assert (low < 0.5).any()
+    torch.testing.assert_close(high, (2 * low - 1).clamp_min(0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0])
+def test_a_floor_that_leaves_nothing_is_refused(floor: float) -> None:
+    with pytest.raises(InputError, match=f"floor is {floor}; expected"):
+        Inference(floor=floor)
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5])
+def test_a_share_that_leaves_out_every_tile_is_refused(least: float) -> None:
+    with pytest.raises(InputError, match=f"least is {least}; expected"):
+        Contrast(least=least)
+
+
+def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
+    how = Inference(attention=Attention(layer="layer2"), floor=0.5)
+    made = CAMTask(5, backbone=NET, tiles=None, inference=how)
+    run = trainer(tmp_path, max_steps=1)
+    run.strategy.connect(made)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    again = CAMTask.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert again.inference == made.inference
+
+
+def test_untagged_photographs_are_not_counted_as_without_any_class(sample: Path) -> None:
+    """In the validation loss: it would be that of the prediction "nothing is here"."""
+    module = task(None)
+    source = data(sample)
+    source.setup("fit")
+    batch = next(iter(source.val_dataloader()))
+    tagged, untagged = batch, {**batch, "label": torch.full_like(batch["label"], -1)}
+    module.log = lambda *args, **named: None  # type: ignore[assignment, method-assign]
+    module.eval()
+    with torch.no_grad():
+        module.validation_step(tagged, 0)
+        before = module.val_loss.compute()
+        module.validation_step(untagged, 1)
+    assert module.val_loss.compute() == before
