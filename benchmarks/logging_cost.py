@@ -37,7 +37,7 @@ from tag2mask.callbacks.throughput import Throughput
 from tag2mask.classes import IGNORE, VOC
 from tag2mask.cli.main import main as main_of_tag2mask
 from tag2mask.data.transforms import Preprocessing
-from tag2mask.tasks.cam import CAMs
+from tag2mask.io.cams import CAMs
 
 WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: benchmark}}]"
 TIMED = {
@@ -132,7 +132,7 @@ def photograph(number: int, rng: np.random.Generator) -> tuple[CAMs, dict[str, A
     mask[:, 100:250, 100:300], mask[:, 95:100, 100:300] = int(classes[0]), IGNORE
     image = torch.from_numpy(rng.random((1, 3, HEIGHT // 5, WIDTH // 5), np.float32)).repeat_interleave(5, 2)
     batch = {"image": image.repeat_interleave(5, 3), "mask": mask, "size": torch.tensor([[HEIGHT, WIDTH]])}
-    return CAMs(cam, classes), {**batch, "name": [f"2007_{number:06d}"]}
+    return CAMs(cam, classes, (HEIGHT, WIDTH)), {**batch, "name": [f"2007_{number:06d}"]}
 
 
 def voc(photos: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tag2mask.io.images import read_image
 from tag2mask.metrics.scores import ThresholdSweep
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
-from tag2mask.tasks.cam import CAMTask, Inference, Tiles
+from tag2mask.tasks.cam import CAMInference, CAMTask, Tiles
 
 SMOKE = PRESETS["smoke"]
 RANDOM = replace(SMOKE.backbone, weights=None)  # no package of weights is needed
@@ -125,7 +125,7 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
 
 def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample: Path, tmp_path: Path) -> None:
     """A photograph's image is its maps below the trained stages and of the layer that the attention looks at."""
-    how = Inference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
+    how = CAMInference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
     run_of = replace(SMOKE, backbone=RANDOM, inference=how)
     photos = data_module(sample).photos("val")[:2]
     torch.manual_seed(0)

@@ -120,6 +120,7 @@ def test_python_snippets_run(name: str, text: str, place: Path, monkeypatch: pyt
 def test_troubleshooting_has_an_entry_for_every_message() -> None:
     page = re.sub(r"…+", "…", (HERE / "docs" / "troubleshooting.md").read_text())
     heads = {re.sub(r"…+", "…", head(message)): path for message, path in messages().items()}
+    heads = {found: path for found, path in heads.items() if found.strip("… ")}
     assert len(heads) > 130
     assert [f"{path}: {found}" for found, path in heads.items() if f"| {found} |" not in page] == []
 

@@ -42,7 +42,7 @@ class Views:
         mirror: the mirror image too, for training.
         grids: numbers of tiles on one side, each with the factor by which tiles are enlarged.
         layers: blocks whose maps are kept too, as guides of an attention (see `Attention.layer`): of the tiles.
-        full_layers: likewise of the photographs, for an attention of `Inference`.
+        full_layers: likewise of the photographs, for an attention of `CAMInference`.
     """
 
     trained: int = 1

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from tag2mask.metrics.functional import at_full_size, scores
 from tag2mask.metrics.scores import ThresholdSweep
-from tag2mask.tasks.cam import CAMTask, Inference
+from tag2mask.tasks.cam import CAMInference, CAMTask
 
 NAMES = ("miou", "mfdr", "mfnr")
 
@@ -29,7 +29,7 @@ class Swept(NamedTuple):
 
 
 @torch.no_grad()
-def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: Inference) -> Swept:
+def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: CAMInference) -> Swept:
     """Make and count the CAMs of ``samples`` (as `EvaluationSet` gives them, with masks)."""
     task.eval()
     counts, entropies = ThresholdSweep(task.num_classes + 1), []
@@ -85,7 +85,7 @@ class Curve(Callback):
     """
 
     def __init__(
-        self, points: int, tune: Dataset[Any], part: Dataset[Any], how: Inference, classes: Sequence[int]
+        self, points: int, tune: Dataset[Any], part: Dataset[Any], how: CAMInference, classes: Sequence[int]
     ) -> None:
         """Score ``points`` times, the last time at the end."""
         self.count, self.tune, self.part, self.how, self.classes = points, tune, part, how, classes

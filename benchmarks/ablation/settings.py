@@ -9,7 +9,7 @@ from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.tasks.cam import Contrast, Inference, Tiles
+from tag2mask.tasks.cam import CAMInference, Contrast, Tiles
 from tag2mask.tasks.optim import SGD
 
 LITE_MEAN, LITE_STD = (0.498,) * 3, (0.502,) * 3
@@ -48,7 +48,7 @@ class Run:
     seed: int = 0
     backbone: Backbone = Backbone("tf_efficientnet_lite0", weights="package", freeze_norm=True)
     optimizer: SGD = SGD(lr=0.02)
-    inference: Inference = Inference(scales=(1.0,), flip=False)
+    inference: CAMInference = CAMInference(scales=(1.0,), flip=False)
     preprocessing: Preprocessing = Preprocessing(mean=LITE_MEAN, std=LITE_STD)  # type: ignore[arg-type]
     trained: int | None = 1
     side: int = 224
@@ -93,7 +93,7 @@ PRESETS = {
     "voc-full": replace(
         FAST,
         optimizer=SGD(lr=0.01),
-        inference=Inference(),
+        inference=CAMInference(),
         preprocessing=replace(FAST.preprocessing, long_side=(256, 448), crop_size=320),
         trained=None,
         photos=0,
@@ -127,7 +127,7 @@ class Row:
 
     Attributes:
         tiles: the method that trains.
-        made: the attention that CAMs are made with (`Inference.attention`).
+        made: the attention that CAMs are made with (`CAMInference.attention`).
     """
 
     tiles: Tiles | None = None

@@ -19,7 +19,7 @@ from tag2mask.data.samplers import SeededSampler
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged
-from tag2mask.tasks.cam import CAMTask, Inference, Tiles
+from tag2mask.tasks.cam import CAMInference, CAMTask, Tiles
 
 
 class CachedTask(CAMTask):
@@ -167,7 +167,7 @@ def _layers(attention: Attention | None) -> tuple[str, ...]:
     return () if attention is None or attention.layer is None else (attention.layer,)
 
 
-def inference(run: Run) -> Inference:
+def inference(run: Run) -> CAMInference:
     """Return how CAMs are made; with cached features the map of a lower layer passes through `Upper.guide`."""
     if run.trained is None or not _layers(run.inference.attention):
         return run.inference

@@ -15,7 +15,7 @@ from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.inference.cams import CAMMaker, PhotoCAMs, Refiner, cam_runs, iou, read
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
 from tag2mask.models.attention import Attention
@@ -44,7 +44,7 @@ def cams() -> PhotoCAMs:
     """A photograph of 2 x 4 pixels with the classes b and c of a, b, c."""
     maps = np.array([[[0.9, 0.2, 0.0, 0.3]] * 2, [[0.1, 0.6, 0.3, 0.0]] * 2], np.float32)
     image = np.zeros((2, 4, 3), np.uint8)
-    return PhotoCAMs(image, CAM(maps, np.array([2, 3]), np.array([2, 4])), {"a": 0.1, "b": 0.9, "c": 0.8})
+    return PhotoCAMs(image, CAMs(torch.as_tensor(maps), torch.tensor([2, 3]), (2, 4)), {"a": 0.1, "b": 0.9, "c": 0.8})
 
 
 # CAMs
@@ -54,7 +54,7 @@ def test_the_network_sees_what_it_was_trained_to_see(maker: CAMMaker, photo: Pat
     image = read_image(photo)
     label = torch.tensor([[1.0, 0, 0, 1, 0]])
     with torch.no_grad():
-        expected, scores = maker.task.cams(
+        expected, scores, _ = maker.task.cams(
             EvaluationTransform(LITE)(image)[None], label, torch.tensor([image.shape[:2]]), maker.inference
         )
     found = maker(photo, tags=["stripes", "cross"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tag2mask.cli.export import describe
 from tag2mask.cli.main import main
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
@@ -310,6 +311,6 @@ def test_a_network_that_onnx_cannot_express(small: Exportable) -> None:
 
 def test_the_description_of_a_cam_network_that_keeps_sizes(small: Exportable, small_file: Path) -> None:
     plain = Exportable(small.net, CAM, ("cat",), 16, Preprocessing())
-    text = export.describe(small_file, plain)
+    text = describe(small_file, plain)
     assert "shrunk" not in text
     assert text.endswith("cam (B, C, h, w), before ReLU: cat")

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from tag2mask.cli.main import main
 from tag2mask.errors import InputError
 from tag2mask.io import disk
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tests.coco_scenes import TRAIN, VAL, write
 from tests.commands import SMALL_NET, line, words
 
@@ -53,7 +52,7 @@ def test_sizes_are_shown_in_a_unit_that_suits_them(size: float, expected: str) -
 def test_the_estimate_of_a_cam_file_is_near_what_smooth_maps_take(tmp_path: Path) -> None:
     coarse = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     cam = F.interpolate(coarse, (94, 125), mode="bicubic").clamp(0, 1)[0].numpy()
-    write_cam(tmp_path / "a.npz", CAM(cam, np.array([1, 2, 3]), np.array([375, 500])))
+    write_cam(tmp_path / "a.npz", CAMs(torch.as_tensor(cam), torch.tensor([1, 2, 3]), (375, 500)))
     assert disk.cam_bytes(94, 125, 3) == pytest.approx((tmp_path / "a.npz").stat().st_size, rel=0.25)
 
 

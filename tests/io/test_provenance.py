@@ -13,7 +13,7 @@ import torch
 from tag2mask.cli.main import main
 from tag2mask.errors import InputError
 from tag2mask.io import provenance
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import read_json, write_json
 from tag2mask.io.labels import read_label, write_label
 from tests.commands import SMALL_NET, line, words
@@ -360,7 +360,7 @@ def test_the_first_difference_is_in_words() -> None:
 
 def test_a_cam_file_is_known_by_its_content(tmp_path: Path) -> None:
     def write(name: str, value: float) -> str:
-        cam = CAM(np.full((1, 4, 4), value), np.array([1]), np.array([16, 16]))
+        cam = CAMs(torch.as_tensor(np.full((1, 4, 4), value)), torch.tensor([1]), (16, 16))
         write_cam(tmp_path / f"{name}.npz", cam)
         return provenance.of_cam(tmp_path / f"{name}.npz")
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tag2mask.classes import IGNORE
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.labels import write_label
 from tag2mask.metrics.evaluation import WORST, Task, evaluate
 
@@ -46,7 +47,7 @@ def test_worst_cams_are_at_the_scored_threshold(
     tmp_path: Path, threshold: float | None, expected: tuple[str, float]
 ) -> None:
     for name, high in (("a", 0.9), ("b", 0.6)):
-        cam = CAM(np.array([[[0, 0, high, high]]]), np.array([1]), np.array([1, 4]))
+        cam = CAMs(torch.as_tensor(np.array([[[0, 0, high, high]]])), torch.tensor([1]), (1, 4))
         write_cam(tmp_path / "cams" / f"{name}.npz", cam)
         write_label(tmp_path / "masks" / f"{name}.png", np.array(TRUTH))
     cams = Task(tmp_path / "cams", tmp_path / "masks", ["a", "b"], ("background", "cat"))

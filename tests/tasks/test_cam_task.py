@@ -17,7 +17,7 @@ from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import TwoSteps
 from tag2mask.models.tiling import tile, untile
-from tag2mask.tasks.cam import CAMTask, Contrast, Inference, Tiles, _equivariance
+from tag2mask.tasks.cam import CAMInference, CAMTask, Contrast, Tiles, _equivariance
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
 METHODS = {
@@ -46,7 +46,7 @@ def data(sample: Path) -> FolderDataModule:
 
 def task(tiles: Tiles | None) -> CAMTask:
     torch.manual_seed(0)
-    return CAMTask(5, backbone=NET, tiles=tiles, inference=Inference(scales=(1.0,), flip=False))
+    return CAMTask(5, backbone=NET, tiles=tiles, inference=CAMInference(scales=(1.0,), flip=False))
 
 
 @pytest.fixture
@@ -190,23 +190,23 @@ def test_training_never_opens_a_mask(sample: Path, tmp_path: Path, monkeypatch: 
 def test_an_unknown_layer_of_an_attention_is_named_before_training(where: str) -> None:
     wrong = Attention(layer="blocks.2")
     tiles = Tiles(attention=wrong if where == "tiles" else None)
-    how = Inference(attention=wrong if where == "inference" else None)
+    how = CAMInference(attention=wrong if where == "inference" else None)
     with pytest.raises(InputError, match="no part 'blocks.2'"):
         CAMTask(5, backbone=NET, tiles=tiles, inference=how)
 
 
 def test_validation_looks_at_cams_as_they_will_be_made_but_at_one_scale() -> None:
-    how = Inference((0.5, 1.0), stride=8, attention=Attention(layer="layer2"))
+    how = CAMInference((0.5, 1.0), stride=8, attention=Attention(layer="layer2"))
     once = CAMTask(5, backbone=NET, inference=how).validation
-    assert once == Inference((1.0,), flip=False, stride=8, attention=how.attention)
-    assert CAMTask(5, backbone=NET, inference=how, validation=Inference()).validation == Inference()
+    assert once == CAMInference((1.0,), flip=False, stride=8, attention=how.attention)
+    assert CAMTask(5, backbone=NET, inference=how, validation=CAMInference()).validation == CAMInference()
 
 
 def test_cams_stand_above_the_floor(batch: dict[str, torch.Tensor]) -> None:
     made = CAMTask(5, backbone=NET, tiles=None).eval()
     photograph = batch["image"][:1], batch["label"][:1], torch.tensor([[64, 64]])
     with torch.inference_mode():
-        low, high = (made.cams(*photograph, Inference((1.0,), floor=floor))[0].cam for floor in (0.0, 0.5))
+        low, high = (made.cams(*photograph, CAMInference((1.0,), floor=floor))[0].cam for floor in (0.0, 0.5))
     assert (low < 0.5).any()
     torch.testing.assert_close(high, (2 * low - 1).clamp_min(0), rtol=0, atol=1e-6)
 
@@ -214,7 +214,7 @@ def test_cams_stand_above_the_floor(batch: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("floor", [-0.1, 1.0])
 def test_a_floor_that_leaves_nothing_is_refused(floor: float) -> None:
     with pytest.raises(InputError, match=f"floor is {floor}; expected"):
-        Inference(floor=floor)
+        CAMInference(floor=floor)
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.5])
@@ -224,7 +224,7 @@ def test_a_share_that_leaves_out_every_tile_is_refused(least: float) -> None:
 
 
 def test_a_checkpoint_keeps_the_attention_of_its_cams(tmp_path: Path) -> None:
-    how = Inference(attention=Attention(layer="layer2"), floor=0.5)
+    how = CAMInference(attention=Attention(layer="layer2"), floor=0.5)
     made = CAMTask(5, backbone=NET, tiles=None, inference=how)
     run = trainer(tmp_path, max_steps=1)
     run.strategy.connect(made)

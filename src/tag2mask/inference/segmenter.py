@@ -26,13 +26,13 @@ from tag2mask.models.segmentation import class_probabilities, label_map
 from tag2mask.refine.recipes import CRF
 from tag2mask.refine.test_time import sharpened
 from tag2mask.tasks import checkpoints
-from tag2mask.tasks.segmentation import Inference, SegmentationTask
+from tag2mask.tasks.segmentation import MaskInference, SegmentationTask
 from tag2mask.viz import plots
 
 MARK = "tag2mask segment"
 OVERLAY_SIDE = 1600
 """Longer side of an overlay, in pixels; larger photographs are shrunk for it."""
-ONCE = Inference(scales=(1.0,), flip=False)
+ONCE = MaskInference(scales=(1.0,), flip=False)
 
 
 class Found(NamedTuple):
@@ -55,7 +55,7 @@ class Segmenter:
         self,
         checkpoint: Path,
         device: str = "cpu",
-        inference: Inference = ONCE,
+        inference: MaskInference = ONCE,
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:

@@ -165,15 +165,14 @@ def count_cams(task: Task, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]
     for row, name in enumerate(_told(task)):
         path = task.predicted[name]
         cam, truth = read_cam(path), _truth(task, name)
-        if tuple(cam.size) != truth.shape:
-            raise InputError(_sizes(path, tuple(cam.size), task.truths[name], truth.shape))
-        if cam.classes.size and not 0 < cam.classes.min() <= cam.classes.max() < len(task.classes):
+        if cam.size != truth.shape:
+            raise InputError(_sizes(path, cam.size, task.truths[name], truth.shape))
+        if len(cam.classes) and not 0 < cam.classes.min() <= cam.classes.max() < len(task.classes):
             raise InputError(
                 f"{path} holds the class {cam.classes.max()}; expected 1 to {len(task.classes) - 1}: give --classes of "
                 "the data set it was made for"
             )
-        maps, values = torch.from_numpy(cam.cam), torch.from_numpy(cam.classes.astype(np.uint8))
-        score, winner = at_full_size(maps, values, truth.shape)
+        score, winner = at_full_size(cam.cam, cam.classes.to(torch.uint8), truth.shape)
         image = histogram(score, winner, torch.from_numpy(truth), bounds, len(task.classes))
         counts = counts + image
         means[row] = miou_of_image(at_each_threshold(image))

@@ -4,14 +4,13 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from tag2mask import classes
 from tag2mask.errors import InputError
-from tag2mask.io.cams import CAM, read_cam
 from tag2mask.io.images import find_photo, read_image
 from tag2mask.io.labels import read_label
 from tag2mask.report.markup import Markup, el
@@ -84,17 +83,18 @@ def prediction(evaluation: Evaluation, name: str) -> np.ndarray | None:
     folder = Path(evaluation.config.get("predictions", ""))
     if evaluation.score.threshold is None:
         return _read(read_label, folder / f"{name}.png")
+    from tag2mask.io.cams import read_cam  # with torch
+
     cam = _read(read_cam, folder / f"{name}.npz")
     return None if cam is None else _winner(cam, evaluation.score.threshold)
 
 
-def _winner(cam: CAM, threshold: float) -> np.ndarray:
+def _winner(cam: Any, threshold: float) -> np.ndarray:
     import torch
 
     from tag2mask.metrics.functional import at_full_size
 
-    values = torch.from_numpy(cam.classes.astype(np.uint8))
-    score, winner = at_full_size(torch.from_numpy(cam.cam), values, cam.size.tolist())
+    score, winner = at_full_size(cam.cam, cam.classes.to(torch.uint8), cam.size)
     return np.asarray(torch.where(score > threshold, winner, classes.BACKGROUND), np.uint8)
 
 

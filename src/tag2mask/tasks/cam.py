@@ -5,7 +5,7 @@ h x w a map.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 
 from tag2mask import losses
 from tag2mask.errors import InputError
+from tag2mask.io.cams import CAMs
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
@@ -95,7 +96,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Inference:
+class CAMInference:
     """How CAMs are made from a trained network: by its full branch alone (Alg. 2).
 
     Attributes:
@@ -124,20 +125,6 @@ class Inference:
             raise InputError(f"floor is {self.floor}; expected a number of at least 0 and below 1")
 
 
-class CAMs(NamedTuple):
-    """CAMs of one photograph.
-
-    Attributes:
-        cam: in [0, 1], (K, h, w).
-        classes: mask values, (K,).
-        entropy: of the attention that they were made with, in [0, 1]; None without.
-    """
-
-    cam: Tensor
-    classes: Tensor
-    entropy: Tensor | None = None
-
-
 def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
     """Eq. 15 between the maps that the settings name."""
     full = steps.full.detach() if tiles.learns == "tiled" else steps.full
@@ -147,7 +134,7 @@ def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
     return losses.equivariance_loss(full, tiled, label, tiles.over)
 
 
-torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
+torch.serialization.add_safe_globals([Attention, Backbone, Contrast, CAMInference, SGD, Tiles])
 
 
 class CAMTask(NetworkTask):
@@ -166,8 +153,8 @@ class CAMTask(NetworkTask):
         backbone: Backbone = Backbone(),
         tiles: Tiles | None = Tiles(),
         optimizer: SGD = SGD(),
-        inference: Inference = Inference(),
-        validation: Inference | None = None,
+        inference: CAMInference = CAMInference(),
+        validation: CAMInference | None = None,
     ) -> None:
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
@@ -292,12 +279,12 @@ class CAMTask(NetworkTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Return the CAMs of one photograph, for the callbacks that score and draw them."""
-        cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
+        cams, scores, entropy = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
         if (batch["label"] >= 0).all():  # tagged
             self.val_loss.update(losses.classification_loss(scores[None], batch["label"]))
         self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
-        if cams.entropy is not None:
-            self.val_entropy.update(cams.entropy)
+        if entropy is not None:
+            self.val_entropy.update(entropy)
             self.log("val/attention_entropy", self.val_entropy, on_epoch=True, batch_size=1)
         return cams
 
@@ -307,26 +294,35 @@ class CAMTask(NetworkTask):
         """Return the CAMs of one photograph, over scales and flips."""
         return self.cams(batch["image"], batch["label"], batch["size"], self.inference)[0]
 
-    def cams(self, image: Tensor, label: Tensor, size: Tensor, how: Inference) -> tuple[CAMs, Tensor]:
+    def cams(
+        self, image: Tensor, label: Tensor, size: Tensor, inference: CAMInference
+    ) -> tuple[CAMs, Tensor, Tensor | None]:
         """Make the CAMs of one photograph.
 
         Args:
             image: normalised, (1, 3, H, W).
             label: its tags as 0/1, (1, C), or -1 throughout where they are not known and must be predicted.
             size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
-            how: scales, flips, size of the CAM.
+            inference: scales, flips, size of the CAM.
 
         Returns:
-            The CAMs and the class scores before the sigmoid, (C,).
+            The CAMs, the class scores before the sigmoid, (C,), and the entropy of the attention in [0, 1], None
+            without attention.
         """
-        height, width = (-(-int(side) // how.stride) for side in size[0])
+        height, width = (int(side) for side in size[0])
+        stride = inference.stride
         maps, scores, entropy = multi_scale_cam(
-            self.net, image[0], how.scales, how.flip, (height, width), how.attention
+            self.net,
+            image[0],
+            inference.scales,
+            inference.flip,
+            (-(-height // stride), -(-width // stride)),
+            inference.attention,
         )
         if (label[0] < 0).any():
-            present = scores.sigmoid() > how.tag_threshold
+            present = scores.sigmoid() > inference.tag_threshold
             present[scores.argmax()] = True
         else:
             present = label[0] > 0
-        cam = above_floor(scale_to_one(maps[present]), how.floor)
-        return CAMs(cam, present.nonzero()[:, 0] + 1, entropy), scores
+        cam = above_floor(scale_to_one(maps[present]), inference.floor)
+        return CAMs(cam, present.nonzero()[:, 0] + 1, (height, width)), scores, entropy

@@ -21,7 +21,7 @@ from tag2mask.tasks.optim import SGD
 
 
 @dataclass(frozen=True)
-class Inference:
+class MaskInference:
     """How masks are made with a trained network.
 
     Attributes:
@@ -50,7 +50,7 @@ class Segmentation(NamedTuple):
     probabilities: Tensor
 
 
-torch.serialization.add_safe_globals([Backbone, Inference, SGD])
+torch.serialization.add_safe_globals([Backbone, MaskInference, SGD])
 
 
 class SegmentationTask(NetworkTask):
@@ -67,8 +67,8 @@ class SegmentationTask(NetworkTask):
         class_names: tuple[str, ...] = (),
         backbone: Backbone = Backbone(),
         optimizer: SGD = SGD(lr=0.007, weight_decay=4e-5),
-        inference: Inference = Inference(),
-        validation: Inference = Inference(scales=(1.0,), flip=False),
+        inference: MaskInference = MaskInference(),
+        validation: MaskInference = MaskInference(scales=(1.0,), flip=False),
     ) -> None:
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
@@ -146,7 +146,7 @@ class SegmentationTask(NetworkTask):
         """Return the mask of one photograph, over scales and flips."""
         return self.segment(batch["image"], batch["size"], self.inference)
 
-    def segment(self, image: Tensor, size: Tensor, how: Inference) -> Segmentation:
+    def segment(self, image: Tensor, size: Tensor, how: MaskInference) -> Segmentation:
         """Make the mask of one photograph.
 
         Args:
