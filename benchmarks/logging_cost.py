@@ -2,8 +2,8 @@
 
 usage: python benchmarks/logging_cost.py [--root data/sample] [--out benchmarks/out/logging_cost.json]
 
-- demo: the training of configs/demo/cam.yaml on the sample set, to its end, with W&B offline beside the CSV log. The
-  time spent in hooks of callbacks and in W&B's logger is added up; its share is of the fit, validations included.
+- demo: the training of configs/demo/cam_tuned.yaml on the sample set, to its end, with W&B offline beside the CSV log.
+  The time in hooks of callbacks and in W&B's logger is added up; its share is of the fit, validations included.
 - voc: the hooks of `CAMPictures` alone, on made-up CAMs of VOC's size: 1,449 photographs of 375 x 500, 20 classes, 1 to
   3 of them in each, at stride 4, on the CPU. On a GPU the photographs are scored there. No network is run.
 
@@ -108,7 +108,7 @@ def demo(root: Path) -> dict[str, Any]:
         for owner, method in methods:
             clock.watch(owner, method, name)
     with tempfile.TemporaryDirectory() as run:
-        command = ["fit", "--config", "configs/demo/cam.yaml", "--data.init_args.root", str(root)]
+        command = ["fit", "--config", "configs/demo/cam_tuned.yaml", "--data.init_args.root", str(root)]
         command += ["--trainer.default_root_dir", f"{run}/demo", "--trainer.logger", WANDB]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         main_of_tag2mask([*command, "--trainer.enable_progress_bar", "false"])

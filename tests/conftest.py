@@ -115,7 +115,7 @@ def runs(sample: Path, edge_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("runs")
     over = {"trainer__max_steps": "2", "trainer__limit_val_batches": "0"}
     small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
-    assert main([*words("fit", "configs/demo/cam.yaml", sample, folder / "full", **over), *small]) == 0
+    assert main([*words("fit", "configs/demo/cam_tuned.yaml", sample, folder / "full", **over), *small]) == 0
     shutil.copytree(folder / "full", folder / "plain")
     shutil.copytree(edge_checkpoint.parents[1], folder / "affinity")
     return folder

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, Subset
 
 from tag2mask.metrics.functional import at_full_size, scores
 from tag2mask.metrics.scores import ThresholdSweep
-from tag2mask.tasks.cam import CAMInference, CAMTask
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference
 
 NAMES = ("miou", "mfdr", "mfnr")
 
@@ -36,11 +37,11 @@ def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: CAMInference) ->
     for index in range(len(samples)):  # type: ignore[arg-type]
         sample = samples[index]
         image = sample["image"][None].to(task.device)
-        cams, _ = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
+        cams, _, entropy = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
         score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
         counts.update(score.cpu(), winner.cpu(), sample["mask"])
-        if cams.entropy is not None:
-            entropies.append(cams.entropy.item())
+        if entropy is not None:
+            entropies.append(entropy.item())
     return Swept(counts, mean(entropies) if entropies else None)
 
 

@@ -21,7 +21,7 @@ from tag2mask.io.files import read_json
 from tests.commands import SMALL_NET, WANDB, words
 from tests.wandb_file import WandbRun
 
-CAM, AFFINITY = "configs/demo/cam.yaml", "configs/demo/affinity.yaml"
+CAM, AFFINITY = "configs/demo/cam_tuned.yaml", "configs/demo/affinity.yaml"
 TWO = {"trainer__devices": "2", "trainer__strategy": "ddp"}
 TWO_NODES = {"trainer__devices": "1", "trainer__num_nodes": "2", "trainer__strategy": "ddp"}
 FIT = {"trainer__max_epochs": "2", "trainer__log_every_n_steps": "1", "trainer__check_val_every_n_epoch": "1"}

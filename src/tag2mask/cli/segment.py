@@ -27,7 +27,7 @@ from tag2mask.inference.segmenter import (
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.test_time import TEST_TIME
-from tag2mask.tasks.segmentation import MaskInference
+from tag2mask.tasks.settings import MaskInference
 from tag2mask.utils.progress import progress
 
 DESCRIPTION = """Write a mask (palette PNG of the photograph's size) and an overlay (JPEG) for each photograph, and

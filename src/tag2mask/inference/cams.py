@@ -29,7 +29,8 @@ from tag2mask.models.tiling import untile
 from tag2mask.refine.recipes import CRF, PseudoLabels, Seed, Walk
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.affinity import Edges
-from tag2mask.tasks.cam import CAMInference, CAMTask, Tiles
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference, Tiles
 from tag2mask.viz import plots
 
 Photograph = str | Path | Image.Image | np.ndarray
@@ -140,7 +141,7 @@ class Branches:
         tile = down // height * grid + across // width
         position = down % height * width + across % width
         each = torch.eye(height * width).view(1, -1, height, width)  # what comes of a CAM of that position alone
-        spread, _ = replace(self.settings, restore=False).refine(self.guide[tile : tile + 1], each)
+        spread, _ = self.settings.refine(self.guide[tile : tile + 1], each)
         weights = torch.zeros(count, 1, height, width)
         weights[tile, 0] = spread[0].flatten(1)[:, position].view(height, width)
         return untile(weights, grid)[0, 0].numpy()
@@ -163,10 +164,8 @@ class CAMMaker:
             device: of the network.
             inference: scales, flip and size of the CAMs; None takes those of the training's configuration.
         """
-        checkpoints.check_file(Path(checkpoint), "cam")
-        self.transform = EvaluationTransform(Preprocessing(**checkpoints.preprocessing(Path(checkpoint))))
-        task = CAMTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-        self.task = task.to(device).eval()
+        self.task = task = checkpoints.load(CAMTask, checkpoint, device)
+        self.transform = EvaluationTransform(Preprocessing(**task.preprocessing))
         self.class_names, self.inference = task.class_names, inference or task.inference
 
     @torch.inference_mode()
@@ -196,7 +195,7 @@ class CAMMaker:
         image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
         made = self.task.inference.attention
         settings = tiles.attention or (replace(made, region="image") if made else Attention())
-        before, after = (two_steps(net, image, tiles.grid, how, tiles.scale) for how in (None, settings))
+        before, after = (two_steps(net, image, tiles.grid, how) for how in (None, settings))
         full, tiled, refined = (self._by_class(x) for x in (before.full, before.tiled, after.tiled))
         guide = untile(after.guide, tiles.grid) if settings.region == "image" else after.guide
         assert after.entropy is not None
@@ -257,7 +256,6 @@ class Refiner:
             device: that all steps compute on; an edge network that is given is there already.
         """
         if isinstance(edges, str | Path):
-            checkpoints.check_file(Path(edges), "affinity")
             edges = Edges(Path(edges), device)
         self.edges, self.device = edges, device
         walk = None if edges is None else Walk("loaded", steps=walk_steps)
