@@ -141,7 +141,7 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
     except Exception as error:  # torch and safetensors raise half a dozen kinds for a damaged file
         raise DamagedError(f"{path} cannot be read as weights ({_first_line(error)}); download it again") from error
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
-        raise DamagedError(f"{path} does not hold names and tensors; name a file of weights")
+        raise DamagedError(f"{path} holds something else than names and tensors; name a file of weights")
     return state
 
 
