@@ -347,15 +347,15 @@ def test_inputs_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_the_first_difference_is_in_words() -> None:
     before = {"a": "cat", "b": "dog"}
-    assert provenance.difference(before, dict(before)) is None
+    assert provenance.changed_input(before, dict(before)) is None
     assert (
-        provenance.difference(before, {"a": "cat", "b": "cat"})
+        provenance.changed_input(before, {"a": "cat", "b": "cat"})
         == "1 of 2 photographs differ, the first b: dog, now cat"
     )
-    assert provenance.difference(before, {"a": "cat", "c": "x"}) == (
+    assert provenance.changed_input(before, {"a": "cat", "c": "x"}) == (
         "2 photographs, now 2: 1 gone, the first b; 1 new, the first c"
     )
-    assert provenance.difference(before, {"b": "dog", "a": "cat"}) == "the same photographs in another order"
+    assert provenance.changed_input(before, {"b": "dog", "a": "cat"}) == "the same photographs in another order"
 
 
 def test_a_cam_file_is_known_by_its_content(tmp_path: Path) -> None:
