@@ -12,7 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tag2mask.errors import DamagedError, MismatchError, MissingError
 from tag2mask.io.files import atomic
@@ -121,43 +121,36 @@ def vanished(record: Mapping[str, Any]) -> str:
     return f"in {labels} a tag has no pixel ({by_class}){empty}; a lower threshold keeps more"
 
 
-class Redo(NamedTuple):
-    """What a stage does with the files that it finds in its folder; see `redo`.
-
-    Attributes:
-        inputs: what to record as the inputs of the folder; files beyond the list of the stage keep theirs.
-        stale: names of the files to make again.
-        messages: lines for the user.
-    """
-
-    inputs: dict[str, str]
-    stale: list[str]
-    messages: list[str]
-
-
-def redo(folder: Path, now: Inputs, done: Sequence[str], what: str) -> Redo:
+def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[dict[str, str], list[str], list[str]]:
     """Find the files of an earlier run that a stage must make again, since they were made from other inputs.
 
     Args:
         folder: of the files.
         now: the inputs of this stage, for each photograph on its list.
         done: names of the files that are there.
-        what: what the files are called in messages, such as ``masks``.
+        files: what the files are called in messages, such as ``masks``.
+
+    Returns:
+        The inputs to record (files that are not on the list keep theirs), the names of the files to make again, and
+        lines for the user.
     """
     before = read_inputs(folder)
     if before is None:
-        unknown = f"{len(done)} {what} in {folder} do not say what they were made from; --overwrite makes them again"
-        return Redo(dict(now), [], [unknown] if done else [])
+        unknown = f"{len(done)} {files} in {folder} do not say what they were made from; --overwrite makes them again"
+        return dict(now), [], [unknown] if done else []
     stale = [name for name in done if name in now and before.get(name) != now[name]]
-    beyond = [name for name in done if name not in now]
+    others = [name for name in done if name not in now]
     messages = []
     if stale:
         first = f"{stale[0]}: {before.get(stale[0], 'not known')}, now {now[stale[0]]}"
-        messages.append(f"{len(stale)} {what} in {folder} were made from something else ({first}): they are made again")
-    if beyond:
-        photos = f"photographs that are not on the list, the first {beyond[0]}"
-        messages.append(f"{len(beyond)} {what} in {folder} are of {photos}")
-    return Redo({**before, **now}, stale, messages)
+        messages.append(
+            f"{len(stale)} {files} in {folder} were made from something else ({first}): they are made again"
+        )
+    if others:
+        messages.append(
+            f"{len(others)} {files} in {folder} are of photographs that are not on the list, the first {others[0]}"
+        )
+    return {**before, **now}, stale, messages
 
 
 def training_state(

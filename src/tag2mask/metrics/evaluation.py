@@ -5,6 +5,7 @@ Shape letters in this file: G classes with the background, N thresholds (1 for l
 
 import hashlib
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,44 +114,28 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
     """
     check_complete(task)
     levels = sorted({*thresholds, *([] if threshold is None else [threshold])}) if task.ending == ".npz" else []
-    matrices, mious = count(task, levels)
-    each = [_named(matrix, task.classes) for matrix in matrices]
+    total, mious = torch.zeros((), dtype=torch.long), []
+    for name in progress(task.names, len(task.names), f"photographs of {task.predictions} scored"):
+        matrices = _confusion_matrices(task, name, torch.tensor(levels, dtype=torch.float32))
+        total = total + matrices
+        mious.append(miou_of_image(matrices))
+    each = [_named(matrix, task.classes) for matrix in total]
     images = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
     result: dict[str, Any] = {"images": len(task.names), "images_digest": images}
     if not levels:
-        return {**result, "best": each[0], "images_worst": _worst(task.names, mious[:, 0]), **_steps(task, each[0])}
+        return {**result, "best": each[0], "images_worst": _worst(task.names, mious, 0), **_steps(task, each[0])}
     for level, score in zip(levels, each, strict=True):
         score["threshold"] = level
     result["best"] = chosen = max(each, key=lambda score: score["miou"] or 0.0)
     if threshold is not None:
         result["fixed"] = chosen = each[levels.index(threshold)]
-    result["images_worst"] = _worst(task.names, mious[:, levels.index(chosen["threshold"])])
+    result["images_worst"] = _worst(task.names, mious, levels.index(chosen["threshold"]))
     result["sweep"] = [{key: score[key] for key in ("threshold", *MEANS)} for score in each]
     return result
 
 
-def count(task: Task, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Count the pixels of all photographs by their true and their predicted class.
-
-    Args:
-        task: what is scored.
-        thresholds: for CAM files, in rising order, (N,).
-
-    Returns:
-        The confusion matrix at each threshold, (N, G, G) int64, and the mean IoU of each photograph, (names, N). For
-        label PNGs N is 1.
-    """
-    total, bounds = torch.zeros((), dtype=torch.long), torch.tensor(thresholds, dtype=torch.float32)
-    mious = []
-    for name in progress(task.names, len(task.names), f"photographs of {task.predictions} scored"):
-        matrices = _count_one(task, name, bounds)
-        total = total + matrices
-        mious.append(miou_of_image(matrices))
-    return total, torch.stack(mious)
-
-
-def _count_one(task: Task, name: str, thresholds: Tensor) -> Tensor:
-    """Return the confusion matrices of one photograph, (N, G, G)."""
+def _confusion_matrices(task: Task, name: str, thresholds: Tensor) -> Tensor:
+    """Return the confusion matrices of one photograph, (N, G, G): one for each threshold, or for the label PNG."""
     path, mask, num_classes = task.predicted[name], task.truths[name], len(task.classes)
     truth = torch.from_numpy(read_label(mask))
     if task.ending == ".npz":
@@ -179,15 +164,16 @@ def _named(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Return the scores of a confusion matrix as plain numbers, by class name or as means; None where undefined."""
     named: dict[str, Any] = {}
     for key, value in scores(confusion).items():
-        numbers = [None if number != number else number for number in value.flatten().tolist()]
+        numbers = [None if math.isnan(number) else number for number in value.flatten().tolist()]
         named[key] = dict(zip(classes, numbers, strict=True)) if value.ndim else numbers[0]
     return named
 
 
-def _worst(names: Sequence[str], mious: Tensor) -> list[dict[str, Any]]:
+def _worst(names: Sequence[str], mious: Sequence[Tensor], level: int) -> list[dict[str, Any]]:
     """Name the photographs with the lowest mean IoU, the lowest first; one without a scored pixel is left out."""
-    defined = ((miou, name) for name, miou in zip(names, mious.tolist(), strict=True) if miou == miou)
-    return [{"name": name, "miou": miou} for miou, name in heapq.nsmallest(WORST, defined)]
+    each = ((miou[level].item(), name) for name, miou in zip(names, mious, strict=True))
+    worst = heapq.nsmallest(WORST, (pair for pair in each if not math.isnan(pair[0])))
+    return [{"name": name, "miou": miou} for miou, name in worst]
 
 
 def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
