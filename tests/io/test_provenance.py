@@ -372,8 +372,8 @@ def test_files_of_other_inputs_are_made_again(tmp_path: Path) -> None:
     assert inputs == {"gone": "dog", **now}
     assert stale == ["b", "c"]
     assert [message.partition(f" masks in {tmp_path} ")[2] for message in messages] == [
-        "were made from something else (b: cat, now dog): they are made again",
-        "are of photographs that are not on the list, the first gone",
+        "had other inputs (b: cat, now dog): they are made again",
+        "are not on the list, the first gone: they are kept",
     ]
 
 

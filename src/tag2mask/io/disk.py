@@ -42,7 +42,7 @@ def require_room(folder: Path, count: int, sizes: Iterable[float], files: str) -
         folder: where the files go; it need not exist yet.
         count: how many files will be written.
         sizes: expected bytes of some of them.
-        files: what the files are called in the message, such as ``masks``.
+        files: what the message calls the files, such as ``masks``.
 
     Returns:
         A line for the user: how many files, how large they are together, how much is free.
@@ -71,4 +71,4 @@ def readable_size(size: float) -> str:
     return f"{size / 1000:.1f} TB"
 
 
-shown = readable_size
+shown = readable_size  # the name in other rooms

@@ -62,11 +62,10 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 
 
 def near_photo(folder: Path, name: str) -> str:
-    """Name a file that may be meant where a photograph is missing, and what to do; empty where there is none.
+    """Name a file, in a folder or its subfolders, that may be meant by the name of a photograph that is missing there.
 
-    Args:
-        folder: where the photograph was expected; its subfolders are searched too.
-        name: of the photograph, with or without ending.
+    Returns:
+        The end of a message: which file, and what to do; empty where no file is near.
     """
     stem = without_ending(name).casefold()
     for path in _all_in(folder):

@@ -28,7 +28,7 @@ Inputs = Mapping[str, str]
 """Name of a photograph -> what its file was made from, in words and digests."""
 RunState = Literal["new", "unfinished", "finished"]
 
-digest = digest_of_data
+digest = digest_of_data  # the name in other rooms
 
 
 def write_inputs(folder: Path, inputs: Inputs) -> None:
@@ -94,7 +94,7 @@ def outdated(folder: Path) -> str | None:
     """
     record = record_of(folder)
     config, checkpoint = record.get("config", {}), Path(record.get("checkpoint", ""))
-    if checkpoint.name == LAST.name:
+    if checkpoint.parts[-2:] == LAST.parts:
         run, weights = checkpoint.parents[1], config.get("weights")
         if record_of(run).get("weights", weights) != weights:
             return f"it was made with an earlier network than the one that {run} holds now"
@@ -128,7 +128,7 @@ def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[di
         folder: of the files.
         now: the inputs of this stage, for each photograph on its list.
         done: names of the files that are there.
-        files: what the files are called in messages, such as ``masks``.
+        files: what messages call the files, such as ``masks``.
 
     Returns:
         The inputs to record (files that are not on the list keep theirs), the names of the files to make again, and
@@ -143,13 +143,9 @@ def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[di
     messages = []
     if stale:
         first = f"{stale[0]}: {before.get(stale[0], 'not known')}, now {now[stale[0]]}"
-        messages.append(
-            f"{len(stale)} {files} in {folder} were made from something else ({first}): they are made again"
-        )
+        messages.append(f"{len(stale)} {files} in {folder} had other inputs ({first}): they are made again")
     if others:
-        messages.append(
-            f"{len(others)} {files} in {folder} are of photographs that are not on the list, the first {others[0]}"
-        )
+        messages.append(f"{len(others)} {files} in {folder} are not on the list, the first {others[0]}: they are kept")
     return {**before, **now}, stale, messages
 
 
@@ -158,15 +154,8 @@ def training_state(
 ) -> RunState:
     """Say whether a training starts anew in a run folder, goes on there, or is finished there.
 
-    Args:
-        run: the run folder.
-        config: settings of the training.
-        classes: names of its classes.
-        inputs: what it is trained on.
-        overwrite: start anew, whatever is there.
-
     Raises:
-        MismatchError: the folder holds a training with other settings, or on other data.
+        MismatchError: the folder holds a training with other settings, or on other data, and ``overwrite`` is not set.
         MissingError: the training there is finished, but its checkpoint is gone.
     """
     if overwrite:

@@ -102,7 +102,7 @@ def digest_of_file(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-digest = digest_of_file
+digest = digest_of_file  # the name in other rooms
 
 
 def versions() -> dict[str, str]:

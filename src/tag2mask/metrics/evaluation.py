@@ -120,18 +120,21 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         total = total + matrices
         mious.append(miou_of_image(matrices))
     each = [_named(matrix, task.classes) for matrix in total]
-    images = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
-    result: dict[str, Any] = {"images": len(task.names), "images_digest": images}
+    digest = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
+    images = {"images": len(task.names), "images_digest": digest}
     if not levels:
-        return {**result, "best": each[0], "images_worst": _worst(task.names, mious, 0), **_steps(task, each[0])}
+        return {**images, "best": each[0], "images_worst": _worst(task.names, mious, 0), **_steps(task, each[0])}
     for level, score in zip(levels, each, strict=True):
         score["threshold"] = level
-    result["best"] = chosen = max(each, key=lambda score: score["miou"] or 0.0)
-    if threshold is not None:
-        result["fixed"] = chosen = each[levels.index(threshold)]
-    result["images_worst"] = _worst(task.names, mious, levels.index(chosen["threshold"]))
-    result["sweep"] = [{key: score[key] for key in ("threshold", *MEANS)} for score in each]
-    return result
+    best = max(each, key=lambda score: score["miou"] or 0.0)
+    fixed = best if threshold is None else each[levels.index(threshold)]
+    return {
+        **images,
+        "best": best,
+        **({} if threshold is None else {"fixed": fixed}),
+        "images_worst": _worst(task.names, mious, levels.index(fixed["threshold"])),
+        "sweep": [{key: score[key] for key in ("threshold", *MEANS)} for score in each],
+    }
 
 
 def _confusion_matrices(task: Task, name: str, thresholds: Tensor) -> Tensor:
@@ -169,10 +172,10 @@ def _named(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     return named
 
 
-def _worst(names: Sequence[str], mious: Sequence[Tensor], level: int) -> list[dict[str, Any]]:
+def _worst(names: Sequence[str], mious: list[Tensor], level: int) -> list[dict[str, Any]]:
     """Name the photographs with the lowest mean IoU, the lowest first; one without a scored pixel is left out."""
-    each = ((miou[level].item(), name) for name, miou in zip(names, mious, strict=True))
-    worst = heapq.nsmallest(WORST, (pair for pair in each if not math.isnan(pair[0])))
+    pairs = zip(torch.stack(mious)[:, level].tolist(), names, strict=True)
+    worst = heapq.nsmallest(WORST, (pair for pair in pairs if not math.isnan(pair[0])))
     return [{"name": name, "miou": miou} for miou, name in worst]
 
 
