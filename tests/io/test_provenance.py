@@ -377,6 +377,24 @@ def test_files_of_other_inputs_are_made_again(tmp_path: Path) -> None:
     ]
 
 
+def test_discard_keeps_what_no_stage_has_recorded(tmp_path: Path) -> None:
+    ours = ("checkpoints/last.ckpt", "logs/a/metrics.csv", "report.html", "cams_evaluation.json", "masks/a.png")
+    ours += ("masks/val_evaluation.json", "masks/val/a.png", "labels/a.png", "labels/steps/seed/a.png")
+    mine = ("report.txt", "labels/notes.txt", "drawn/a.png", "next/a.npz", "next/run.json")
+    for name in (*ours, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for folder in ("masks", "masks/val", "labels"):
+        write_run(tmp_path / folder, {"weights": "abc"})
+    write_run(tmp_path / "next", {"model": {}})
+    provenance.discard(tmp_path)
+    assert all((tmp_path / name).is_file() for name in ours)  # no training has left its record
+    write_run(tmp_path, {"model": {}})
+    provenance.discard(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == set(mine)
+    assert not (tmp_path / "masks").exists()
+
+
 def test_a_training_is_new_unfinished_or_finished(tmp_path: Path) -> None:
     config, classes, inputs = {"root": Path("x"), "scales": (0.5, 1)}, ["cat", "dog"], {"a": "cat"}
     settings = (tmp_path, config, classes, inputs)

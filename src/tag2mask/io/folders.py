@@ -45,12 +45,10 @@ def masks_in(folder: Path) -> dict[str, Path]:
 
 def unread(folder: Path, endings: tuple[str, ...]) -> str | None:
     """Count what lies in a folder besides files with ``endings``, as ``3 .heic, 1 folder(s)``; None: nothing does."""
-    entries = _entries(folder)
-    kinds = Counter(_ending(name) or "without an ending" for name, is_file in entries if is_file)
-    counts = [f"{kinds[kind]} {kind}" for kind in sorted(kinds) if kind not in endings]
-    if count := sum(not is_file for _, is_file in entries):
-        counts.append(f"{count} folder(s)")
-    return ", ".join(counts) or None
+    kinds = Counter(
+        (_ending(name) or "without an ending") if is_file else "folder(s)" for name, is_file in _entries(folder)
+    )
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds) if kind not in endings) or None
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
@@ -90,7 +88,7 @@ def _ending(name: str) -> str:
 
 
 def unified(text: str) -> str:
-    """Return a text in the Unicode form NFC, in which each accented letter has one code."""
+    """Return a text in the Unicode form NFC, in which an accented letter is one character."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -100,7 +98,7 @@ def plain(text: str) -> str:
 
 
 def without_ending(name: str) -> str:
-    """Return the name of a photograph, without the ending of its file if that was written."""
+    """Return the name of a photograph that is given with or without the ending of its file."""
     return unified(os.path.splitext(name)[0] if _ending(name) in PHOTO_ENDINGS else name)
 
 
@@ -142,7 +140,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def check_classes(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    """Return the foreground classes that ``path`` names; ``DamagedError`` where there is none, or not 1 to 254 once."""
+    """Return the foreground classes that ``path`` names; ``DamagedError`` for none, too many, or one twice."""
     if not names:
         raise DamagedError(f"{path} names no class; write a class a line, or tags")
     if len(set(names)) < len(names) or len(names) >= IGNORE:

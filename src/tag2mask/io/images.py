@@ -15,15 +15,15 @@ from tag2mask.io import folders
 from tag2mask.io.files import atomic
 
 RUN_LENGTHS = 3
-"""zlib's Z_RLE: the compression only looks for repeats of the byte before, which is fast."""
+"""zlib's Z_RLE: a fast compression that finds only runs of equal bytes."""
 
 
 @contextmanager
 def open_picture(path: Path, kind: str = "photograph") -> Iterator[Image.Image]:
     """Open a picture file; what goes wrong in the block becomes an error that names the file.
 
-    The error is a ``MissingError``, a ``SpaceError`` (too many pixels) or a ``DamagedError``; it calls the picture by
-    its ``kind``.
+    It is a ``MissingError``, a ``SpaceError`` (too many pixels) or a ``DamagedError``. ``kind`` is what the message
+    calls the picture.
     """
     try:
         with Image.open(path) as image:
@@ -53,7 +53,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_size(path: Path) -> tuple[int, int]:
     """Read height and width of a photograph, turned as `read_image` turns it; only the head of the file is read."""
     with open_picture(path) as image:
-        return (image.width, image.height) if _lies_on_side(image) else (image.height, image.width)
+        width, height = image.size[::-1] if _lies_on_side(image) else image.size
+        return height, width
 
 
 def _lies_on_side(image: Image.Image) -> bool:
@@ -104,7 +105,8 @@ def rgb(image: Image.Image) -> np.ndarray:
         DamagedError: a value is not finite, or far below zero.
     """
     if image.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
-        image = _eight_bits(np.asarray(image, np.float64), ranges=(1, 255, 4095, 65535)[image.mode != "F" :])
+        ranges = (1, 255, 4095, 65535) if image.mode == "F" else (255, 4095, 65535)
+        image = _eight_bits(np.asarray(image, np.float64), ranges)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # no copy more than needed
 
 

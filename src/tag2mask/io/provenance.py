@@ -211,7 +211,7 @@ def discard(run: Path) -> None:
         return
     reports = ("report.html", "report.md", "report.json")
     _delete(run, ("logs", "pictures", "scores"), ("*_evaluation.json", "masks/*_evaluation.json", *reports))
-    for record in [*run.glob(f"*/{RUN_FILE}"), *run.glob(f"*/*/{RUN_FILE}")]:
+    for record in [*run.glob(f"*/*/{RUN_FILE}"), *run.glob(f"*/{RUN_FILE}")]:
         folder = record.parent
         if not _is_training(folder):
             _delete(folder, (STEPS, "soft"), ("*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE))
