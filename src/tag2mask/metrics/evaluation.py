@@ -105,12 +105,12 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         threshold: one that was chosen elsewhere, which is scored too.
 
     Returns:
-        For label PNGs the scores under ``best``, and where `labels` has kept the steps on the way to them, the scores
-        of each step under ``steps``. For CAM files the scores at the best threshold under ``best``, at the given one
-        under ``fixed``, and at all under ``sweep``. Scores are fractions; ``iou``, ``fdr``, ``fnr`` are by class name,
-        null where undefined. ``images_digest`` is the SHA-256 of the names. ``images_worst`` names the photographs with
-        the lowest ``miou`` of their own, over the classes that they truly show; for CAM files at the threshold of
-        ``fixed``, else of ``best``.
+        For label PNGs the scores under ``best``; where the label maps of the steps before the last were kept, the
+        scores of each step under ``steps``. For CAM files the scores at the best threshold under ``best``, at
+        ``threshold`` under ``fixed``, and at each threshold under ``sweep``. Scores are fractions; ``iou``, ``fdr`` and
+        ``fnr`` are by class name, None where undefined. ``images_digest`` is the SHA-256 of the names. ``images_worst``
+        names the photographs with the lowest mean IoU over the classes that they truly show; for CAM files at the
+        threshold of ``fixed``, else of ``best``.
     """
     check_complete(task)
     levels = sorted({*thresholds, *([] if threshold is None else [threshold])}) if task.ending == ".npz" else []

@@ -88,7 +88,7 @@ def miou_of_image(confusion: Tensor) -> Tensor:
 
 
 def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Count how often each cell of a table of that shape occurs, in int64; a pixel whose target is ``IGNORE`` does not.
+    """Count how often each cell of a table occurs, in int64, over the pixels whose target is not ``IGNORE``.
 
     Ignored pixels are sent to one more cell, which is dropped: several times faster than picking out the others.
     """
