@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tag2mask.cli.main import main
-from tag2mask.errors import InputError
+from tag2mask.errors import SpaceError
 from tag2mask.io import disk
 from tag2mask.io.cams import CAMs, write_cam
 from tests.coco_scenes import TRAIN, VAL, write
@@ -24,14 +24,16 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_take_whole_blocks() -> None:
-    said = disk.require_room(Path("not/there/yet"), 1000, [1, disk.BLOCK, disk.BLOCK + 1], "things")
-    assert said.startswith(f"1,000 things to write into not/there/yet: about {disk.shown(1000 * disk.BLOCK * 4 / 3)}, ")
+    line = disk.require_room(Path("not/there/yet"), 1000, [1, disk.BLOCK, disk.BLOCK + 1], "things")
+    assert line.startswith(
+        f"1,000 things to write into not/there/yet: about {disk.readable_size(1000 * disk.BLOCK * 4 / 3)}, "
+    )
 
 
 @pytest.mark.usefixtures("full")
 def test_two_blocks_fit_and_three_do_not(tmp_path: Path) -> None:
     assert "about 8.2 kB, 8.2 kB free" in disk.require_room(tmp_path, 2, [1], "labels")
-    with pytest.raises(InputError, match=r"3 labels need about 12 kB in .*, where 8\.2 kB are free"):
+    with pytest.raises(SpaceError, match=r"3 labels need about 12 kB in .*, where 8\.2 kB are free"):
         disk.require_room(tmp_path, 3, [1], "labels")
 
 
@@ -46,7 +48,7 @@ def test_a_million_photographs_are_estimated_from_few() -> None:
     [(5e2, "0.5 kB"), (9.96e3, "10 kB"), (9.994e5, "999 kB"), (9.996e5, "1.0 MB"), (3e12, "3.0 TB")],
 )
 def test_sizes_are_shown_in_a_unit_that_suits_them(size: float, expected: str) -> None:
-    assert disk.shown(size) == expected
+    assert disk.readable_size(size) == expected
 
 
 def test_the_estimate_of_a_cam_file_is_near_what_smooth_maps_take(tmp_path: Path) -> None:
