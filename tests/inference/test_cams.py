@@ -13,8 +13,9 @@ from PIL import Image
 from tag2mask.classes import IGNORE
 from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
-from tag2mask.errors import InputError
-from tag2mask.inference.cams import CAMMaker, PhotoCAMs, Refiner, cam_runs, iou, read
+from tag2mask.errors import InputError, MissingError, SettingError
+from tag2mask.inference.cams import CAMMaker, PhotoCAMs, cam_runs, iou, read
+from tag2mask.inference.refiner import Refiner
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
@@ -58,7 +59,7 @@ def test_the_network_sees_what_it_was_trained_to_see(maker: CAMMaker, photo: Pat
             EvaluationTransform(LITE)(image)[None], label, torch.tensor([image.shape[:2]]), maker.inference
         )
     found = maker(photo, tags=["stripes", "cross"])
-    np.testing.assert_array_equal(found.cam.cam, expected.cam)
+    np.testing.assert_array_equal(found.cams.cam, expected.cam)
     assert list(found.maps) == ["cross", "stripes"]
     assert found.probabilities == dict(zip(CLASSES, scores.sigmoid().tolist(), strict=True))
 
@@ -99,7 +100,7 @@ def test_labels_by_hand(cams: PhotoCAMs) -> None:
 
 
 def test_the_cam_can_be_written(cams: PhotoCAMs, tmp_path: Path) -> None:
-    write_cam(tmp_path / "a.npz", cams.cam)
+    write_cam(tmp_path / "a.npz", cams.cams)
     assert read_cam(tmp_path / "a.npz").classes.tolist() == [2, 3]
 
 
@@ -205,38 +206,39 @@ def test_iou_by_hand() -> None:
 
 def test_runs_of_cam_networks_are_found_among_others(runs: Path, tmp_path: Path) -> None:
     assert cam_runs(str(runs)) == {name: runs / name / LAST for name in ("full", "plain")}
-    with pytest.raises(InputError, match="no run of a CAM network in"):
+    with pytest.raises(MissingError, match=re.escape(str(tmp_path))):
         cam_runs(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "facts"),
     [
-        (lambda maker, photo: maker(photo, ["rign"]), "unknown tag 'rign'; the network's classes are cross, dots"),
-        (lambda maker, photo: maker(photo, [0]), "unknown tag 0"),
-        (lambda maker, photo: maker(photo, [6]), "unknown tag 6"),
-        (lambda maker, photo: maker(photo.with_name("none.jpg")), "none.jpg does not exist"),
-        (lambda maker, photo: maker(np.zeros((4, 4), np.uint8)), r"an array \(4, 4\) of uint8; expected \(H, W, 3\)"),
-        (lambda maker, photo: maker(np.zeros((4, 4, 3))), "of float64; expected"),
-        (
-            lambda maker, photo: maker.branches(photo).attention(1.1, 0),
-            "1.1 of the photograph's side; expected a share",
-        ),
+        (lambda maker, photo: maker(photo, ["rign"]), "'rign'.*cross, dots"),
+        (lambda maker, photo: maker(photo, [0]), "tag 0.*cross, dots"),
+        (lambda maker, photo: maker(photo, [6]), "tag 6.*cross, dots"),
+        (lambda maker, photo: maker(np.zeros((4, 4), np.uint8)), r"\(4, 4\) of uint8"),
+        (lambda maker, photo: maker(np.zeros((4, 4, 3))), "of float64"),
+        (lambda maker, photo: maker.branches(photo).attention(1.1, 0), "1.1"),
     ],
 )
-def test_what_a_user_can_get_wrong_is_said(
-    call: Callable[[CAMMaker, Path], object], said: str, maker: CAMMaker, photo: Path
+def test_an_unfit_argument_is_named(
+    call: Callable[[CAMMaker, Path], object], facts: str, maker: CAMMaker, photo: Path
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(SettingError, match=facts):
         call(maker, photo)
 
 
+def test_a_missing_photograph_is_named(maker: CAMMaker, photo: Path) -> None:
+    with pytest.raises(InputError, match="none.jpg"):
+        maker(photo.with_name("none.jpg"))
+
+
 def test_checkpoints_of_another_network_are_refused(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a checkpoint of the affinity network; expected one of the cam network"):
+    with pytest.raises(InputError, match="affinity network.*cam network"):
         CAMMaker(runs / "affinity" / LAST)
-    with pytest.raises(InputError, match="is a checkpoint of the cam network; expected one of the affinity network"):
+    with pytest.raises(InputError, match="cam network.*affinity network"):
         Refiner(runs / "full" / LAST)
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="none.ckpt"):
         CAMMaker(tmp_path / "none.ckpt")
 
 

@@ -14,16 +14,15 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError
-from tag2mask.inference.segmenter import (
-    Found,
-    Segmenter,
+from tag2mask.inference.photographs import (
     check_outputs,
     find_photos,
     output_names,
     outputs,
+    printable,
     segment_all,
-    shown,
 )
+from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.test_time import TEST_TIME
@@ -56,9 +55,9 @@ def segment(words: list[str]) -> int:
         if fault
     ]
     masks = len(photos) - len(faults)
-    damaged = [shown(photo) for photo in faults]
+    damaged = [printable(photo) for photo in faults]
     write_run(given.out, config, finished=True, files=masks, damaged=damaged)
-    print(f"{masks} masks in {shown(given.out)}")
+    print(f"{masks} masks in {printable(given.out)}")
     if faults:
         told = f"{len(faults)} of {len(photos)} photographs were skipped: {', '.join(damaged)}"
         print(f"tag2mask: {told}", file=sys.stderr)
@@ -105,7 +104,7 @@ def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> list[list[Pat
     renamed = [name for photo, name in zip(photos, names, strict=True) if name != photo.stem]
     if renamed:
         print(
-            f"tag2mask: {len(renamed)} photographs share names; their masks are {shown(renamed[0])}.png and so on",
+            f"tag2mask: {len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on",
             file=sys.stderr,
         )
     return targets
@@ -130,7 +129,7 @@ def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
         "classes": list(segmenter.class_names),
         "inference": asdict(inference),
         "crf": segmenter.crf and asdict(segmenter.crf),
-        "preprocessing": asdict(segmenter.how),
+        "preprocessing": asdict(segmenter.preprocessing),
         "device": device,
     }
     return segmenter, config
@@ -148,20 +147,20 @@ def _device(name: str) -> str:
     return name
 
 
-def _told(done: Iterable[tuple[Path, Found | InputError]]) -> Iterator[tuple[Path, bool]]:
+def _told(done: Iterable[tuple[Path, Shares | InputError]]) -> Iterator[tuple[Path, bool]]:
     """Say what was found in each photograph as it is done, and what could not be read."""
     for photo, found in done:
         fault = isinstance(found, InputError)
         if isinstance(found, InputError):
-            tqdm.write(f"tag2mask: skipped {shown(photo)}: {shown(found)}", file=sys.stderr)
+            tqdm.write(f"tag2mask: skipped {printable(photo)}: {printable(found)}", file=sys.stderr)
         else:
-            tqdm.write(f"{shown(photo)}: {summary(found)}")
+            tqdm.write(f"{printable(photo)}: {summary(found)}")
         yield photo, fault
 
 
-def summary(found: Found) -> str:
+def summary(shares: Shares) -> str:
     """What was found, in words: ``cat 34.2% (0.91), sofa 5.0% (0.77)``, probabilities in brackets."""
-    parts = [f"{name} {_percent(share)} ({chance:.2f})" for name, (share, chance) in found.shares.items()]
+    parts = [f"{name} {_percent(share)} ({chance:.2f})" for name, (share, chance) in shares.items()]
     return ", ".join(parts) or "nothing found"
 
 
