@@ -92,8 +92,8 @@ def refused(checkpoint: Path, out: Path) -> InputError:
 
 def gives(content: bytes, images: Tensor) -> np.ndarray:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(None, {"image": images.numpy()})[0]
-    return found
+    output: np.ndarray = session.run(None, {"image": images.numpy()})[0]
+    return output
 
 
 # networks
@@ -135,12 +135,12 @@ def test_one_file_with_named_axes(small_file: Path) -> None:
 
 
 def test_the_file_says_how_to_use_it(small_file: Path) -> None:
-    found = onnxruntime.InferenceSession(small_file).get_modelmeta().custom_metadata_map
-    assert json.loads(found["classes"]) == ["background", "cat", "dog", "crème brûlée"]
-    assert json.loads(found["mean"]) == [0.498, 0.5, 0.51]
-    assert json.loads(found["std"]) == [0.502, 0.25, 0.2]
-    assert json.loads(found["max_side"]) == 640
-    assert json.loads(found["stride"]) == 16
+    metadata = onnxruntime.InferenceSession(small_file).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["background", "cat", "dog", "crème brûlée"]
+    assert json.loads(metadata["mean"]) == [0.498, 0.5, 0.51]
+    assert json.loads(metadata["std"]) == [0.502, 0.25, 0.2]
+    assert json.loads(metadata["max_side"]) == 640
+    assert json.loads(metadata["stride"]) == 16
 
 
 # comparison
@@ -155,9 +155,9 @@ def test_sizes_of_the_comparison_are_and_are_not_multiples() -> None:
 
 def test_the_comparison_measures_a_known_difference(small: Exportable, small_file: Path) -> None:
     spoiled = replace(small, net=Spoiled(small.net, 0.25))
-    found = list(export.differences(small_file, spoiled, [(32, 48), (65, 40)]))
-    assert len(found) == 4
-    assert found == pytest.approx([0.25] * 4, rel=0.3)  # the spoiled pixel may widen the range
+    measured = list(export.differences(small_file, spoiled, [(32, 48), (65, 40)]))
+    assert len(measured) == 4
+    assert measured == pytest.approx([0.25] * 4, rel=0.3)  # the spoiled pixel may widen the range
     assert max(export.differences(small_file, small, [(32, 48), (65, 40)])) < 1e-5
 
 
@@ -177,9 +177,9 @@ def test_a_difference_above_rounding_is_told_and_the_file_stays(
 ) -> None:
     monkeypatch.setattr(export, "differences", lambda *_: iter(values))
     assert run(segmentation_checkpoint, tmp_path / "model.onnx") == status
-    shown = capsys.readouterr()
-    assert ("differs from the network by more than 0.001" in shown.err) == bool(status)
-    assert ("nan" in shown.out) == any(value != value for value in values)
+    output = capsys.readouterr()
+    assert ("differs from the network by more than 0.001" in output.err) == bool(status)
+    assert ("nan" in output.out) == any(value != value for value in values)
     assert (tmp_path / "model.onnx").is_file()
 
 
@@ -197,14 +197,14 @@ def test_a_checkpoint_becomes_a_file(
 ) -> None:
     out = tmp_path / "new folder" / "model.onnx"
     assert run(segmentation_checkpoint, out) == 0
-    shown = capsys.readouterr()
-    writing, comparing = shown.err.splitlines()
+    output = capsys.readouterr()
+    writing, comparing = output.err.splitlines()
     assert writing.startswith("writing the network as ONNX")
     assert comparing.startswith("4 of 4 comparisons with PyTorch, ")
-    written, taken, given, compared = shown.out.splitlines()
+    written, takes, gives_line, compared = output.out.splitlines()
     assert written.startswith(f"written to {out}: ")
-    assert "minus [0.498, 0.498, 0.498], over [0.502, 0.502, 0.502]; larger photographs shrunk to 80 pixels" in taken
-    assert given.endswith(": background, cross, dots, ring, stripes, triangle")
+    assert "minus [0.498, 0.498, 0.498], over [0.502, 0.502, 0.502]; larger photographs shrunk to 80 pixels" in takes
+    assert gives_line.endswith(": background, cross, dots, ring, stripes, triangle")
     assert float(compared.split()[4]) < 1e-4
     network = export.load(segmentation_checkpoint)
     images = torch.randn(1, 3, 37, 50)

@@ -48,9 +48,9 @@ def checkpoint(segmentation_checkpoint: Path) -> Path:
 @pytest.fixture
 def segmenter(checkpoint: Path) -> Segmenter:
     """A network that sees red and blue."""
-    found = Segmenter(checkpoint)
-    found.net = Red()
-    return found
+    segmenter = Segmenter(checkpoint)
+    segmenter.net = Red()
+    return segmenter
 
 
 @pytest.fixture
@@ -86,10 +86,10 @@ def test_shares_by_hand() -> None:
     probabilities = torch.zeros(4, 2, 3)
     probabilities[2] = torch.tensor([[0.1, 0.9, 0.6], [0.3, 0.6, 0.0]])
     probabilities[1] = 0.5
-    found = class_shares(label, probabilities)
-    assert list(found) == [2, 1]
-    assert found[2] == pytest.approx((3 / 6, 0.7))
-    assert found[1] == pytest.approx((1 / 6, 0.5))
+    shares = class_shares(label, probabilities)
+    assert list(shares) == [2, 1]
+    assert shares[2] == pytest.approx((3 / 6, 0.7))
+    assert shares[1] == pytest.approx((1 / 6, 0.5))
 
 
 def test_a_summary_in_words() -> None:
@@ -131,10 +131,10 @@ def test_overlays_tint_and_outline_classes_only() -> None:
     image = np.full((6, 8, 3), 100, np.uint8)
     label = np.zeros((6, 8), np.uint8)
     label[1:5, 2:7] = 1
-    found = plots.overlay(image, label, strength=0.5)
-    assert (found[label == 0] == 100).all()
-    assert (found[3, 4] == (100 + palette()[1].astype(int)) // 2).all()
-    assert (found[1, 4] == palette()[1]).all()
+    drawn = plots.overlay(image, label, strength=0.5)
+    assert (drawn[label == 0] == 100).all()
+    assert (drawn[3, 4] == (100 + palette()[1].astype(int)) // 2).all()
+    assert (drawn[1, 4] == palette()[1]).all()
 
 
 # files
@@ -144,8 +144,8 @@ def test_mask_overlay_and_line(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint, tmp_path / "out", photos / "flag.jpg") == 0
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[0].startswith(f"{photos / 'flag.jpg'}: ")
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0].startswith(f"{photos / 'flag.jpg'}: ")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"flag.png", "flag_overlay.jpg", "run.json"}
     with Image.open(tmp_path / "out" / "flag.png") as mask:
         assert (mask.mode, mask.size) == ("P", (60, 40))
@@ -157,9 +157,9 @@ def test_mask_overlay_and_line(
 
 def test_the_mask_is_that_of_the_trained_network(checkpoint: Path, sample: Path, tmp_path: Path) -> None:
     photo = sample / "images" / "scene_0000.jpg"
-    how = ("--no-overlay", "--scales", "0.5,1", "--flip", "--max-side", 400)
-    assert run(checkpoint, tmp_path / "out", photo, *how) == 0
-    found = read_label(tmp_path / "out" / "scene_0000.png")
+    options = ("--no-overlay", "--scales", "0.5,1", "--flip", "--max-side", 400)
+    assert run(checkpoint, tmp_path / "out", photo, *options) == 0
+    label = read_label(tmp_path / "out" / "scene_0000.png")
     segmenter = Segmenter(checkpoint, max_side=400)
     image = segmenter.transform(read_image(photo))[None]
     size = image.shape[-2:]
@@ -169,8 +169,8 @@ def test_the_mask_is_that_of_the_trained_network(checkpoint: Path, sample: Path,
         for scaled in (half, image):
             both = (segmenter.net(scaled).softmax(1) + segmenter.net(scaled.flip(-1)).softmax(1).flip(-1)) / 2
             total += nn.functional.interpolate(both, size, mode="bilinear")[0]
-    assert (found == total.argmax(0).numpy()).mean() > 0.999
-    assert len(np.unique(found)) > 1
+    assert (label == total.argmax(0).numpy()).mean() > 0.999
+    assert len(np.unique(label)) > 1
     assert not (tmp_path / "out" / "scene_0000_overlay.jpg").exists()
 
 
@@ -188,11 +188,11 @@ def test_photographs_of_any_mode_and_size(segmenter: Segmenter, photos: Path, tm
         "dot.png": (Image.new("RGB", (1, 1), (255, 0, 0)), {}),
         "line.png": (Image.new("RGB", (900, 1), (255, 0, 0)), {}),
     }
-    for name, (image, how) in made.items():
-        image.save(photos / name, **how)
+    for name, (image, settings) in made.items():
+        image.save(photos / name, **settings)
     paths = sorted(photos.iterdir())
-    found = dict(segment_all(segmenter, paths, [[tmp_path / f"{path.name}.png"] for path in paths]))
-    assert [type(value) for value in found.values()] == [dict] * 9
+    results = dict(segment_all(segmenter, paths, [[tmp_path / f"{path.name}.png"] for path in paths]))
+    assert [type(value) for value in results.values()] == [dict] * 9
     masks = {path.name: read_label(tmp_path / f"{path.name}.png") for path in paths}
     for name in ("turned.jpg", "cmyk.jpg", "palette.png", "alpha.png"):
         assert masks[name].shape == (40, 60), name
@@ -211,10 +211,10 @@ def test_a_damaged_photograph_is_named_and_the_rest_is_done(
     (photos / "zebra.jpg").write_bytes(whole)
     (photos / "notes.txt").write_text("left alone")
     assert run(checkpoint, tmp_path / "out", photos) == 1
-    shown = capsys.readouterr()
-    assert "Traceback" not in shown.err
-    assert f"skipped {photos / 'cut.jpg'}: " in shown.err
-    assert "2 of 4 photographs were skipped" in shown.err.strip().splitlines()[-1]
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert f"skipped {photos / 'cut.jpg'}: " in output.err
+    assert "2 of 4 photographs were skipped" in output.err.strip().splitlines()[-1]
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"flag", "zebra"}
     assert read_json(tmp_path / "out" / "run.json")["damaged"] == [
         str(photos / name) for name in ("cut.jpg", "text.jpg")
@@ -359,7 +359,7 @@ def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "fact"),
+    ("arguments", "fact"),
     [
         (["/nowhere/cat.jpg"], "/nowhere/cat.jpg"),
         (["{empty}"], "{empty}"),
@@ -377,11 +377,11 @@ def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_input_is_one_line(
-    checkpoint: Path, photos: Path, tmp_path: Path, given: list[str], fact: str, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, photos: Path, tmp_path: Path, arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"photos": photos, "empty": tmp_path / "empty"}
     places["empty"].mkdir()
-    assert run(checkpoint, tmp_path / "out", *(word.format(**places) for word in given)) == 2
+    assert run(checkpoint, tmp_path / "out", *(word.format(**places) for word in arguments)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert fact.format(**places) in lines[0]

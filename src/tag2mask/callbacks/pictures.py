@@ -39,7 +39,7 @@ class MaskPictures(Callback):
     ``pictures/step_<n>/<name>.png`` in the run folder. The photographs of the lowest mean IoU, over the classes that
     they truly show, are in ``worst`` beside them, numbered from the lowest. Every logger that has ``log_image`` gets
     the rows as ``heat/<name>`` and ``worst_heat/<rank>``, and the photographs with the label maps as W&B's masks, as
-    ``panel/<name>`` and ``worst/<rank>``. Of several processes the first one draws, of the photographs it has scored.
+    ``panel/<name>`` and ``worst/<rank>``. Only the first process draws, and only photographs that it has scored.
     """
 
     def __init__(self, count: int = 4, worst: int = 4, folder: str | None = None) -> None:
@@ -132,8 +132,8 @@ def _resized(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
 class CAMPictures(MaskPictures):
     """Draw pictures as `MaskPictures` does, of a CAM network: photograph, CAM of each class, prediction, seed, truth.
 
-    The prediction is the label map at a threshold. The seed is what `tag2mask labels` would call sure, before the dense
-    CRF: a class where its CAM is high, background where every CAM is low, ignored elsewhere.
+    The prediction is the label map at a threshold. The seed is that of `tag2mask labels`, before the dense CRF: a class
+    where its CAM is high, background where every CAM is low, ignored elsewhere.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class ClassTable(Callback):
     """
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Gather the scores of the classes from what was logged."""
+        """Gather the logged scores of the classes."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         logged, names = trainer.callback_metrics, (VOC[0], *pl_module.class_names)

@@ -68,7 +68,8 @@ class Branches:
         tiled: class name -> map of the tiles, put together.
         refined: the same after region self-attention (RSA).
         entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
-        guide: what the affinity is made of: of the tiles, (T, G, M, N), or of the image where that is its region.
+        guide: the map that the affinity is made of, for each tile, (T, G, M, N); one, (1, G, h, w), where the whole
+            image is the region of the attention.
         settings: of the attention.
     """
 
@@ -89,14 +90,9 @@ class Branches:
         return np.asarray(self.refined[name].clip(0) - self.tiled[name].clip(0))
 
     def attention(self, x: float, y: float) -> np.ndarray:
-        """Return the row of the affinity of Eq. 4 that makes the refined CAM of a point; it sums to 1.
+        """Return the row of the affinity (Eq. 4) of a point, (h, w) float32: it sums to 1 and is 0 outside of its tile.
 
-        Args:
-            x: the point, as share of the width in [0, 1].
-            y: as share of the height in [0, 1].
-
-        Returns:
-            (h, w) float32; 0 outside of the point's tile.
+        ``x`` and ``y`` are the point, as shares of width and height in [0, 1].
         """
         count, _, height, width = self.guide.shape
         grid = round(count**0.5)
@@ -161,16 +157,14 @@ class CAMMaker:
         of_cams = self.task.inference.attention
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each, tiles.scale) for each in (None, settings))
-        full, tiled, refined = (self._by_class(cam) for cam in (plain.full, plain.tiled, attended.tiled))
+        maps = (cam[0].float().cpu().numpy() for cam in (plain.full, plain.tiled, attended.tiled))
+        full, tiled, refined = (dict(zip(self.class_names, each, strict=True)) for each in maps)
         guide = untile(attended.guide, tiles.grid) if settings.region == "image" else attended.guide
         assert attended.entropy is not None
         return Branches(full, tiled, refined, attended.entropy.item(), guide.float().cpu(), settings)
 
     def _input(self, image: np.ndarray) -> Tensor:
         return self.transform(image)[None].to(self.task.device)
-
-    def _by_class(self, maps: Tensor) -> dict[str, np.ndarray]:
-        return dict(zip(self.class_names, maps[0].float().cpu().numpy(), strict=True))
 
     def _label(self, tags: Sequence[str | int] | None) -> Tensor:
         """Return tags as 0/1, (1, C), or -1 throughout where they are not known."""
@@ -184,11 +178,7 @@ class CAMMaker:
 
 
 def cam_runs(folder: str | Path) -> dict[str, Path]:
-    """Return name -> last checkpoint of each run of a CAM network in a folder.
-
-    Raises:
-        MissingError: there is none.
-    """
+    """Return name -> last checkpoint of each run of a CAM network in a folder; raises where there is none."""
     runs = {}
     for path in sorted(Path(folder).glob(f"*/{RUN_FILE}")):
         model = read_json(path).get("config", {}).get("model") or {}

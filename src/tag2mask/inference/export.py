@@ -61,11 +61,7 @@ def packages() -> tuple[Any, Any]:
 
 
 def load(checkpoint: Path) -> Exportable:
-    """Load the segmentation network or the CAM network of a checkpoint of ours.
-
-    Raises:
-        MismatchError: it is of another network.
-    """
+    """Load the segmentation network or the CAM network of a checkpoint of ours; raises for one of another network."""
     task = torch.load(checkpoint, map_location="cpu", weights_only=True)["tag2mask"]["task"]
     if task == "segmentation":
         segmenter = Segmenter(checkpoint)
@@ -161,8 +157,7 @@ def differences(path: Path, network: Exportable, sizes: Sequence[tuple[int, int]
     """Run the file with onnxruntime on the CPU at each size, with batches of 1 and 2, on noise.
 
     Yields:
-        The largest difference from ``network``, as a share of the range of its output; infinite where the shapes
-        differ.
+        The largest difference from ``network``, as a share of the range of its output; infinite for another shape.
 
     Raises:
         DamagedError: onnxruntime cannot run the file.

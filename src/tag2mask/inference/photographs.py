@@ -27,10 +27,10 @@ Value = TypeVar("Value")
 
 
 def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
-    """Return the photographs among files and folders, each once, without those that we wrote into ``out``.
+    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``.
 
     Raises:
-        MissingError: there is no such file or folder, or no photograph in it.
+        MissingError: a file or folder does not exist, or no photograph is in it.
     """
     photos: dict[Path, Path] = {}
     for path in paths:
