@@ -14,7 +14,7 @@ from tag2mask.classes import palette
 from tag2mask.cli.main import main
 from tag2mask.cli.segment import summary
 from tag2mask.errors import InputError, OccupiedError, SpaceError
-from tag2mask.inference.photographs import ahead, find_photos, output_names, segment_all
+from tag2mask.inference.photographs import ahead, find_photos, outputs, segment_all
 from tag2mask.inference.segmenter import Segmenter, class_shares
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image
@@ -191,7 +191,7 @@ def test_photographs_of_any_mode_and_size(segmenter: Segmenter, photos: Path, tm
     for name, (image, settings) in made.items():
         image.save(photos / name, **settings)
     paths = sorted(photos.iterdir())
-    results = dict(segment_all(segmenter, paths, [[tmp_path / f"{path.name}.png"] for path in paths]))
+    results = dict(segment_all(segmenter, {path: [tmp_path / f"{path.name}.png"] for path in paths}))
     assert [type(value) for value in results.values()] == [dict] * 9
     masks = {path.name: read_label(tmp_path / f"{path.name}.png") for path in paths}
     for name in ("turned.jpg", "cmyk.jpg", "palette.png", "alpha.png"):
@@ -238,8 +238,10 @@ def test_photographs_of_one_name_get_masks_of_their_own(checkpoint: Path, photos
         (["a/x.jpg", "b/X.jpg", "c/x_jpg.png"], ["x_jpg_2", "X_jpg_3", "x_jpg"]),
     ],
 )
-def test_output_names(photos: list[str], names: list[str]) -> None:
-    assert output_names([Path(photo) for photo in photos]) == names
+def test_names_of_the_outputs(photos: list[str], names: list[str]) -> None:
+    files = outputs([Path(photo) for photo in photos], Path("out"), overlay=True)
+    assert [str(photo) for photo in files] == photos
+    assert list(files.values()) == [[Path(f"out/{name}.png"), Path(f"out/{name}_overlay.jpg")] for name in names]
 
 
 def test_running_again_replaces_its_own_outputs_only(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_a_photograph_that_does_not_fit_is_named_and_the_rest_is_done(
     whole = segmenter.transform
     monkeypatch.setattr(segmenter, "transform", transform)
     paths = sorted(photos.iterdir())
-    first, second = segment_all(segmenter, paths, [[tmp_path / path.name] for path in paths])
+    first, second = segment_all(segmenter, {path: [tmp_path / path.name] for path in paths})
     assert isinstance(first[1], SpaceError)
     assert str(photos / "flag.jpg") in str(first[1])
     assert isinstance(second[1], dict)

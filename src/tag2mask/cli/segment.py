@@ -14,14 +14,7 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError
-from tag2mask.inference.photographs import (
-    check_outputs,
-    find_photos,
-    output_names,
-    outputs,
-    printable,
-    segment_all,
-)
+from tag2mask.inference.photographs import check_outputs, find_photos, outputs, printable, segment_all
 from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
@@ -48,11 +41,9 @@ def segment(words: list[str]) -> int:
     targets = _targets(given, photos)
     segmenter, config = _segmenter(given)
     write_run(given.out, config, finished=False)
-    remove_parts(given.out, {path.stem for paths in targets for path in paths})
+    remove_parts(given.out, {path.stem for paths in targets.values() for path in paths})
     faults = [
-        photo
-        for photo, fault in _told(progress(segment_all(segmenter, photos, targets), len(photos), "photographs"))
-        if fault
+        photo for photo, fault in _told(progress(segment_all(segmenter, targets), len(photos), "photographs")) if fault
     ]
     masks = len(photos) - len(faults)
     damaged = [printable(photo) for photo in faults]
@@ -91,17 +82,16 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}; expected numbers with commas between, such as 0.5,1,2") from None
 
 
-def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> list[list[Path]]:
+def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
     """The files of each photograph, once it is sure that they replace nothing of somebody else's."""
-    names = output_names(photos)
-    targets = [outputs(given.out, name, given.overlay) for name in names]
+    targets = outputs(photos, given.out, given.overlay)
     if given.out.exists() and not given.out.is_dir():
         raise InputError(f"--out {given.out} is a file; name a folder")
     record = given.out / RUN_FILE
     if record.is_file() and read_json(record).get("config", {}).get("stage") != "segment":
         raise InputError(f"{given.out} holds the run of another stage; name another folder with --out")
-    check_outputs(photos, targets, given.overwrite)
-    renamed = [name for photo, name in zip(photos, names, strict=True) if name != photo.stem]
+    check_outputs(targets, given.overwrite)
+    renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]
     if renamed:
         print(
             f"tag2mask: {len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -50,10 +50,11 @@ def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
     return list(photos.values())
 
 
-def output_names(photos: Sequence[Path]) -> list[str]:
-    """Return a name for the mask of each photograph: its stem, with ending or number where another one has that stem.
+def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list[Path]]:
+    """Return the files of each photograph: ``out/NAME.png``, the mask, and ``out/NAME_overlay.jpg`` if wanted.
 
-    Names differ in more than upper and lower case: some file systems do not tell those apart.
+    The name is the stem of the photograph, with its ending or a number where another one has that stem. Names differ in
+    more than upper and lower case: some file systems do not tell those apart.
     """
     stems = Counter(photo.stem.casefold() for photo in photos)
     names: dict[str, str] = {}
@@ -65,19 +66,15 @@ def output_names(photos: Sequence[Path]) -> list[str]:
             while name.casefold() in names or name.casefold() in stems:
                 name, number = f"{long}_{number}", number + 1
         names[name.casefold()] = name
-    return list(names.values())
+    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
+    files = ([out / f"{name}{ending}" for ending in endings] for name in names.values())
+    return dict(zip(photos, files, strict=True))
 
 
-def outputs(out: Path, name: str, overlay: bool) -> list[Path]:
-    """Return the files that are written for one photograph: mask, and overlay if wanted."""
-    return [out / f"{name}.png", *([out / f"{name}_overlay.jpg"] if overlay else [])]
-
-
-def check_outputs(photos: Sequence[Path], targets: Sequence[Sequence[Path]], overwrite: bool) -> None:
+def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> None:
     """Refuse to replace a photograph, a file that is not ours, or, without ``overwrite``, another photograph's mask."""
-    inputs = {photo.resolve() for photo in photos}
-    pairs = [(photo, path) for photo, paths in zip(photos, targets, strict=True) for path in paths if path.exists()]
-    for photo, path in pairs:
+    inputs = {photo.resolve() for photo in targets}
+    for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
         mark = _mark_of(path)
         if path.resolve() in inputs:
             raise OccupiedError(f"the mask of {photo} would replace a photograph; name another folder with --out")
@@ -110,20 +107,20 @@ def printable(name: object) -> str:
 
 
 def segment_all(
-    segmenter: Segmenter, photos: Sequence[Path], targets: Sequence[Sequence[Path]]
+    segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
 ) -> Iterator[tuple[Path, Shares | InputError]]:
     """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out.
 
     A thread reads a few photographs ahead, so that memory does not grow with their number.
     """
-    overlay = len(targets[0]) > 1
+    overlay = any(len(paths) > 1 for paths in targets.values())
 
     def read(photo: Path) -> tuple[Tensor, tuple[int, ...], np.ndarray | None]:
         """Return the network's input, height and width, and what the overlay is drawn on."""
         image = read_image(photo)
         return segmenter.transform(image), image.shape[:2], plots.fit(image, OVERLAY_SIDE) if overlay else None
 
-    for photo, paths, coming in zip(photos, targets, ahead(read, photos), strict=True):
+    for (photo, paths), coming in zip(targets.items(), ahead(read, targets), strict=True):
         try:
             image, size, small = coming.result()
             label, shares = segmenter.segment(image, size)
