@@ -30,7 +30,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from record import write_record
 
-from tag2mask.callbacks.pictures import CAMPictures, Pictures
+from tag2mask.callbacks.pictures import CAMPictures, MaskPictures
 from tag2mask.callbacks.records import RunRecord
 from tag2mask.callbacks.scores import ClassTable
 from tag2mask.callbacks.throughput import Throughput
@@ -41,7 +41,7 @@ from tag2mask.io.cams import CAMs
 
 WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: benchmark}}]"
 TIMED = {
-    "pictures": [(Pictures, "on_validation_batch_end"), (Pictures, "on_validation_epoch_end")],
+    "pictures": [(MaskPictures, "on_validation_batch_end"), (MaskPictures, "on_validation_epoch_end")],
     "table": [(ClassTable, "on_validation_end")],
     "throughput": [(Throughput, "on_train_batch_end")],
     "start of W&B": [(wandb, "init")],

@@ -99,26 +99,26 @@ def test_a_segmentation_run_has_the_same_sections_and_its_own_scores(segmentatio
 def test_photographs_carry_label_maps_with_class_names(
     run: str, maps: tuple[str, ...], sample: Path, request: pytest.FixtureRequest
 ) -> None:
-    found: WandbRun = request.getfixturevalue(f"{run}_run")
+    logged: WandbRun = request.getfixturevalue(f"{run}_run")
     for name in names(sample):
-        shown = found.values(f"panel/{name}")
-        assert len(shown) == 2  # validations
+        pictures = logged.values(f"panel/{name}")
+        assert len(pictures) == 2  # validations
         truth = read_label(sample / "masks" / f"{name}.png")
-        for one in shown:
+        for one in pictures:
             assert (one["height"], one["width"]) == truth.shape
             assert one["captions"] == [name]
             (masks,) = one["all_masks"]
             assert set(masks) == set(maps)
-            stored = {key: np.array(Image.open(found.folder / "files" / mask["path"])) for key, mask in masks.items()}
+            stored = {key: np.array(Image.open(logged.folder / "files" / mask["path"])) for key, mask in masks.items()}
             assert np.array_equal(stored["truth"], truth)
             assert {mask.shape for mask in stored.values()} == {truth.shape}
             assert all(set(np.unique(mask)) <= {*range(6), 255} for mask in stored.values())
             (picture,) = one["filenames"]
-            assert Image.open(found.folder / "files" / picture).size == truth.shape[::-1]
-        labels = found.config["_wandb"]["mask/class_labels"]
+            assert Image.open(logged.folder / "files" / picture).size == truth.shape[::-1]
+        labels = logged.config["_wandb"]["mask/class_labels"]
         for key in maps:
-            given = labels[f"panel/{name}_wandb_delimeter_{key}"]["value"]
-            assert given == {**{str(value): text for value, text in enumerate(NAMES)}, "255": "ignored"}
+            class_names = labels[f"panel/{name}_wandb_delimeter_{key}"]["value"]
+            assert class_names == {**{str(value): text for value, text in enumerate(NAMES)}, "255": "ignored"}
 
 
 def test_the_worst_photographs_are_those_of_the_lowest_miou_of_their_own(cam_run: WandbRun, cam: Path) -> None:
@@ -154,9 +154,9 @@ def test_the_same_is_in_files_of_the_run_folder(cam_run: WandbRun, cam: Path, sa
         assert len(list((step / "worst").glob("*.png"))) == 4
         for name in names(sample):
             (stored,) = cam_run.values(f"heat/{name}")[number]["filenames"]
-            shown, drawn = (Image.open(path) for path in (cam_run.folder / "files" / stored, step / f"{name}.png"))
-            assert shown.size == drawn.size
-            assert np.abs(np.asarray(shown, int) - np.asarray(drawn, int)).mean() < 8  # the one is a JPEG
+            logged, as_file = (Image.open(path) for path in (cam_run.folder / "files" / stored, step / f"{name}.png"))
+            assert logged.size == as_file.size
+            assert np.abs(np.asarray(logged, int) - np.asarray(as_file, int)).mean() < 8  # the one is a JPEG
     assert "train/loss" in next((cam / "logs").rglob("metrics.csv")).read_text()
 
 
@@ -184,14 +184,16 @@ def test_the_sweep_is_the_grid_of_table_1_and_its_command_line_parses(
     grid = {key: setting["values"] for key, setting in sweep["parameters"].items()}
     assert list(grid.values()) == [[0.5, 1.0, 1.5], [1.0, 2.0, 3.0]]
     assert sweep["metric"]["name"] in cam_run.keys
-    given = create_sweep_command_args({"args": {key: {"value": values[-1]} for key, values in grid.items()}})["args"]
+    arguments = create_sweep_command_args({"args": {key: {"value": values[-1]} for key, values in grid.items()}})[
+        "args"
+    ]
     bash, c, line, *rest = create_sweep_command(sweep["command"])
     assert rest == ["sweep", "${args}"]
-    shown = line.replace("exec tag2mask", "printf '%s\\n'")
-    told = subprocess.run(
-        [bash, c, shown, "sweep", *given], env={"WANDB_RUN_ID": "abc"}, capture_output=True, text=True
+    printing = line.replace("exec tag2mask", "printf '%s\\n'")
+    printed = subprocess.run(
+        [bash, c, printing, "sweep", *arguments], env={"WANDB_RUN_ID": "abc"}, capture_output=True, text=True
     )
-    command = told.stdout.splitlines()
+    command = printed.stdout.splitlines()
     assert command[0] == "fit"
     with pytest.raises(SystemExit):
         main([*command, "--data.init_args.root", str(voc), "--print_config"])

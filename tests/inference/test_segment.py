@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from tag2mask.classes import palette
 from tag2mask.cli.main import main
 from tag2mask.cli.segment import summary
-from tag2mask.errors import InputError
-from tag2mask.inference.segmenter import Found, Segmenter, ahead, class_shares, find_photos, output_names, segment_all
+from tag2mask.errors import InputError, OccupiedError, SpaceError
+from tag2mask.inference.photographs import ahead, find_photos, outputs, segment_all
+from tag2mask.inference.segmenter import Segmenter, class_shares
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
 from tag2mask.viz import plots
+from tests.commands import fault
 
 
 class Red(nn.Module):
@@ -46,9 +48,9 @@ def checkpoint(segmentation_checkpoint: Path) -> Path:
 @pytest.fixture
 def segmenter(checkpoint: Path) -> Segmenter:
     """A network that sees red and blue."""
-    found = Segmenter(checkpoint)
-    found.net = Red()
-    return found
+    segmenter = Segmenter(checkpoint)
+    segmenter.net = Red()
+    return segmenter
 
 
 @pytest.fixture
@@ -67,15 +69,13 @@ def striped(width: int, height: int) -> np.ndarray:
     return image
 
 
-def run(checkpoint: Path, out: Path, *more: object) -> int:
+def words(checkpoint: Path, out: Path, *more: object) -> list[str]:
     device = [] if "--device" in more else ["--device", "cpu"]
-    return main(["segment", "--checkpoint", str(checkpoint), "--out", str(out), *device, *map(str, more)])
+    return ["segment", "--checkpoint", str(checkpoint), "--out", str(out), *device, *map(str, more)]
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    return shown.strip().splitlines()[-1]
+def run(checkpoint: Path, out: Path, *more: object) -> int:
+    return main(words(checkpoint, out, *more))
 
 
 # one photograph
@@ -86,55 +86,55 @@ def test_shares_by_hand() -> None:
     probabilities = torch.zeros(4, 2, 3)
     probabilities[2] = torch.tensor([[0.1, 0.9, 0.6], [0.3, 0.6, 0.0]])
     probabilities[1] = 0.5
-    found = class_shares(label, probabilities)
-    assert list(found) == [2, 1]
-    assert found[2] == pytest.approx((3 / 6, 0.7))
-    assert found[1] == pytest.approx((1 / 6, 0.5))
+    shares = class_shares(label, probabilities)
+    assert list(shares) == [2, 1]
+    assert shares[2] == pytest.approx((3 / 6, 0.7))
+    assert shares[1] == pytest.approx((1 / 6, 0.5))
 
 
 def test_a_summary_in_words() -> None:
     shares = {"cat": (0.3412, 0.914), "sofa": (0.0004, 0.5)}
-    assert summary(Found(np.zeros((1, 1)), shares)) == "cat 34.1% (0.91), sofa <0.1% (0.50)"
-    assert summary(Found(np.zeros((1, 1)), {})) == "nothing found"
+    assert summary(shares) == "cat 34.1% (0.91), sofa <0.1% (0.50)"
+    assert summary({}) == "nothing found"
 
 
-def test_what_is_found_in_a_photograph(segmenter: Segmenter) -> None:
-    found = segmenter(striped(60, 40))
-    assert found.label.shape == (40, 60)
-    assert (found.label[:, :20] == 1).all()
-    assert (found.label[:, 20:50] == 0).all()
-    assert (found.label[:, 50:] == 2).all()
+def test_the_mask_and_the_shares_of_a_photograph(segmenter: Segmenter) -> None:
+    label, shares = segmenter(striped(60, 40))
+    assert label.shape == (40, 60)
+    assert (label[:, :20] == 1).all()
+    assert (label[:, 20:50] == 0).all()
+    assert (label[:, 50:] == 2).all()
     names = segmenter.class_names
-    assert list(found.shares) == [names[0], names[1]]
+    assert list(shares) == [names[0], names[1]]
     e = np.exp
-    assert found.shares[names[0]] == pytest.approx((1 / 3, e(3) / (e(3) + e(1) + 4)))
-    assert found.shares[names[1]] == pytest.approx((1 / 6, e(2) / (e(2) + e(1) + 4)))
+    assert shares[names[0]] == pytest.approx((1 / 3, e(3) / (e(3) + e(1) + 4)))
+    assert shares[names[1]] == pytest.approx((1 / 6, e(2) / (e(2) + e(1) + 4)))
 
 
 def test_a_checkpoint_brings_its_classes_and_normalisation(checkpoint: Path) -> None:
-    found = Segmenter(checkpoint)
-    assert found.class_names == ("cross", "dots", "ring", "stripes", "triangle")
-    assert found.how.mean == (0.498, 0.498, 0.498)
-    assert found.how.max_side == 80  # the largest side of a training image
-    assert Segmenter(checkpoint, max_side=33).how.max_side == 33
+    segmenter = Segmenter(checkpoint)
+    assert segmenter.class_names == ("cross", "dots", "ring", "stripes", "triangle")
+    assert segmenter.preprocessing.mean == (0.498, 0.498, 0.498)
+    assert segmenter.preprocessing.max_side == 80  # the largest side of a training image
+    assert Segmenter(checkpoint, max_side=33).preprocessing.max_side == 33
 
 
 def test_a_large_photograph_is_seen_small_and_its_mask_is_large(segmenter: Segmenter) -> None:
-    found = segmenter(striped(1200, 900))
+    label, _ = segmenter(striped(1200, 900))
     assert segmenter.net.seen == [(1, 3, 60, 80)]  # type: ignore[union-attr]
-    assert found.label.shape == (900, 1200)
+    assert label.shape == (900, 1200)
     truth = np.where(np.arange(1200) < 400, 1, np.where(np.arange(1200) >= 1000, 2, 0))
-    assert (found.label == truth).mean() > 0.985
+    assert (label == truth).mean() > 0.985
 
 
 def test_overlays_tint_and_outline_classes_only() -> None:
     image = np.full((6, 8, 3), 100, np.uint8)
     label = np.zeros((6, 8), np.uint8)
     label[1:5, 2:7] = 1
-    found = plots.overlay(image, label, strength=0.5)
-    assert (found[label == 0] == 100).all()
-    assert (found[3, 4] == (100 + palette()[1].astype(int)) // 2).all()
-    assert (found[1, 4] == palette()[1]).all()
+    drawn = plots.overlay(image, label, strength=0.5)
+    assert (drawn[label == 0] == 100).all()
+    assert (drawn[3, 4] == (100 + palette()[1].astype(int)) // 2).all()
+    assert (drawn[1, 4] == palette()[1]).all()
 
 
 # files
@@ -144,8 +144,8 @@ def test_mask_overlay_and_line(
     checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(checkpoint, tmp_path / "out", photos / "flag.jpg") == 0
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[0].startswith(f"{photos / 'flag.jpg'}: ")
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0].startswith(f"{photos / 'flag.jpg'}: ")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"flag.png", "flag_overlay.jpg", "run.json"}
     with Image.open(tmp_path / "out" / "flag.png") as mask:
         assert (mask.mode, mask.size) == ("P", (60, 40))
@@ -157,9 +157,9 @@ def test_mask_overlay_and_line(
 
 def test_the_mask_is_that_of_the_trained_network(checkpoint: Path, sample: Path, tmp_path: Path) -> None:
     photo = sample / "images" / "scene_0000.jpg"
-    how = ("--no-overlay", "--scales", "0.5,1", "--flip", "--max-side", 400)
-    assert run(checkpoint, tmp_path / "out", photo, *how) == 0
-    found = read_label(tmp_path / "out" / "scene_0000.png")
+    options = ("--no-overlay", "--scales", "0.5,1", "--flip", "--max-side", 400)
+    assert run(checkpoint, tmp_path / "out", photo, *options) == 0
+    label = read_label(tmp_path / "out" / "scene_0000.png")
     segmenter = Segmenter(checkpoint, max_side=400)
     image = segmenter.transform(read_image(photo))[None]
     size = image.shape[-2:]
@@ -169,8 +169,8 @@ def test_the_mask_is_that_of_the_trained_network(checkpoint: Path, sample: Path,
         for scaled in (half, image):
             both = (segmenter.net(scaled).softmax(1) + segmenter.net(scaled.flip(-1)).softmax(1).flip(-1)) / 2
             total += nn.functional.interpolate(both, size, mode="bilinear")[0]
-    assert (found == total.argmax(0).numpy()).mean() > 0.999
-    assert len(np.unique(found)) > 1
+    assert (label == total.argmax(0).numpy()).mean() > 0.999
+    assert len(np.unique(label)) > 1
     assert not (tmp_path / "out" / "scene_0000_overlay.jpg").exists()
 
 
@@ -188,11 +188,11 @@ def test_photographs_of_any_mode_and_size(segmenter: Segmenter, photos: Path, tm
         "dot.png": (Image.new("RGB", (1, 1), (255, 0, 0)), {}),
         "line.png": (Image.new("RGB", (900, 1), (255, 0, 0)), {}),
     }
-    for name, (image, how) in made.items():
-        image.save(photos / name, **how)
+    for name, (image, settings) in made.items():
+        image.save(photos / name, **settings)
     paths = sorted(photos.iterdir())
-    found = dict(segment_all(segmenter, paths, [[tmp_path / f"{path.name}.png"] for path in paths]))
-    assert [type(value) for value in found.values()] == [Found] * 9
+    results = dict(segment_all(segmenter, {path: [tmp_path / f"{path.name}.png"] for path in paths}))
+    assert [type(value) for value in results.values()] == [dict] * 9
     masks = {path.name: read_label(tmp_path / f"{path.name}.png") for path in paths}
     for name in ("turned.jpg", "cmyk.jpg", "palette.png", "alpha.png"):
         assert masks[name].shape == (40, 60), name
@@ -211,10 +211,10 @@ def test_a_damaged_photograph_is_named_and_the_rest_is_done(
     (photos / "zebra.jpg").write_bytes(whole)
     (photos / "notes.txt").write_text("left alone")
     assert run(checkpoint, tmp_path / "out", photos) == 1
-    shown = capsys.readouterr()
-    assert "Traceback" not in shown.err
-    assert f"skipped {photos / 'cut.jpg'}: " in shown.err
-    assert "2 of 4 photographs were skipped" in shown.err.strip().splitlines()[-1]
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert f"skipped {photos / 'cut.jpg'}: " in output.err
+    assert "2 of 4 photographs were skipped" in output.err.strip().splitlines()[-1]
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"flag", "zebra"}
     assert read_json(tmp_path / "out" / "run.json")["damaged"] == [
         str(photos / name) for name in ("cut.jpg", "text.jpg")
@@ -238,13 +238,13 @@ def test_photographs_of_one_name_get_masks_of_their_own(checkpoint: Path, photos
         (["a/x.jpg", "b/X.jpg", "c/x_jpg.png"], ["x_jpg_2", "X_jpg_3", "x_jpg"]),
     ],
 )
-def test_output_names(photos: list[str], names: list[str]) -> None:
-    assert output_names([Path(photo) for photo in photos]) == names
+def test_names_of_the_outputs(photos: list[str], names: list[str]) -> None:
+    files = outputs([Path(photo) for photo in photos], Path("out"), overlay=True)
+    assert [str(photo) for photo in files] == photos
+    assert list(files.values()) == [[Path(f"out/{name}.png"), Path(f"out/{name}_overlay.jpg")] for name in names]
 
 
-def test_running_again_replaces_its_own_outputs_only(
-    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_running_again_replaces_its_own_outputs_only(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     assert run(checkpoint, out, photos) == 0
     first = (out / "flag.png").read_bytes()
@@ -253,36 +253,37 @@ def test_running_again_replaces_its_own_outputs_only(
     assert (out / "flag.png").read_bytes() == first
     other.mkdir()
     shutil.copy(photos / "flag.jpg", other / "flag.jpg")
-    assert run(checkpoint, out, other) == 2
-    assert "is the mask of another photograph" in last_line(capsys)
+    error = fault(words(checkpoint, out, other))
+    assert isinstance(error, OccupiedError)
+    assert all(str(path) in str(error) for path in (out / "flag.png", other / "flag.jpg"))
     assert (out / "flag.png").read_bytes() == first
     assert run(checkpoint, out, other, "--overwrite") == 0
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_photographs_and_files_of_others_are_never_replaced(
-    checkpoint: Path, photos: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, photos: Path, tmp_path: Path, more: list[str]
 ) -> None:
     Image.open(photos / "flag.jpg").save(photos / "sign.png")
     before = (photos / "sign.png").read_bytes()
-    assert run(checkpoint, photos, photos / "sign.png", *more) == 2
-    assert "would replace a photograph; name another folder with --out" in last_line(capsys)
+    error = fault(words(checkpoint, photos, photos / "sign.png", *more))
+    assert isinstance(error, OccupiedError)
+    assert str(photos / "sign.png") in str(error)
     assert (photos / "sign.png").read_bytes() == before
     assert run(checkpoint, photos, photos / "flag.jpg", *more) == 0  # flag.png stands in nobody's way
     assert run(checkpoint, photos, *photos.glob("fl*"), *more) == 0  # its own outputs are no photographs
     assert not (photos / "flag_overlay.png").exists()
     write_label(tmp_path / "masks" / "flag.png", np.zeros((2, 2)))
-    assert run(checkpoint, tmp_path / "masks", photos / "flag.jpg", *more) == 2
-    assert "is not of `tag2mask segment`" in last_line(capsys)
+    error = fault(words(checkpoint, tmp_path / "masks", photos / "flag.jpg", *more))
+    assert isinstance(error, OccupiedError)
+    assert str(tmp_path / "masks" / "flag.png") in str(error)
     assert read_label(tmp_path / "masks" / "flag.png").shape == (2, 2)
 
 
-def test_the_run_of_another_stage_is_not_replaced(
-    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_run_of_another_stage_is_not_replaced(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "labels", {"recipe": "x"})
-    assert run(checkpoint, tmp_path / "labels", photos) == 2
-    assert "run of another stage" in last_line(capsys)
+    assert str(tmp_path / "labels") in str(fault(words(checkpoint, tmp_path / "labels", photos)))
+    assert not list((tmp_path / "labels").glob("*.png"))
 
 
 def test_the_crf_moves_outlines(checkpoint: Path, sample: Path, tmp_path: Path) -> None:
@@ -310,24 +311,46 @@ def test_a_checkpoint_that_does_not_say_how_images_are_normalised(checkpoint: Pa
     content = torch.load(checkpoint, weights_only=True)
     del content["tag2mask"]["preprocessing"]
     torch.save(content, tmp_path / "bare.ckpt")
-    with pytest.raises(InputError, match="does not say how images are normalised"):
+    with pytest.raises(InputError, match="bare.ckpt"):
         Segmenter(tmp_path / "bare.ckpt")
 
 
 def test_only_a_few_photographs_are_read_ahead() -> None:
     read: list[Path] = []
 
-    def reading(path: Path) -> InputError:
+    def reading(path: Path) -> str:
         read.append(path)
-        return InputError(path.name)
+        return path.name
 
     coming = ahead(reading, [Path(str(number)) for number in range(100)], count=3)
     for number in range(50):
-        assert str(next(coming)) == str(number)
+        assert next(coming).result() == str(number)
         assert len(read) <= number + 4
     coming.close()  # type: ignore[attr-defined]
     assert len(read) < 60
-    assert [str(found) for found in ahead(reading, [])] == []
+    assert list(ahead(reading, [])) == []
+
+
+@pytest.mark.parametrize("failure", [MemoryError, torch.OutOfMemoryError])
+def test_a_photograph_that_does_not_fit_is_named_and_the_rest_is_done(
+    failure: type[Exception], segmenter: Segmenter, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(photos / "flag.jpg", photos / "zebra.jpg")
+    images = iter([failure(), None])
+
+    def transform(image: np.ndarray) -> Tensor:
+        error = next(images)
+        if error is not None:
+            raise error
+        return whole(image)
+
+    whole = segmenter.transform
+    monkeypatch.setattr(segmenter, "transform", transform)
+    paths = sorted(photos.iterdir())
+    first, second = segment_all(segmenter, {path: [tmp_path / path.name] for path in paths})
+    assert isinstance(first[1], SpaceError)
+    assert str(photos / "flag.jpg") in str(first[1])
+    assert isinstance(second[1], dict)
 
 
 def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path) -> None:
@@ -338,49 +361,43 @@ def test_folders_are_searched_for_photographs_alone(photos: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("arguments", "fact"),
     [
-        (["/nowhere/cat.jpg"], "no photograph or folder /nowhere/cat.jpg"),
-        (["{empty}"], "no photographs in"),
-        (["{photos}", "--checkpoint", "/nowhere.ckpt"], "no checkpoint /nowhere.ckpt"),
-        (["{photos}", "--checkpoint", "{photos}/flag.jpg"], "not a whole checkpoint"),
+        (["/nowhere/cat.jpg"], "/nowhere/cat.jpg"),
+        (["{empty}"], "{empty}"),
+        (["{photos}", "--checkpoint", "/nowhere.ckpt"], "/nowhere.ckpt"),
+        (["{photos}", "--checkpoint", "{photos}/flag.jpg"], "{photos}/flag.jpg"),
         (["{photos}", "--device", "tpu9"], "--device tpu9"),
-        (["{photos}", "--scales", "1;2"], "expected numbers with commas"),
-        (["{photos}", "--scales", "0"], "expected one or more numbers above 0"),
+        (["{photos}", "--scales", "1;2"], "1;2"),
+        (["{photos}", "--scales", "0"], "[0.0]"),
         (["{photos}", "--max-side", "0"], "--max-side 0"),
-        (["{photos}", "--max-side", "many"], "invalid int value"),
-        (["{photos}", "--out", "{photos}/flag.jpg"], "is a file; name a folder"),
-        (["{photos}", "--sclaes", "1"], "unknown option --sclaes; did you mean --scales?"),
-        ([], "required: PHOTO|FOLDER"),
+        (["{photos}", "--max-side", "many"], "many"),
+        (["{photos}", "--out", "{photos}/flag.jpg"], "--out {photos}/flag.jpg"),
+        (["{photos}", "--sclaes", "1"], "--scales"),
+        ([], "PHOTO|FOLDER"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_input_is_one_line(
-    checkpoint: Path, photos: Path, tmp_path: Path, given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, photos: Path, tmp_path: Path, arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    words = [word.format(photos=photos, empty=tmp_path / "empty") for word in given]
-    assert run(checkpoint, tmp_path / "out", *words) == 2
-    shown = capsys.readouterr().err.strip().splitlines()
-    assert len(shown) == 1
-    assert told in shown[0]
+    places = {"photos": photos, "empty": tmp_path / "empty"}
+    places["empty"].mkdir()
+    assert run(checkpoint, tmp_path / "out", *(word.format(**places) for word in arguments)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert fact.format(**places) in lines[0]
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(
-    checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     assert run(checkpoint, tmp_path / "out", photos, "--device", "auto") == 0
     assert read_json(tmp_path / "out" / "run.json")["config"]["device"] == "cpu"
-    assert run(checkpoint, tmp_path / "out", photos, "--device", "cuda") == 2
-    assert "give cpu, or leave --device out" in last_line(capsys)
+    assert "--device cuda" in str(fault(words(checkpoint, tmp_path / "out", photos, "--device", "cuda")))
 
 
-def test_a_checkpoint_of_an_edge_network_is_refused(
-    edge_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(edge_checkpoint, tmp_path / "out", photos) == 2
-    line = last_line(capsys)
-    assert "is a checkpoint of the affinity network; expected one of the segmentation network" in line
+def test_a_checkpoint_of_an_edge_network_is_refused(edge_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    error = str(fault(words(edge_checkpoint, tmp_path / "out", photos)))
+    assert all(fact in error for fact in (str(edge_checkpoint), "affinity", "segmentation"))
     assert not (tmp_path / "out").exists()

@@ -41,9 +41,11 @@ def execute(kernel: KernelManager, cells: list[nbformat.NotebookNode]) -> list[n
     """Run cells where no name of another notebook is left; return the pictures that they show."""
     fresh = new_code_cell("%reset -f")
     NotebookClient(new_notebook(cells=[fresh, *cells]), km=kernel, timeout=120).execute()
-    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     return [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"])))) for data in shown if "image/png" in data
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))))
+        for data in outputs
+        if "image/png" in data
     ]
 
 

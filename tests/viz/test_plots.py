@@ -97,6 +97,6 @@ def test_names_of_any_letters_are_drawn_and_told_apart(draw: Callable[[str], np.
 def test_a_letter_is_taken_from_another_font_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     letter = "\u1d81"  # in STIX, which matplotlib brings, and not in DejaVu
     numbered = plots.row([(letter, GREY)])
-    monkeypatch.setattr(plots, "_fonts", lambda: [plots.FONT, "STIXGeneral"])
+    monkeypatch.setattr(plots, "FONTS", ["DejaVu Sans", "STIXGeneral"])
     drawn = plots.row([(letter, GREY)])
     assert (drawn == 255).all(2).sum() > (numbered == 255).all(2).sum()  # one letter in place of ``\\u1d81``

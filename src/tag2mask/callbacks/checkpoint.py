@@ -13,8 +13,8 @@ from tag2mask.io.files import atomic
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its place, then move it over the old one.
 
-    Lightning's own writes to the system's folder for temporary files and moves from there, which is a copy, that can be
-    cut short, where that folder is another disk.
+    Lightning writes to the system's folder for temporary files. Where that is another disk, the move from there is a
+    copy, which can be cut short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -24,17 +24,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep ``last.ckpt``: written every so many steps and when training ends. No score chooses a checkpoint."""
+    """Keep ``last.ckpt``, written every few steps and when training ends. No score chooses a checkpoint."""
 
     def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 250) -> None:
         """Write into ``dirpath`` every ``every_n_train_steps`` steps."""
-        super().__init__(
-            dirpath=dirpath,
-            every_n_train_steps=every_n_train_steps,
-            save_top_k=0,
-            save_last=True,
-            enable_version_counter=False,
-        )
+        settings: dict[str, Any] = {"save_top_k": 0, "save_last": True, "enable_version_counter": False}
+        super().__init__(dirpath, every_n_train_steps=every_n_train_steps, **settings)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let the trainer write atomically."""
@@ -48,7 +43,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_last_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
-        """Write ``last.ckpt``, and what loggers hold back: a run that goes on from here has the lines before it."""
+        """Write ``last.ckpt``, and before it the lines that loggers hold back: a run that goes on needs both."""
         for logger in trainer.loggers:
             logger.save()
         super()._save_last_checkpoint(trainer, monitor_candidates)

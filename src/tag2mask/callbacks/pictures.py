@@ -1,11 +1,10 @@
-"""Pictures after each validation: a fixed panel of photographs, and the worst ones.
+"""Pictures after each validation: the first photographs of the split, and the worst ones.
 
-Shape letters in this file: H x W a photograph, h x w what is shown of it.
+Shape letters in this file: H x W a photograph, h x w the copy of it that is drawn.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,140 +19,121 @@ from tag2mask.refine.seeds import confident
 from tag2mask.viz import plots
 
 SIDE = 512
-"""Longer side of the photographs that are shown, in pixels; larger ones are shrunk."""
+"""Longer side of a drawn photograph, in pixels; larger photographs are shrunk."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One photograph and what the network makes of it.
-
-    Attributes:
-        name: of the photograph.
-        miou: mean IoU over the classes that it truly shows, as a fraction; nan without a mask.
-        image: (h, w, 3) uint8.
-        heats: class name -> CAM or probability in [0, 1], of any size.
-        maps: ``prediction``, ``seed``, ``truth``, as far as there are -> mask values, (h, w) uint8.
-    """
+class Example(NamedTuple):
+    """A photograph (h, w, 3) uint8, the mIoU of its prediction, and by name its heat maps and label maps (h, w)."""
 
     name: str
     miou: float
     image: np.ndarray
     heats: dict[str, np.ndarray]
-    maps: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
 
 
-class Pictures(Callback):
-    """Draw the first photographs of the validation split, the same at each validation, and its worst ones.
+class MaskPictures(Callback):
+    """Draw the first photographs of the validation split, the same at each validation, and the worst ones.
 
-    Each is a row of photograph, heat maps and label maps: ``pictures/step_<n>/<name>.png`` in the run folder, the worst
-    ones in ``worst`` beside them, the lowest mean IoU of their own first. Every logger that has ``log_image`` gets the
-    rows as ``heat/<name>`` and ``worst_heat/<rank>``, and as ``panel/<name>`` and ``worst/<rank>`` the photographs with
-    the label maps as W&B's masks. Of several processes the first one draws, of the photographs that it has scored.
+    Each is a row: the photograph, the probability of each class in prediction or truth, prediction and truth. It is
+    ``pictures/step_<n>/<name>.png`` in the run folder. The photographs of the lowest mean IoU, over the classes that
+    they truly show, are in ``worst`` beside them, numbered from the lowest. Every logger that has ``log_image`` gets
+    the rows as ``heat/<name>`` and ``worst_heat/<rank>``, and the photographs with the label maps as W&B's masks, as
+    ``panel/<name>`` and ``worst/<rank>``. Only the first process draws, and only photographs that it has scored.
     """
 
     def __init__(self, count: int = 4, worst: int = 4, folder: str | None = None) -> None:
         """Draw pictures.
 
         Args:
-            count: how many photographs of the panel.
+            count: how many of the first photographs.
             worst: how many of the worst.
             folder: where PNG files go; null is ``pictures`` in the run folder.
         """
         self.count, self.worst, self.folder = count, worst, folder
-        self.poorest: list[Shown] = []
+        self.poorest: list[Example] = []
 
-    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+    def prediction(self, outputs: Any, size: tuple[int, int]) -> Tensor:
         """Return the mask values that the network gives the photograph, (H, W)."""
-        raise NotImplementedError
+        label: Tensor = outputs.label
+        return label
 
     def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
-        """Return what is drawn as heat, of any size, by mask value; ``values`` are those of the label maps."""
-        raise NotImplementedError
+        """Return mask value -> heat map in [0, 1], of any size; ``values`` are the classes of the label maps."""
+        return {value: outputs.probabilities[value] for value in values}
 
-    def further(self, outputs: Any) -> dict[str, Tensor]:
-        """Return further label maps by their name, of any size."""
-        return {}
+    def seed(self, outputs: Any) -> Tensor | None:
+        """Return the seed, of any size, where the network has one."""
+        return None
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget the last validation."""
         self.poorest = []
 
     def on_validation_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], batch_idx: int, *_: Any
     ) -> None:
-        """Draw a photograph of the panel; keep one that is among the worst so far."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        """Draw one of the first photographs; keep one of the worst so far."""
+        first, truth = batch_idx < self.count, batch["mask"][0] if "mask" in batch else None
+        ranked = truth is not None and self.worst > 0
+        if trainer.sanity_checking or not trainer.is_global_zero or not (first or ranked):
             return
-        truth = batch["mask"][0] if "mask" in batch else None
-        if batch_idx >= self.count and (truth is None or self.worst == 0):
-            return
-        label = self.label(outputs, tuple(batch["size"][0].tolist()))
-        miou = float("nan")
+        label, miou = self.prediction(outputs, tuple(batch["size"][0].tolist())), float("nan")
         if truth is not None:
             miou = miou_of_image(confusion(label, truth, pl_module.num_classes + 1)).item()
-        poor = miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1].miou)
-        if batch_idx >= self.count and not poor:
+        poor = ranked and miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1].miou)
+        if not (first or poor):
             return
         image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
-        maps = {"prediction": label, **self.further(outputs), "truth": truth}
-        shown = self._shown(batch["name"][0], miou, image, maps, outputs, pl_module.class_names)
-        if batch_idx < self.count:
-            self._show(trainer, shown, pl_module.class_names)
+        maps = {"prediction": label, "seed": self.seed(outputs), "truth": truth}
+        labels = {key: _resized(value, image.shape[:2]) for key, value in maps.items() if value is not None}
+        values = sorted({int(v) for one in labels.values() for v in np.unique(one)} - {BACKGROUND, IGNORE})
+        maps_by_value = self.heats(outputs, values).items()
+        heats = {pl_module.class_names[value - 1]: heat.float().cpu().numpy() for value, heat in maps_by_value}
+        example = Example(batch["name"][0], miou, image, heats, labels)
+        if first:
+            self._draw(trainer, pl_module, example)
         if poor:
-            self.poorest = sorted([*self.poorest, shown], key=lambda one: one.miou)[: self.worst]
-
-    def _shown(
-        self, name: str, miou: float, image: np.ndarray, maps: dict[str, Any], outputs: Any, names: tuple[str, ...]
-    ) -> Shown:
-        size = image.shape[:2]
-        small = {key: _shrunk(value, size) for key, value in maps.items() if value is not None}
-        values = sorted({int(v) for one in small.values() for v in np.unique(one)} - {BACKGROUND, IGNORE})
-        heats = {names[v - 1]: heat.cpu().float().numpy() for v, heat in self.heats(outputs, values).items()}
-        return Shown(name, miou, image, heats, small)
+            self.poorest = sorted([*self.poorest, example], key=lambda one: one.miou)[: self.worst]
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the worst photographs."""
-        for rank, shown in enumerate(self.poorest, 1):
-            self._show(trainer, shown, pl_module.class_names, rank)
+        for rank, example in enumerate(self.poorest, 1):
+            self._draw(trainer, pl_module, example, rank)
         self.poorest = []
 
-    def _show(self, trainer: Any, shown: Shown, names: tuple[str, ...], rank: int | None = None) -> None:
-        title = shown.name if rank is None else f"{shown.name}, mIoU {shown.miou:.3f}"
-        heats = [(name, plots.heat(shown.image, heat)) for name, heat in shown.heats.items()]
-        label_maps = [(key, plots.label_colours(value)) for key, value in shown.maps.items()]
-        row = plots.row([(title, shown.image), *heats, *label_maps])
-        root = Path(self.folder or Path(trainer.default_root_dir) / "pictures") / f"step_{trainer.global_step:06d}"
-        write_picture(root / (f"worst/{rank}_{shown.name}.png" if rank else f"{shown.name}.png"), row, fast=True)
-        labels = {**dict(enumerate((VOC[0], *names))), IGNORE: "ignored"}
-        masks = {key: {"mask_data": value, "class_labels": labels} for key, value in shown.maps.items()}
-        picture, heat = (
-            (f"worst/{rank}", f"worst_heat/{rank}") if rank else (f"panel/{shown.name}", f"heat/{shown.name}")
-        )
-        how: dict[str, Any] = {"caption": [title], "file_type": ["jpg"]}  # a PNG takes ten times as long
+    def _draw(self, trainer: Any, pl_module: Any, example: Example, rank: int | None = None) -> None:
+        """Write a row and give it to the loggers; ``rank`` is that among the worst."""
+        name, miou, image, heats, labels = example
+        title, file, row_key, masks_key = name, f"{name}.png", f"heat/{name}", f"panel/{name}"
+        if rank is not None:
+            title, file = f"{name}, mIoU {miou:.3f}", f"worst/{rank}_{name}.png"
+            row_key, masks_key = f"worst_heat/{rank}", f"worst/{rank}"
+        parts = [(title, image), *((key, plots.heat(image, heat)) for key, heat in heats.items())]
+        row = plots.row([*parts, *((key, plots.label_colours(label)) for key, label in labels.items())])
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "pictures") / f"step_{trainer.global_step:06d}"
+        write_picture(folder / file, row, fast=True)
+        names = {**dict(enumerate((VOC[0], *pl_module.class_names))), IGNORE: "ignored"}
+        masks = {key: {"mask_data": label, "class_labels": names} for key, label in labels.items()}
+        settings: dict[str, Any] = {"caption": [title], "file_type": ["jpg"]}  # a PNG takes ten times as long
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(heat, [row], trainer.global_step, **how)
-                logger.log_image(picture, [shown.image], trainer.global_step, masks=[masks], **how)
+                logger.log_image(row_key, [row], trainer.global_step, **settings)
+                logger.log_image(masks_key, [image], trainer.global_step, masks=[masks], **settings)
 
 
-def _shrunk(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Bring a label map to the size of what is shown, (h, w) uint8."""
+def _resized(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """Scale a label map to (h, w) uint8, without new values in between."""
     if label.shape != size:
         label = F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0]
     return label.to(torch.uint8).cpu().numpy()
 
 
-class CAMPictures(Pictures):
-    """Draw photograph, CAM of each class, prediction, seed and truth: see `Pictures`.
+class CAMPictures(MaskPictures):
+    """Draw pictures as `MaskPictures` does, of a CAM network: photograph, CAM of each class, prediction, seed, truth.
 
-    The prediction is the label map at a threshold. The seed is what `tag2mask labels` would call sure, before its dense
-    CRF: a class where its CAM is high, background where every CAM is low, ignored elsewhere.
+    The prediction is the label map at a threshold. The seed is that of `tag2mask labels`, before the dense CRF: a class
+    where its CAM is high, background where every CAM is low, ignored elsewhere.
     """
 
     def __init__(
@@ -167,17 +147,17 @@ class CAMPictures(Pictures):
         """Draw pictures.
 
         Args:
-            count: how many photographs of the panel.
+            count: how many of the first photographs.
             worst: how many of the worst.
             folder: where PNG files go; null is ``pictures`` in the run folder.
-            threshold: CAM above which a pixel is foreground, for the label map.
+            threshold: CAM above which a pixel is foreground, for the prediction.
             sure: CAM below which the seed is background, and above which a class; IRN's values.
         """
         super().__init__(count, worst, folder)
         self.threshold, self.sure = threshold, sure
 
-    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
-        """Return the strongest class where it stands above the threshold, (H, W)."""
+    def prediction(self, outputs: Any, size: tuple[int, int]) -> Tensor:
+        """Return the strongest class where it is above the threshold, (H, W)."""
         score, winner = at_full_size(outputs.cam, outputs.classes, size)
         return torch.where(score > self.threshold, winner, BACKGROUND)
 
@@ -185,20 +165,7 @@ class CAMPictures(Pictures):
         """Return the CAM of each class."""
         return dict(zip(outputs.classes.tolist(), outputs.cam, strict=True))
 
-    def further(self, outputs: Any) -> dict[str, Tensor]:
+    def seed(self, outputs: Any) -> Tensor:
         """Return the seed, of the size of the CAM."""
         background, foreground = self.sure
-        return {"seed": confident(outputs.cam, outputs.classes, foreground, background)}
-
-
-class MaskPictures(Pictures):
-    """Draw photograph, probability of each class in prediction or truth, prediction and truth: see `Pictures`."""
-
-    def label(self, outputs: Any, size: tuple[int, int]) -> Tensor:
-        """Return the mask, (H, W)."""
-        label: Tensor = outputs.label
-        return label
-
-    def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
-        """Return the probability of each of ``values``."""
-        return {value: outputs.probabilities[value] for value in values}
+        return confident(outputs.cam, outputs.classes, foreground, background)

@@ -14,11 +14,12 @@ from tag2mask.io.records import RUN_FILE, commit, write_run
 
 
 class RunRecord(Callback):
-    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and tell every logger the same.
+    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and give every logger the same facts.
 
     ``run.json`` holds the configuration, the commit, the classes and ``data_hash``: a digest of the classes and of
-    ``inputs.csv``, which has tags or label of each photograph that is trained on. When the training ends it also says
-    so, with the number of steps and the digest of the weights, with which the outputs of later stages are compared.
+    ``inputs.csv``, which has the tags or the label of each photograph that is trained on. When the training ends,
+    ``run.json`` says so, with the number of steps and the digest of the weights. Later stages compare their outputs
+    with that digest.
     """
 
     def __init__(self, config: dict[str, Any], record: dict[str, Any], seed: Any, data: Any) -> None:
@@ -26,23 +27,23 @@ class RunRecord(Callback):
 
         Args:
             config: of the training.
-            record: the same, with what else makes it another run when it changes.
+            record: the same, and more: a training is another run when an entry changes.
             seed: of the training.
             data: the data module, set up for training.
         """
         self.config, self.record = config, record
         self.classes, self.inputs = list(data.class_names), data.inputs()
-        labels = data.labels
         self.facts = {
             "seed": seed,
             "classes": self.classes,
             "data_hash": provenance.digest([self.classes, list(self.inputs.items())]),
             "masks_hash": data.masks_digest(),
-            **({} if labels is None else {"labels_state": provenance.state(labels)}),
         }
+        if data.labels is not None:
+            self.facts["labels_state"] = provenance.state(data.labels)
 
     def state(self, root: Path, overwrite: bool) -> provenance.RunState:
-        """Say whether the training starts, goes on or is done in a run folder; ``InputError`` where that is another."""
+        """Say whether the training starts, goes on or is done in a run folder; raises where that is another run."""
         return provenance.training_state(root, self.record, self.classes, self.inputs, overwrite)
 
     def difference(self, root: Path) -> str | None:
@@ -50,16 +51,15 @@ class RunRecord(Callback):
         return provenance.training_difference(root, self.record, self.classes, self.inputs)
 
     def go_on(self, root: Path, checkpoint: Path) -> None:
-        """Say what a run goes on with, and what has changed since; keep what its record says of earlier changes."""
+        """Say from which checkpoint a run goes on and what has changed since; keep the earlier changes."""
         before = provenance.record_of(root)
         if "starts_from" in before.get("config", {}):
             self.record["starts_from"] = before["config"]["starts_from"]
-        why = self.difference(root)
-        rank_zero_info(f"going on with {checkpoint}" + (f", which was made with {why}" if why else ""))
-        changes = list(before.get("changes", []))
-        if why is not None:
+        difference, changes = self.difference(root), list(before.get("changes", []))
+        rank_zero_info(f"going on with {checkpoint}" + (f", which was made with {difference}" if difference else ""))
+        if difference is not None:
             at = f" after {before['steps']} steps" if "steps" in before else ""
-            changes.append(f"went on{at} from {why}")
+            changes.append(f"went on{at} from {difference}")
         self.facts |= {"changes": changes} if changes else {}
         self.compare_masks(root)
 
@@ -73,25 +73,22 @@ class RunRecord(Callback):
             )
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Write, once the training is sure to begin."""
+        """Write the files, once the training is sure to begin."""
         if not trainer.is_global_zero:
             return
         root = Path(trainer.default_root_dir)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                self.facts["wandb_id"] = logger.version
+        ids = [logger.version for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        self.facts |= {"wandb_id": ids[-1]} if ids else {}
         provenance.write_inputs(root, self.inputs)
         write_run(root, self.record, **self.facts, finished=False)
         with atomic(root / "config.yaml") as file:
             file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
         for logger in trainer.loggers:
-            told = {"commit": commit(), "data_hash": self.facts["data_hash"]}
-            logger.log_hyperparams({**self.record, **told})
+            logger.log_hyperparams({**self.record, "commit": commit(), "data_hash": self.facts["data_hash"]})
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Note that the training came to its end, and with which weights."""
-        if not trainer.is_global_zero:
-            return
-        root = Path(trainer.default_root_dir)
-        end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
-        write_json(root / RUN_FILE, provenance.record_of(root) | end)
+        if trainer.is_global_zero:
+            root = Path(trainer.default_root_dir)
+            end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
+            write_json(root / RUN_FILE, provenance.record_of(root) | end)

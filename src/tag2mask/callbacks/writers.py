@@ -1,7 +1,6 @@
-"""Writers of predictions, CAM files and label PNGs, into a folder that is begun, taken up or refused."""
+"""Writers of predictions: CAM files and label PNGs, in a folder that a prediction begins, goes on with or refuses."""
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, OccupiedError
 from tag2mask.io import disk, provenance
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import atomic, remove_parts
@@ -20,57 +19,52 @@ from tag2mask.refine.recipes import CRF
 from tag2mask.refine.test_time import crf_label
 
 UNTAGGED = 2
-"""Classes that a photograph without tags is taken to show when the room for its file is estimated."""
+"""Classes that a photograph without tags is taken to show, for the estimate of the size of its file."""
+PREDICTED = "predicted_tags.csv"
 
 
 class PredictionWriter(Callback):
-    """Write one file a photograph into a folder with ``run.json``.
+    """Write one file for each photograph into a folder, with ``run.json`` and ``inputs.csv``.
 
-    Files that stand already are kept if the folder was made with the same network and settings, so that an interrupted
-    prediction goes on; otherwise it stops. Files that no prediction has made are never replaced.
+    Files that are there already are kept if the same network and settings made them: an interrupted prediction goes on.
+    Otherwise the prediction stops. Files that `tag2mask predict` has not made are never replaced.
 
     Attributes:
-        what: the files, in words.
+        kind: of the files, in words.
         ending: of the files.
-        besides: names of further files that belong to a run.
+        default_folder: where they go, within the run folder; ``{split}`` is the split that is predicted.
+        settings: what the files depend on besides network and data.
     """
 
-    what: str
+    kind: str
     ending: str
-    besides: tuple[str, ...] = ()
+    default_folder: str
 
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
-        """Write into ``folder``; ``overwrite`` replaces what is there."""
-        self.folder = folder
-        self.overwrite = overwrite
-
-    def default_folder(self, trainer: Any) -> str:
-        """Return where files go without ``folder``, within the run folder."""
-        raise NotImplementedError
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the files depend on besides network and data."""
-        return {}
+        """Write into ``folder``, null for the default one; ``overwrite`` replaces what is there."""
+        self.folder, self.overwrite = folder, overwrite
+        self.settings: dict[str, Any] = {}
 
     def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
         """Write what was predicted for a batch of one photograph."""
         raise NotImplementedError
 
-    def inputs(self, data: Any) -> provenance.Inputs:
-        """Return what each file is made from, photograph by photograph."""
-        return {photo.name: provenance.of_photo(photo.image) for photo in data.predict_photos}
-
     def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
-        """Estimate the size of the file of a photograph of that size in pixels, with that many tags."""
+        """Estimate the size of the file of a photograph from its size in pixels and the number of its tags."""
         raise NotImplementedError
 
+    def inputs(self, data: Any) -> provenance.Inputs:
+        """Return what each file is made from, by the name of its photograph."""
+        return {photo.name: provenance.of_photo(photo.image) for photo in data.predict_photos}
+
     def finish(self, trainer: Any) -> str:
-        """Do, on one rank, what is left when all files are there; return what is to be said of them."""
+        """Do what is left when all files are there, on one process; return a remark on them."""
         return ""
 
     def place(self, trainer: Any) -> Path:
         """Return the folder that is written to."""
-        return Path(self.folder or Path(trainer.default_root_dir) / self.default_folder(trainer))
+        default = self.default_folder.format(split=trainer.datamodule.predict_split)
+        return Path(self.folder or Path(trainer.default_root_dir) / default)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let the data leave out what is there already."""
@@ -78,7 +72,7 @@ class PredictionWriter(Callback):
             trainer.datamodule.done = lambda: self.begin(trainer, pl_module)
 
     def begin(self, trainer: Any, pl_module: Any) -> frozenset[str]:
-        """Begin a folder or take one up, once the weights are loaded; return the names that it holds already."""
+        """Begin a folder or go on with one, once the weights are loaded; return the names that it holds already."""
         folder, data = self.place(trainer), trainer.datamodule
         self.config = {
             "weights": pl_module.weights_digest(),
@@ -87,66 +81,54 @@ class PredictionWriter(Callback):
             "classes": list(pl_module.class_names),
             "root": str(data.root),
             "split": data.predict_split,
-            **self.settings(),
+            **self.settings,
         }
-        goes_on = same_run(folder, self.config, self.overwrite)
-        if not (folder / RUN_FILE).exists() and any(folder.glob(f"*{self.ending}")):
-            raise InputError(
+        self.facts = {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
+        same = same_run(folder, self.config, self.overwrite)
+        if not (folder / RUN_FILE).exists() and self._files(folder):
+            raise OccupiedError(
                 f"{folder} holds {self.ending} files that `tag2mask predict` did not make; name another folder"
             )
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            if not goes_on:
-                outputs = [*folder.glob(f"*{self.ending}"), folder / provenance.INPUTS_FILE]
-                for path in [*outputs, *(folder / name for name in self.besides)]:
-                    path.unlink(missing_ok=True)
-            self._take_up(folder, self.inputs(data))
-            write_run(folder, self.config, finished=False, **self._facts(trainer))
-            remove_parts(folder, frozenset(photo.name for photo in data.predict_photos))
+            self._prepare(folder, data, same)
         trainer.strategy.barrier()
-        there = [path.stem for path in folder.glob(f"*{self.ending}")] if trainer.is_global_zero else []
-        done = frozenset(trainer.strategy.broadcast(there))  # listed once: ranks that are ahead write already
+        there = list(self._files(folder)) if trainer.is_global_zero else []
+        done = frozenset(trainer.strategy.broadcast(there))  # listed once: faster processes write already
         if done:
-            rank_zero_info(f"{len(done)} {self.what} are in {folder} already and are kept")
-        todo = [photo for photo in data.predict_photos if photo.name not in done]
-        if todo:
-            sizes = self._expected(disk.sample(todo), pl_module)
-            rank_zero_info(disk.require_room(folder, len(todo), sizes, self.what))
+            rank_zero_info(f"{len(done)} {self.kind} are in {folder} already and are kept")
+        self._require_room(folder, [photo for photo in data.predict_photos if photo.name not in done], pl_module)
         return done
 
-    def _take_up(self, folder: Path, inputs: provenance.Inputs) -> None:
-        """Delete the files that are to be made again, and record what those of this prediction are made from."""
-        there = [path.stem for path in folder.glob(f"*{self.ending}")]
-        recorded, stale, said = provenance.redo(folder, inputs, there, self.what)
-        for line in said:
+    def _files(self, folder: Path) -> dict[str, Path]:
+        return {path.stem: path for path in folder.glob(f"*{self.ending}")}
+
+    def _prepare(self, folder: Path, data: Any, same: bool) -> None:
+        """Delete what is to be made again, and record what the files are made from."""
+        if not same:
+            for path in [*self._files(folder).values(), folder / provenance.INPUTS_FILE, folder / PREDICTED]:
+                path.unlink(missing_ok=True)
+        files = self._files(folder)
+        recorded, stale, remarks = provenance.redo(folder, self.inputs(data), list(files), self.kind)
+        for line in remarks:
             rank_zero_info(line)
         for name in stale:
-            (folder / f"{name}{self.ending}").unlink(missing_ok=True)
+            files[name].unlink(missing_ok=True)
         provenance.write_inputs(folder, recorded)
+        write_run(folder, self.config, finished=False, **self.facts)
+        remove_parts(folder, frozenset(photo.name for photo in data.predict_photos))
 
-    def _facts(self, trainer: Any) -> dict[str, Any]:
-        """What is recorded besides the settings: the checkpoint, whose run may go on to other weights."""
-        return {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
-
-    def _expected(self, photos: Sequence[Any], pl_module: Any) -> list[float]:
+    def _require_room(self, folder: Path, photos: list[Any], pl_module: Any) -> None:
         """Estimate the files of some photographs; one that cannot be opened is named when its turn comes."""
-        found = []
-        for photo in photos:
+        sizes = []
+        for photo in disk.sample(photos):
             with contextlib.suppress(InputError):
-                height, width = read_size(photo.image)
                 classes = UNTAGGED if photo.tags is None else len(photo.tags)
-                found.append(self.expected_bytes(height, width, classes, pl_module))
-        return found
+                sizes.append(self.expected_bytes(*read_size(photo.image), classes, pl_module))
+        if photos:
+            rank_zero_info(disk.require_room(folder, len(photos), sizes, self.kind))
 
-    def on_predict_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], *_: Any) -> None:
         """Write the file of one photograph."""
         self.write(self.place(trainer) / f"{batch['name'][0]}{self.ending}", trainer, outputs, batch)
 
@@ -157,65 +139,51 @@ class PredictionWriter(Callback):
         folder = self.place(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            written = sum(1 for _ in folder.glob(f"*{self.ending}"))
+            written, remark = len(self._files(folder)), self.finish(trainer)
             finished = written >= len(trainer.datamodule.predict_photos)
-            remarks = self.finish(trainer)
-            write_run(folder, self.config, finished=finished, files=written, **self._facts(trainer))
-            rank_zero_info(f"{written} {self.what} in {folder}{remarks}")
-
-
-PREDICTED = "predicted_tags.csv"
+            write_run(folder, self.config, finished=finished, files=written, **self.facts)
+            rank_zero_info(f"{written} {self.kind} in {folder}{remark}")
 
 
 class CAMWriter(PredictionWriter):
-    """Write the CAMs of each photograph as ``<name>.npz``, with ``run.json`` and the tags that were used.
+    """Write the CAMs of each photograph as ``<name>.npz``; see `PredictionWriter`.
 
-    Files that stand already are kept if the folder was made with the same network and settings, so that an interrupted
-    prediction goes on; otherwise it stops. Photographs without tags are listed in ``predicted_tags.csv`` with the
-    classes that the network named in their place.
+    ``predicted_tags.csv`` lists the photographs without tags, with the classes that the network predicted instead.
     """
 
-    what, ending, besides = "CAM files", ".npz", (PREDICTED,)
-
-    def default_folder(self, trainer: Any) -> str:
-        """Return ``cams``."""
-        return "cams"
+    kind, ending, default_folder = "CAM files", ".npz", "cams"
 
     def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
         """Write the CAM file of one photograph."""
         write_cam(path, outputs)
-
-    def inputs(self, data: Any) -> provenance.Inputs:
-        """Return tags and size of each photograph."""
-        return data.describe(data.predict_photos)  # type: ignore[no-any-return]
 
     def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:
         """Estimate the size of a CAM file."""
         stride = pl_module.inference.stride
         return disk.cam_bytes(height // stride + 1, width // stride + 1, classes)
 
+    def inputs(self, data: Any) -> provenance.Inputs:
+        """Return tags and size of each photograph."""
+        return data.describe(data.predict_photos)  # type: ignore[no-any-return]
+
     def finish(self, trainer: Any) -> str:
         """Write ``predicted_tags.csv``; return where the tags came from."""
-        folder, names = self.place(trainer), trainer.lightning_module.class_names
-        photos = trainer.datamodule.predict_photos
-        untagged = [p.name for p in photos if p.tags is None and (folder / f"{p.name}.npz").is_file()]
+        folder, class_names = self.place(trainer), trainer.lightning_module.class_names
+        files = self._files(folder)
+        untagged = [p.name for p in trainer.datamodule.predict_photos if p.tags is None and p.name in files]
         if not untagged:
             return "; tags taken from the data"
         with atomic(folder / PREDICTED) as file:
             for name in untagged:
-                values = read_cam(folder / f"{name}.npz").classes.tolist()
-                file.write(f"{name},{';'.join(names[value - 1] for value in values)}\n".encode())
+                tags = ";".join(class_names[value - 1] for value in read_cam(files[name]).classes.tolist())
+                file.write(f"{name},{tags}\n".encode())
         return f"; tags taken from the data, but predicted for {len(untagged)} ({PREDICTED})"
 
 
 class LabelWriter(PredictionWriter):
-    """Write the mask of each photograph as the palette PNG ``<name>.png``, of the photograph's size, with ``run.json``.
+    """Write the mask of each photograph as the palette PNG ``<name>.png``, in full size; see `PredictionWriter`."""
 
-    Files that stand already are kept if the folder was made with the same network and settings, so that an interrupted
-    prediction goes on; otherwise it stops.
-    """
-
-    what, ending = "masks", ".png"
+    kind, ending, default_folder = "masks", ".png", "masks/{split}"
 
     def __init__(self, folder: str | None = None, overwrite: bool = False, crf: CRF | None = None) -> None:
         """Set up where and how masks are written.
@@ -226,15 +194,7 @@ class LabelWriter(PredictionWriter):
             crf: dense CRF over the probabilities; null leaves it out. `refine.test_time.TEST_TIME` has the usual one.
         """
         super().__init__(folder, overwrite)
-        self.crf = crf
-
-    def default_folder(self, trainer: Any) -> str:
-        """Return ``masks/`` and the split."""
-        return f"masks/{trainer.datamodule.predict_split}"
-
-    def settings(self) -> dict[str, Any]:
-        """Return those of the CRF."""
-        return {"crf": self.crf and asdict(self.crf)}
+        self.crf, self.settings = crf, {"crf": crf and asdict(crf)}
 
     def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
         """Write the mask of one photograph."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from tag2mask.cli.options import Parser
 from tag2mask.inference import export as exporting
 from tag2mask.inference.export import SCORES, TOLERANCE, Exportable
-from tag2mask.inference.segmenter import shown
+from tag2mask.inference.photographs import printable
 from tag2mask.utils.progress import progress
 
 DESCRIPTION = """Write a trained segmentation network (or CAM network) as one ONNX file for images of any size, and
@@ -51,11 +51,11 @@ def _network(checkpoint: Path) -> Exportable:
 
 def describe(path: Path, network: Exportable) -> str:
     """What the file takes and gives, in three lines."""
-    how = network.how
+    how = network.preprocessing
     shrunk = "" if how.max_side is None else f"; larger photographs shrunk to {how.max_side} pixels before"
     shape = "(B, G, H, W), before the softmax" if network.output == SCORES else "(B, C, h, w), before ReLU"
     return (
-        f"written to {shown(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
+        f"written to {printable(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
         f"image (B, 3, H, W) float32: RGB / 255, minus {list(how.mean)}, over {list(how.std)}{shrunk}\n"
         f"{network.output} {shape}: {', '.join(network.class_names)}"
     )
@@ -72,8 +72,8 @@ def _compared(path: Path, network: Exportable) -> int:
     if worst <= TOLERANCE:
         return 0
     print(
-        f"tag2mask: {shown(path)} differs from the network by more than {TOLERANCE:g} of the range; do not use it: try "
-        "other versions of torch and onnxruntime (requirements.txt has those that are tested)",
+        f"tag2mask: {printable(path)} differs from the network by more than {TOLERANCE:g} of the range; do not use it: "
+        "try other versions of torch and onnxruntime (requirements.txt has those that are tested)",
         file=sys.stderr,
     )
     return 1

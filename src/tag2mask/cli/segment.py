@@ -14,16 +14,8 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError
-from tag2mask.inference.segmenter import (
-    Found,
-    Segmenter,
-    check_outputs,
-    find_photos,
-    output_names,
-    outputs,
-    segment_all,
-    shown,
-)
+from tag2mask.inference.photographs import check_outputs, find_photos, outputs, printable, segment_all
+from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.test_time import TEST_TIME
@@ -49,16 +41,14 @@ def segment(words: list[str]) -> int:
     targets = _targets(given, photos)
     segmenter, config = _segmenter(given)
     write_run(given.out, config, finished=False)
-    remove_parts(given.out, {path.stem for paths in targets for path in paths})
+    remove_parts(given.out, {path.stem for paths in targets.values() for path in paths})
     faults = [
-        photo
-        for photo, fault in _told(progress(segment_all(segmenter, photos, targets), len(photos), "photographs"))
-        if fault
+        photo for photo, fault in _told(progress(segment_all(segmenter, targets), len(photos), "photographs")) if fault
     ]
     masks = len(photos) - len(faults)
-    damaged = [shown(photo) for photo in faults]
+    damaged = [printable(photo) for photo in faults]
     write_run(given.out, config, finished=True, files=masks, damaged=damaged)
-    print(f"{masks} masks in {shown(given.out)}")
+    print(f"{masks} masks in {printable(given.out)}")
     if faults:
         told = f"{len(faults)} of {len(photos)} photographs were skipped: {', '.join(damaged)}"
         print(f"tag2mask: {told}", file=sys.stderr)
@@ -92,20 +82,19 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}; expected numbers with commas between, such as 0.5,1,2") from None
 
 
-def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> list[list[Path]]:
+def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
     """The files of each photograph, once it is sure that they replace nothing of somebody else's."""
-    names = output_names(photos)
-    targets = [outputs(given.out, name, given.overlay) for name in names]
+    targets = outputs(photos, given.out, given.overlay)
     if given.out.exists() and not given.out.is_dir():
         raise InputError(f"--out {given.out} is a file; name a folder")
     record = given.out / RUN_FILE
     if record.is_file() and read_json(record).get("config", {}).get("stage") != "segment":
         raise InputError(f"{given.out} holds the run of another stage; name another folder with --out")
-    check_outputs(photos, targets, given.overwrite)
-    renamed = [name for photo, name in zip(photos, names, strict=True) if name != photo.stem]
+    check_outputs(targets, given.overwrite)
+    renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]
     if renamed:
         print(
-            f"tag2mask: {len(renamed)} photographs share names; their masks are {shown(renamed[0])}.png and so on",
+            f"tag2mask: {len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on",
             file=sys.stderr,
         )
     return targets
@@ -130,7 +119,7 @@ def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
         "classes": list(segmenter.class_names),
         "inference": asdict(inference),
         "crf": segmenter.crf and asdict(segmenter.crf),
-        "preprocessing": asdict(segmenter.how),
+        "preprocessing": asdict(segmenter.preprocessing),
         "device": device,
     }
     return segmenter, config
@@ -148,20 +137,20 @@ def _device(name: str) -> str:
     return name
 
 
-def _told(done: Iterable[tuple[Path, Found | InputError]]) -> Iterator[tuple[Path, bool]]:
+def _told(done: Iterable[tuple[Path, Shares | InputError]]) -> Iterator[tuple[Path, bool]]:
     """Say what was found in each photograph as it is done, and what could not be read."""
     for photo, found in done:
         fault = isinstance(found, InputError)
         if isinstance(found, InputError):
-            tqdm.write(f"tag2mask: skipped {shown(photo)}: {shown(found)}", file=sys.stderr)
+            tqdm.write(f"tag2mask: skipped {printable(photo)}: {printable(found)}", file=sys.stderr)
         else:
-            tqdm.write(f"{shown(photo)}: {summary(found)}")
+            tqdm.write(f"{printable(photo)}: {summary(found)}")
         yield photo, fault
 
 
-def summary(found: Found) -> str:
+def summary(shares: Shares) -> str:
     """What was found, in words: ``cat 34.2% (0.91), sofa 5.0% (0.77)``, probabilities in brackets."""
-    parts = [f"{name} {_percent(share)} ({chance:.2f})" for name, (share, chance) in found.shares.items()]
+    parts = [f"{name} {_percent(share)} ({chance:.2f})" for name, (share, chance) in shares.items()]
     return ", ".join(parts) or "nothing found"
 
 

@@ -1,4 +1,4 @@
-"""Pictures: overlays, label maps, panels and charts, as RGB arrays (H, W, 3) uint8. The only user of matplotlib.
+"""Pictures as RGB arrays (H, W, 3) uint8: overlays, label maps, panels and charts. The only user of matplotlib.
 
 Shape letters in this file: H x W a photograph, h x w a map of it.
 """
@@ -7,62 +7,67 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
+from cycler import cycler
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Patch
 from PIL import Image, ImageDraw, ImageFont
 
 from tag2mask import classes
 
-FONT = "DejaVu Sans"
-"""Comes with matplotlib; Latin, Greek, Cyrillic, Arabic and Hebrew letters."""
-OTHER_FONTS = (
-    *(f"Noto Sans CJK {place}" for place in ("JP", "SC", "TC", "KR")),
+FONTS = [
+    *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK KR"),
     *("WenQuanYi Zen Hei", "IPAGothic", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei"),
     *("Malgun Gothic", "Apple SD Gothic Neo", "Nirmala UI", "Noto Sans Devanagari", "Arial Unicode MS"),
-)
-"""Those that have the letters which ``FONT`` lacks; taken where they are installed."""
+]
+FONTS = [font for font in FONTS if font in fontManager.get_font_names()]
+"""A letter is drawn in the first of these fonts that has it; the first one of all comes with matplotlib."""
 BLUE, ORANGE, *_ = COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Colours of charts, told apart by the colour-blind: Okabe and Ito's."""
-SMALL = 9
-"""Size of letters, in points."""
-DPI = 100
-"""Pixels to an inch of a row."""
+"""Colours of charts, by Okabe and Ito: colour-blind people can tell them apart."""
+SMALL, DPI = 9, 100
+"""Size of letters in points, and pixels to an inch."""
 GAP, LINE = 6, 15
-"""Between the pictures of a row, and the height of a line of its titles, in pixels."""
+"""Space between the pictures of a row, and height of a line of a title, in pixels."""
+STYLE: Any = {
+    "font.family": FONTS,
+    "text.parse_math": False,  # a name with dollars is no formula
+    **dict.fromkeys(("axes.titlesize", "axes.labelsize"), SMALL),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), SMALL - 1),
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "figure.dpi": DPI,
+    "legend.frameon": False,
+}
+"""Settings of matplotlib for the charts."""
+BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+"""A legend beside the chart hides nothing."""
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
-    """Lay a CAM over its photograph.
+    """Lay a CAM (h, w) in [0, 1], of any size, over its photograph (H, W, 3) uint8.
 
-    Args:
-        image: (H, W, 3) uint8.
-        cam: in [0, 1], of any size, (h, w); scaled up bilinearly.
-        strength: share of the heat colours where the CAM is 1.
+    ``strength`` is the share of the heat colours where the CAM is 1.
     """
-    value = np.clip(_scaled(cam, image.shape[:2]), 0, 1)[..., None]
-    colours = colormaps["turbo"](np.asarray(value[..., 0] * 255, np.uint8), bytes=True)[..., :3]
-    share = strength * (0.35 + 0.65 * value)
-    return np.asarray((1 - share) * image + share * colours, np.uint8)
+    value = np.clip(_as_large(cam, image), 0, 1)
+    colours = colormaps["turbo"]((value * 255).astype(np.uint8), bytes=True)[..., :3]
+    return _blend(image, colours, strength * (0.35 + 0.65 * value))
 
 
 def overlay(image: np.ndarray, label: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """Lay a label map (H, W) over its photograph (H, W, 3) uint8: classes tinted and outlined, the background as it is.
+    """Lay a label map (H, W) over its photograph (H, W, 3) uint8. The background stays as it is.
 
-    ``strength`` is the share of the colour inside of an object; its outline has the whole colour.
+    ``strength`` is the share of the colour inside of an object; the outline of an object has the whole colour.
     """
     label = np.asarray(label, np.uint8)
     edge = np.zeros(label.shape, bool)
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
     edge[1:] |= label[1:] != label[:-1]
-    share = np.where(label == classes.BACKGROUND, 0, np.where(edge, 1, strength)).astype(np.float32)[..., None]
-    return np.asarray(((1 - share) * image + share * label_colours(label)).round(), np.uint8)
+    return _blend(image, label_colours(label), np.where(edge, 1, strength) * (label != classes.BACKGROUND))
 
 
 def label_colours(label: np.ndarray) -> np.ndarray:
@@ -70,70 +75,96 @@ def label_colours(label: np.ndarray) -> np.ndarray:
     return classes.palette()[np.asarray(label, np.uint8)]
 
 
+def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> np.ndarray:
+    """Lay the change of a map (h, w) over a photograph (H, W, 3) in grey: orange where it grew, blue where it shrank.
+
+    ``strength`` is the share of the colour where the change is largest.
+    """
+    scaled = _as_large(change, image)
+    colours = np.where((scaled > 0)[..., None], to_rgb(ORANGE), to_rgb(BLUE)) * 255
+    return _blend(_grey(image), colours, strength * np.abs(scaled) / max(float(np.abs(scaled).max()), 1e-12))
+
+
+def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
+    """Draw where a point of a photograph (H, W, 3) looks: the attention as heat, a cross at the point.
+
+    The weights (h, w) are at least zero, and the photograph is grey where they are zero. ``at`` is the point, as shares
+    of width and height in [0, 1].
+    """
+    height, width = image.shape[:2]
+    positive = Image.fromarray(weights > 0).resize((width, height), Image.Resampling.NEAREST)
+    warm = heat(image, weights / max(float(weights.max()), 1e-12))
+    picture = Image.fromarray(np.where(np.asarray(positive)[..., None], warm, _grey(image)))
+    x, y = min(int(at[0] * width), width - 1), min(int(at[1] * height), height - 1)
+    arm, thick = max(height, width) // 20, max(1, max(height, width) // 200)
+    for colour, rim in (("black", thick), ("white", 0)):
+        reach, line = arm + rim, 2 * (thick + rim)
+        ImageDraw.Draw(picture).line((x - reach, y, x + reach, y), colour, line)
+        ImageDraw.Draw(picture).line((x, y - reach, x, y + reach), colour, line)
+    return np.array(picture)
+
+
+def _as_large(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Scale a map (h, w) bilinearly to the size of a photograph, (H, W) float32."""
+    return np.asarray(_resized(np.asarray(values, np.float32), *image.shape[1::-1]))
+
+
+def _resized(picture: np.ndarray, width: float, height: float) -> Image.Image:
+    return Image.fromarray(picture).resize((max(1, round(width)), round(height)), Image.Resampling.BILINEAR)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image.mean(2, keepdims=True), 3, axis=2).astype(np.uint8)
+
+
+def _blend(image: np.ndarray, colours: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Mix two pictures (H, W, 3); ``share`` (H, W) is that of ``colours``."""
+    share = share[..., None].astype(np.float32)
+    return np.asarray(((1 - share) * image + share * colours).round(), np.uint8)
+
+
 def panel(
     image: np.ndarray,
-    cams: dict[str, np.ndarray],
+    cams: Mapping[str, np.ndarray],
     label: np.ndarray | None = None,
     truth: np.ndarray | None = None,
-    title: str = "",
+    title: str = "photograph",
 ) -> np.ndarray:
-    """Draw a row: photograph, the CAM of each class, label map, truth.
-
-    Args:
-        image: (H, W, 3) uint8.
-        cams: class name -> CAM in [0, 1], (h, w).
-        label: mask values, (H, W).
-        truth: likewise.
-        title: of the photograph.
-    """
-    parts = [(title or "photograph", image), *((name, heat(image, cam)) for name, cam in cams.items())]
-    parts += [
-        (name, label_colours(values)) for name, values in (("label", label), ("truth", truth)) if values is not None
-    ]
-    return row(parts)
+    """Draw a row: photograph (H, W, 3), the CAM (h, w) of each class by its name, label map and true mask (H, W)."""
+    maps = {name: label_colours(values) for name, values in (("label", label), ("truth", truth)) if values is not None}
+    return row([(title, image), *((name, heat(image, cam)) for name, cam in cams.items()), *maps.items()])
 
 
 def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndarray:
     """Set titled pictures side by side, ``height`` inches high, at 100 pixels an inch.
 
-    With Pillow and not as a matplotlib figure: rows are drawn while a network is training.
+    Pillow draws it, not matplotlib, which is slow: rows are drawn while a network trains.
     """
-    pictures = [_as_high_as(picture, round(height * DPI)) for _, picture in parts]
-    titles = [_wrapped(name, picture.width / DPI) for (name, _), picture in zip(parts, pictures, strict=True)]
-    above = GAP + LINE * max(title.count("\n") + 1 for title in titles)
-    size = sum(picture.width + GAP for picture in pictures) + GAP, above + round(height * DPI) + GAP
-    sheet, left = Image.new("RGB", size, "white"), GAP
-    draw = ImageDraw.Draw(sheet)
+    high = round(height * DPI)
+    pictures = [_resized(picture, picture.shape[1] * high / picture.shape[0], high) for _, picture in parts]
+    titles = [_wrapped(title, picture.width) for (title, _), picture in zip(parts, pictures, strict=True)]
+    above = GAP + LINE * max(1 + title.count("\n") for title in titles)
+    sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for picture in pictures), above + high + GAP), "white")
+    draw, left = ImageDraw.Draw(sheet), GAP
     for title, picture in zip(titles, pictures, strict=True):
-        for number, line in enumerate(reversed(title.split("\n"))):
-            place = left + picture.width / 2, above - GAP // 2 - number * LINE
-            draw.text(place, line, "black", _font(line), anchor="md")
+        bottom = left + picture.width / 2, above - GAP // 2
+        draw.multiline_text(bottom, title, "black", _font(title), anchor="md", align="center", spacing=GAP // 2)
         sheet.paste(picture, (left, above))
         left += picture.width + GAP
     return np.array(sheet)
 
 
-def _as_high_as(picture: np.ndarray, height: int) -> Image.Image:
-    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    return Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-
-
-def _font(text: str) -> ImageFont.FreeTypeFont:
-    """The first font that has all letters of a text, or else most people's."""
-    return _opened(next((font for font in _fonts() if all(_has(font, letter) for letter in text)), FONT))
-
-
-@cache
-def _opened(font: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(fontManager.findfont(font), round(SMALL * DPI / 72))
+def _wrapped(title: str, width: int) -> str:
+    """Break a title into lines that stand above a picture ``width`` pixels wide."""
+    letters = max(6, int(width / DPI * 72 / (0.58 * SMALL)))
+    return "\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False))
 
 
 def fit(picture: np.ndarray, side: int) -> np.ndarray:
     """Shrink a picture (H, W, 3) to a longer side of at most ``side`` pixels."""
-    height, width = picture.shape[:2]
-    share = min(1.0, side / max(height, width))
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return picture if share == 1 else np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=None)
+    return np.array(image)
 
 
 def column(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -147,116 +178,66 @@ def gallery(parts: Sequence[tuple[str, np.ndarray]], columns: int = 4, height: f
     return column([row(parts[first : first + columns], height) for first in range(0, len(parts), columns)])
 
 
+@rc_context(STYLE)
 def key(names: Mapping[int, str], columns: int = 8) -> np.ndarray:
     """Draw the colours of label maps: mask value -> name."""
     columns = min(columns, len(names))
     size = columns * (0.45 + 0.09 * max(map(len, names.values()))), 0.15 + 0.2 * math.ceil(len(names) / columns)
-    figure = Figure(figsize=size, dpi=100)
-    patches = [Patch(color=classes.palette()[value] / 255, label=_text(name)) for value, name in names.items()]
-    font = FontProperties(family=_fonts(), size=SMALL)
-    figure.legend(handles=patches, ncols=columns, loc="center", frameon=False, handlelength=1, prop=font)
+    figure = Figure(size)
+    patches = [Patch(color=classes.palette()[value] / 255, label=_known(name)) for value, name in names.items()]
+    figure.legend(handles=patches, ncols=columns, loc="center", handlelength=1, fontsize=SMALL)
     return _drawn(figure)
 
 
-def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> np.ndarray:
-    """Lay a change over its photograph in grey: orange where a map grew, blue where it shrank.
-
-    Args:
-        image: (H, W, 3) uint8.
-        change: of either sign and of any size, (h, w); scaled up bilinearly. Its largest absolute value has the whole
-            colour.
-        strength: share of the colour there.
-    """
-    scaled = _scaled(change, image.shape[:2])
-    value = np.abs(scaled) / max(float(np.abs(scaled).max()), 1e-12)
-    colours = np.where((scaled > 0)[..., None], to_rgb(ORANGE), to_rgb(BLUE)) * 255
-    grey = image.mean(2, keepdims=True)
-    share = strength * value[..., None]
-    return np.asarray((1 - share) * grey + share * colours, np.uint8)
-
-
-def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """Draw where a point of a photograph looks: weights as heat, grey where there are none, a cross at the point.
-
-    Args:
-        image: (H, W, 3) uint8.
-        weights: of at least zero, of any size, (h, w); scaled so that the largest one is 1.
-        at: the point, as shares of width and height in [0, 1].
-    """
-    height, width = image.shape[:2]
-    seen = Image.fromarray(weights > 0).resize((width, height), Image.Resampling.NEAREST)
-    warm = heat(image, weights / max(float(weights.max()), 1e-12))
-    picture = np.where(np.asarray(seen)[..., None], warm, image.mean(2, keepdims=True).astype(np.uint8))
-    x, y = min(int(at[0] * width), width - 1), min(int(at[1] * height), height - 1)
-    arm, thick = max(height, width) // 20, max(1, max(height, width) // 200)
-    for colour, more in ((0, thick), (255, 0)):  # white, with a black rim
-        reach, half = arm + more, thick + more
-        picture[max(0, y - half) : y + half, max(0, x - reach) : x + reach] = colour
-        picture[max(0, y - reach) : y + reach, max(0, x - half) : x + half] = colour
-    return picture
-
-
+@rc_context(STYLE)
 def lines(
     x: Sequence[float], curves: Mapping[str, Sequence[float]], across: str, up: str, mark: float | None = None
 ) -> np.ndarray:
     """Draw curves of values in [0, 1], called ``up``, over ``x``, called ``across``; a vertical line at ``mark``."""
-    figure, axis = _chart(5.0, 2.8)
+    figure = Figure((5.0, 2.8), layout="constrained")
+    axis = figure.subplots()
     for name, values in curves.items():
-        axis.plot(x, values, label=_text(name))
+        axis.plot(x, values, label=_known(name))
     if mark is not None:
         axis.axvline(mark, color="black", linewidth=1, linestyle=":")
-    axis.set_xlabel(_text(across), fontsize=SMALL, fontfamily=_fonts())
-    axis.set_ylabel(_text(up), fontsize=SMALL, fontfamily=_fonts())
-    axis.set_ylim(0, 1)
+    axis.set(xlabel=_known(across), ylabel=_known(up), ylim=(0, 1))
     axis.grid(alpha=0.3)
-    _legend(axis)
+    axis.legend(**BESIDE)
     return _drawn(figure)
 
 
+@rc_context(STYLE)
 def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], title: str = "") -> np.ndarray:
     """Draw a row of horizontal bars for each name, one for each group; values that are nan leave a gap."""
-    figure, axis = _chart(5.0, 0.7 + len(names) * (0.1 + 0.16 * len(groups)))
+    figure = Figure((5.0, 0.7 + len(names) * (0.1 + 0.16 * len(groups))), layout="constrained")
+    axis = figure.subplots()
     thick = 0.8 / len(groups)
     for index, (group, values) in enumerate(groups.items()):
         places = np.arange(len(names)) + (index - (len(groups) - 1) / 2) * thick
-        drawn = axis.barh(places, np.nan_to_num(values), thick, label=_text(group), color=COLOURS[index % len(COLOURS)])
+        drawn = axis.barh(places, np.nan_to_num(values), thick, label=_known(group))
         axis.bar_label(drawn, [f"{v:.3g}" if v == v else "-" for v in values], padding=2, fontsize=SMALL - 2)
-    axis.set_yticks(range(len(names)), [_text(name) for name in names], fontfamily=_fonts())
+    axis.set_yticks(range(len(names)), [_known(name) for name in names])
     axis.invert_yaxis()
     axis.margins(x=0.12)
-    axis.set_title(_text(title), fontsize=SMALL, fontfamily=_fonts())
+    axis.set_title(_known(title))
     if len(groups) > 1:
-        _legend(axis)
+        axis.legend(**BESIDE)
     return _drawn(figure)
 
 
+@rc_context(STYLE)
 def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> np.ndarray:
     """Draw a table of numbers in [0, 1] as percent, darker where higher; nan stays empty."""
-    figure, axis = _chart(1.5 + 0.5 * len(columns), 1.2 + 0.32 * len(rows))
+    figure = Figure((1.5 + 0.5 * len(columns), 1.2 + 0.32 * len(rows)), layout="constrained")
+    axis = figure.subplots()
     axis.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(
-        range(len(columns)), [_text(name) for name in columns], rotation=45, ha="right", fontfamily=_fonts()
-    )
-    axis.set_yticks(range(len(rows)), [_text(name) for name in rows], fontfamily=_fonts())
+    axis.set_xticks(range(len(columns)), [_known(name) for name in columns], rotation=45, ha="right")
+    axis.set_yticks(range(len(rows)), [_known(name) for name in rows])
     for (y, x), value in np.ndenumerate(values):
         if value == value:
             axis.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color="white" if value > 0.6 else "black")
-    axis.set_title(_text(title), fontsize=SMALL, fontfamily=_fonts())
+    axis.set_title(_known(title))
     return _drawn(figure)
-
-
-def _chart(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    axis = figure.subplots()
-    axis.set_prop_cycle(color=COLOURS)
-    axis.tick_params(labelsize=SMALL - 1)
-    return figure, axis
-
-
-def _legend(axis: Axes) -> None:
-    """Beside the chart, where it hides nothing."""
-    font = FontProperties(family=_fonts(), size=SMALL - 1)
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, prop=font)
 
 
 def _drawn(figure: Figure) -> np.ndarray:
@@ -265,38 +246,20 @@ def _drawn(figure: Figure) -> np.ndarray:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _scaled(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Scale a map (h, w) bilinearly to (H, W), float32."""
-    image = Image.fromarray(np.asarray(values, np.float32))
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-
-
-def _wrapped(title: str, width: float) -> str:
-    """Break a title into lines that stand above a picture ``width`` inches wide."""
-    letters = max(6, int(width * 72 / (0.58 * SMALL)))
-    return "\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False))
-
-
-def _text(name: str) -> str:
-    """Return a name as matplotlib draws it, which takes dollars for a formula."""
-    return _known(name).replace("$", r"\$")
-
-
 def _known(name: str) -> str:
     """Return a name with the number of each letter that no font has."""
     return "".join(
-        letter if any(_has(font, letter) for font in _fonts()) else letter.encode("ascii", "backslashreplace").decode()
+        letter if any(_has(font, letter) for font in FONTS) else letter.encode("ascii", "backslashreplace").decode()
         for letter in name
     )
+
+
+def _font(text: str) -> ImageFont.FreeTypeFont:
+    """Return the first font that has all letters of a text, or else the first."""
+    name = next((font for font in FONTS if all(_has(font, letter) for letter in text)), FONTS[0])
+    return ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
 
 
 @cache
 def _has(font: str, letter: str) -> bool:
     return letter.isspace() or get_font(fontManager.findfont(font)).get_char_index(ord(letter)) > 0
-
-
-@cache
-def _fonts() -> list[str]:
-    """Fonts to take letters from, the first that has a letter."""
-    there = set(fontManager.get_font_names())
-    return [FONT, *(font for font in OTHER_FONTS if font in there)]

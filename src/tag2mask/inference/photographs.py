@@ -1,0 +1,153 @@
+"""Masks of many photographs, in files: which photographs, which files, and what must not be replaced."""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tag2mask.errors import InputError, MissingError, OccupiedError, SpaceError
+from tag2mask.inference.segmenter import Segmenter, Shares
+from tag2mask.io import folders
+from tag2mask.io.images import read_image, read_note, write_jpeg
+from tag2mask.io.labels import write_label
+from tag2mask.viz import plots
+
+MARK = "tag2mask segment"
+"""A note in our files begins with this."""
+OVERLAY_SIDE = 1600
+"""Longer side of an overlay, in pixels; larger photographs are shrunk for it."""
+Value = TypeVar("Value")
+
+
+def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
+    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``.
+
+    Raises:
+        MissingError: a file or folder does not exist, or no photograph is in it.
+    """
+    photos: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            near = folders.near_photo(path.parent, path.name)
+            raise MissingError(f"no photograph or folder {path}{near or '; give photographs, or a folder of them'}")
+        inside = folders.paths_in(path, folders.PHOTO_ENDINGS) if path.is_dir() else [path]
+        if not inside:
+            raise MissingError(
+                f"no photographs in {path}; expected {', '.join(folders.PHOTO_ENDINGS)} files in the folder itself "
+                "(folders within it are not searched: name them)"
+            )
+        in_out = out.resolve() == inside[0].parent.resolve()
+        photos |= {photo.resolve(): photo for photo in inside if not (in_out and _mark_of(photo))}
+    if not photos:
+        raise MissingError(f"all files given were written by `tag2mask segment` into {out}; give photographs")
+    return list(photos.values())
+
+
+def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list[Path]]:
+    """Return the files of each photograph: ``out/NAME.png``, the mask, and ``out/NAME_overlay.jpg`` if wanted.
+
+    The name is the stem of the photograph, with its ending or a number where another one has that stem. Names differ in
+    more than upper and lower case: some file systems do not tell those apart.
+    """
+    stems = Counter(photo.stem.casefold() for photo in photos)
+    names: dict[str, str] = {}
+    for photo in photos:
+        name = photo.stem
+        if stems[name.casefold()] > 1:
+            long = name = f"{photo.stem}_{photo.suffix[1:]}"
+            number = 2
+            while name.casefold() in names or name.casefold() in stems:
+                name, number = f"{long}_{number}", number + 1
+        names[name.casefold()] = name
+    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
+    files = ([out / f"{name}{ending}" for ending in endings] for name in names.values())
+    return dict(zip(photos, files, strict=True))
+
+
+def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> None:
+    """Refuse to replace a photograph, a file that is not ours, or, without ``overwrite``, another photograph's mask."""
+    inputs = {photo.resolve() for photo in targets}
+    for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
+        mark = _mark_of(path)
+        if path.resolve() in inputs:
+            raise OccupiedError(f"the mask of {photo} would replace a photograph; name another folder with --out")
+        if mark is None:
+            raise OccupiedError(
+                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another folder "
+                "with --out"
+            )
+        if mark != _mark(photo) and not overwrite:
+            raise OccupiedError(
+                f"{path} is the mask of another photograph than {photo}; name another folder with --out, or give "
+                "--overwrite"
+            )
+
+
+def _mark(photo: Path) -> str:
+    """Return the note in the outputs of a photograph: its name, and a digest of where it lies."""
+    digest = hashlib.blake2b(str(photo.resolve()).encode(errors="surrogateescape"), digest_size=6).hexdigest()
+    return f"{MARK}: {printable(photo.name)} {digest}"
+
+
+def _mark_of(path: Path) -> str | None:
+    note = read_note(path)
+    return note if note and note.startswith(MARK) else None
+
+
+def printable(name: object) -> str:
+    """Return a file name as text that can be printed, whatever bytes it is made of."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
+def segment_all(
+    segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
+) -> Iterator[tuple[Path, Shares | InputError]]:
+    """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out.
+
+    A thread reads a few photographs ahead, so that memory does not grow with their number.
+    """
+    overlay = any(len(paths) > 1 for paths in targets.values())
+
+    def read(photo: Path) -> tuple[Tensor, tuple[int, ...], np.ndarray | None]:
+        """Return the network's input, height and width, and what the overlay is drawn on."""
+        image = read_image(photo)
+        return segmenter.transform(image), image.shape[:2], plots.fit(image, OVERLAY_SIDE) if overlay else None
+
+    for (photo, paths), coming in zip(targets.items(), ahead(read, targets), strict=True):
+        try:
+            image, size, small = coming.result()
+            label, shares = segmenter.segment(image, size)
+        except InputError as error:
+            yield photo, error
+        except MemoryError:
+            yield photo, SpaceError(f"{photo} does not fit into memory; shrink it first")
+        except torch.OutOfMemoryError:
+            yield photo, SpaceError(f"{photo} does not fit on the GPU; lower --max-side, or give --device cpu")
+        else:
+            write_label(paths[0], label, _mark(photo))
+            if small is not None:
+                fitted = Image.fromarray(label).resize(small.shape[1::-1], Image.Resampling.NEAREST)
+                write_jpeg(paths[1], plots.overlay(small, np.asarray(fitted)), _mark(photo))
+            yield photo, shares
+
+
+def ahead(read: Callable[[Path], Value], photos: Iterable[Path], count: int = 2) -> Iterator[Future[Value]]:
+    """Read photographs in order, in a thread that is at most ``count`` of them ahead."""
+    waiting: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for photo in photos:
+                waiting.append(pool.submit(read, photo))
+                if len(waiting) > count:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
