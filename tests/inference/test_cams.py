@@ -110,7 +110,7 @@ def test_the_cam_can_be_written(cams: PhotoCAMs, tmp_path: Path) -> None:
 def test_branches_are_those_of_training(maker: CAMMaker) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     with torch.no_grad():
-        steps = two_steps(maker.task.net, EvaluationTransform(LITE)(image)[None], 2, Attention())
+        steps = two_steps(maker.task.net, EvaluationTransform(LITE)(image)[None], 2, Attention("exp_cosine", layer="bn1"))
     branches = maker.branches(image)
     assert steps.entropy is not None
     assert branches.entropy == pytest.approx(steps.entropy.item())
@@ -158,6 +158,7 @@ def test_a_network_without_tiles_or_attention_is_looked_at_as_if_it_had_them(
     runs: Path, photo: Path, tiles: str | None
 ) -> None:
     maker = CAMMaker(runs / "full" / LAST)
+    maker.task.tiles = replace(maker.task.tiles, attention=Attention())
     expected = maker.branches(photo)
     maker.task.tiles = None if tiles is None else replace(maker.task.tiles, attention=None)
     maker.task.inference = replace(maker.task.inference, attention=None)
