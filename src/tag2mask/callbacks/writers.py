@@ -72,12 +72,7 @@ class PredictionWriter(Callback):
         """Return the folder that is written to."""
         return Path(self.folder or Path(trainer.default_root_dir) / self.default_folder(trainer))
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Let the data leave out what is there already."""
-        if stage == "predict":
-            trainer.datamodule.done = lambda: self.begin(trainer, pl_module)
-
-    def begin(self, trainer: Any, pl_module: Any) -> frozenset[str]:
+    def photos_done(self, trainer: Any, pl_module: Any) -> frozenset[str]:
         """Begin a folder or take one up, once the weights are loaded; return the names that it holds already."""
         folder, data = self.place(trainer), trainer.datamodule
         self.config = {
