@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,8 +109,22 @@ def test_prediction_leaves_out_what_is_written_already(sample: Path) -> None:
     data = module(sample)
     data.setup("predict")
     names = (sample / "train.txt").read_text().split()
-    data.done = lambda: frozenset(names[1:])
+    writer = SimpleNamespace(photos_done=lambda trainer, pl_module: frozenset(names[1:]))
+    other = SimpleNamespace()  # a callback that writes nothing
+    data.trainer = SimpleNamespace(callbacks=[other, writer], lightning_module=None, world_size=1, global_rank=0)
     assert [batch["name"] for batch in data.predict_dataloader()] == [[names[0]]]
+
+
+def test_prediction_repeats_what_one_of_two_writers_misses(sample: Path) -> None:
+    data = module(sample)
+    data.setup("predict")
+    names = (sample / "train.txt").read_text().split()
+    writers = [
+        SimpleNamespace(photos_done=lambda trainer, pl_module, done=frozenset(done): done)
+        for done in (names[1:], names[2:])
+    ]
+    data.trainer = SimpleNamespace(callbacks=writers, lightning_module=None, world_size=1, global_rank=0)
+    assert [batch["name"] for batch in data.predict_dataloader()] == [[names[0]], [names[1]]]
 
 
 def test_labels_with_their_ending_in_capitals_are_trained_on(sample: Path, tmp_path: Path) -> None:

@@ -66,12 +66,7 @@ class PredictionWriter(Callback):
         default = self.default_folder.format(split=trainer.datamodule.predict_split)
         return Path(self.folder or Path(trainer.default_root_dir) / default)
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Let the data leave out what is there already."""
-        if stage == "predict":
-            trainer.datamodule.done = lambda: self.begin(trainer, pl_module)
-
-    def begin(self, trainer: Any, pl_module: Any) -> frozenset[str]:
+    def photos_done(self, trainer: Any, pl_module: Any) -> frozenset[str]:
         """Begin a folder or go on with one, once the weights are loaded; return the names that it holds already."""
         folder, data = self.place(trainer), trainer.datamodule
         self.config = {

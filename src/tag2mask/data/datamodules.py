@@ -1,10 +1,10 @@
 """LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -20,6 +20,14 @@ from tag2mask.errors import InputError
 from tag2mask.io import provenance
 from tag2mask.io.folders import masks_in
 from tag2mask.utils.processes import cores
+
+
+@runtime_checkable
+class KnowsPhotosDone(Protocol):
+    """A callback that knows which photographs are predicted already."""
+
+    def photos_done(self, trainer: Any, pl_module: Any) -> frozenset[str]:
+        """Return the names of the photographs that prediction leaves out; asked once the weights are loaded."""
 
 
 class WSSSDataModule(LightningDataModule):
@@ -70,7 +78,6 @@ class WSSSDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self.subset, self.seed = subset, seed or 0
         self.labels = None if labels is None else Path(labels)
-        self.done: Callable[[], frozenset[str]] = frozenset  # names that prediction leaves out; set by their writer
         self._read: set[str] = set()
         if not 0 < subset <= 1:
             raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
@@ -210,9 +217,18 @@ class WSSSDataModule(LightningDataModule):
 
     test_dataloader = val_dataloader
 
+    def _photos_done(self) -> frozenset[str]:
+        """Ask the callbacks of the trainer; a photograph that one of them still misses is predicted again."""
+        trainer: Any = self.trainer
+        if trainer is None:
+            return frozenset()
+        asked = [callback for callback in trainer.callbacks if isinstance(callback, KnowsPhotosDone)]
+        done = [callback.photos_done(trainer, trainer.lightning_module) for callback in asked]
+        return frozenset.intersection(*done) if done else frozenset()
+
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return whole photographs, one a batch, without masks."""
-        done = self.done()
+        """Return whole photographs, one a batch, without masks; without those that are done for each callback."""
+        done = self._photos_done()
         return self._whole([photo for photo in self.predict_photos if photo.name not in done], masks=False)
 
 
