@@ -11,7 +11,7 @@ from tag2mask.io.files import atomic, write_json
 from tag2mask.io.records import write_run
 from tag2mask.report.logs import read_log
 from tag2mask.report.runs import read_runs
-from tag2mask.report.summary import chain, gather, markdown
+from tag2mask.report.summary import chain, markdown, summary
 
 CAM = {"miou": 0.5, "mfdr": 0.25, "mfnr": 0.125, "threshold": 0.3}
 
@@ -21,6 +21,10 @@ def scores(number: float) -> dict[str, float]:
 
 
 MASKS = "data/VOC2012/SegmentationClassAug"
+
+
+def gathered(folder: Path) -> dict[str, dict[str, Any]]:
+    return summary(read_runs(folder))
 
 
 def network(run: Path, number: float, labels: str | None = None, made_with: str | None = None, **more: Any) -> None:
@@ -77,7 +81,7 @@ def test_labels_and_the_steps_to_them_are_reported(
 
 def test_further_labels_are_kept_beside_the_best(runs: Path, steps: dict[str, dict[str, float]]) -> None:
     write_json(runs / "plain" / "labels_evaluation.json", {"images": 4, "best": scores(0.6)})
-    labels = gather(runs)["labels"]
+    labels = gathered(runs)["labels"]
     assert labels["run"] == "full"
     assert labels["others"]["plain"]["labels_miou"] == 0.6
 
@@ -93,7 +97,7 @@ def test_further_labels_are_kept_beside_the_best(runs: Path, steps: dict[str, di
 def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str, labels: str, how: str) -> None:
     network(runs / "deeplab", 0.6, "runs/demo/full/labels", made_with="abc")
     network(runs / name, 0.8, labels, made_with="painted" if "2014" in labels else None)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["run"] == "deeplab"
     assert found["trained_on"] == "pseudo-labels"
     assert found["ratio"] == pytest.approx(0.75)
@@ -108,7 +112,7 @@ def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str
 def test_a_name_alone_makes_no_upper_bound(runs: Path, labels: str | None, made_with: str | None) -> None:
     network(runs / "deeplab", 0.8, "runs/demo/full/labels", made_with="abc")
     network(runs / "deeplab_full", 0.6, labels, made_with)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["ratio_missing"] == "no scored segmentation network trained on true masks"
     assert found["others"]["deeplab_full"]["trained_on"] == "pseudo-labels"
 
@@ -116,7 +120,7 @@ def test_a_name_alone_makes_no_upper_bound(runs: Path, labels: str | None, made_
 def test_the_twin_on_true_masks_is_the_upper_bound_before_a_better_one(runs: Path) -> None:
     for name, number, labels in (("net", 0.6, "x/labels"), ("net_full", 0.8, MASKS), ("other", 0.9, MASKS)):
         network(runs / name, number, labels)
-    assert gather(runs)["segmentation"]["full"]["run"] == "net_full"
+    assert gathered(runs)["segmentation"]["full"]["run"] == "net_full"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_the_twin_on_true_masks_is_the_upper_bound_before_a_better_one(runs: Pat
 def test_there_is_no_ratio_over_different_images(runs: Path, more: dict[str, Any], why: str) -> None:
     network(runs / "deeplab", 0.6, images_digest="a", config={"masks": "a/masks"})
     network(runs / "deeplab_full", 0.8, MASKS, **{"images_digest": "a", "config": {"masks": "b/masks"}} | more)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["ratio"] is None
     assert found["ratio_missing"] == why
 
@@ -141,19 +145,17 @@ def test_the_chain_goes_back_from_the_network_to_the_labels_it_learnt_from(
     write_json(runs / "plain" / "labels_evaluation.json", {"images": 4, "best": scores(0.1)})
     network(runs / "deeplab", 0.6, "elsewhere/plain/labels")
     found = chain(read_runs(runs))
-    assert found.labels is not None
-    assert found.cams is not None
-    assert (found.labels.name, found.cams.name) == ("plain", "plain")
+    assert (found["labels"].name, found["cams"].name) == ("plain", "plain")
 
 
 def test_masks_in_a_folder_of_a_split_count_as_the_masks(runs: Path) -> None:
     write_json(runs / "deeplab" / "masks" / "val_evaluation.json", {"images": 4, "best": scores(0.6)})
     write_run(runs / "deeplab", {})
-    assert gather(runs)["segmentation"]["segmentation_miou"] == 0.6
+    assert gathered(runs)["segmentation"]["segmentation_miou"] == 0.6
 
 
 def test_the_folder_may_be_one_run(runs: Path, steps: dict[str, dict[str, float]]) -> None:
-    found = gather(runs / "full")
+    found = gathered(runs / "full")
     assert found["full"]["cam_miou"] == 0.4
     assert found["labels"]["run"] == "full"
     assert "plain" not in found
@@ -180,7 +182,7 @@ def test_markdown_holds_the_numbers_of_the_json(runs: Path, steps: dict[str, dic
 
 def test_markdown_says_what_is_missing_and_escapes_names(runs: Path) -> None:
     write_json(runs / "a|b <i>*" / "cams_evaluation.json", {"images": 4, "best": CAM | {"miou": None}})
-    text = markdown(gather(runs))
+    text = markdown(read_runs(runs))
     assert r"| a\|b \<i\>\* | CAM | - | 25.0 |" in text
     assert "No scores of the stage labels" in text
     assert "No scores of the stage segmentation" in text
