@@ -28,7 +28,6 @@ VOID = {"img", "meta"}
 Step = dict[str, Any]
 
 
-
 class Page(HTMLParser):
     """Text, attributes and tags of a page; fails where tags do not match."""
 
@@ -232,8 +231,8 @@ def test_published_numbers_stand_beside_those_of_voc(voc: Path) -> None:
     assert "CAMs were scored on 1,464 images, as many as train has." in text["numbers"]
     assert "on the 1,449 images of val, those of these runs on 200: other images" in text["numbers"]
     for number in VOC_2012.cams:
-        assert f"{number.miou:g}\n" in text["numbers"]
-        assert f"Liu et al. 2023, {number.table}" in text["numbers"]
+        assert f"{number['miou']}\n" in text["numbers"]
+        assert f"Liu et al. 2023, {number['table']}" in text["numbers"]
     assert "76.6" in text["numbers"]
     assert "43.1" in text["classes"]  # Table 3, bird
     assert (
@@ -251,7 +250,7 @@ def test_published_numbers_do_not_stand_beside_those_of_other_data(runs: Path) -
 def test_table_3_has_the_mean_that_the_paper_prints() -> None:
     means = {method: sum(row.values()) / 21 for method, row in VOC_2012.per_class.items()}
     assert means == pytest.approx({"SEC": 50.7, "MCOF": 56.2, "AffinityNet": 61.7, "Liu et al.": 64.9}, abs=0.06)
-    assert {p.miou for p in VOC_2012.ours} == {64.9, 76.6}
+    assert {number["miou"] for number in VOC_2012.ours} == {"64.9", "76.6"}
 
 
 def test_published_numbers_of_coco_stand_beside_those_of_coco(tmp_path: Path) -> None:

@@ -27,13 +27,12 @@ def test_the_ninth_line_has_other_dashes_than_the_first() -> None:
 def test_a_chart_is_whole_xml_with_escaped_names_text_and_colours_of_the_page() -> None:
     name = "<b> & '猫' \"x\""
     svg, _ = line_chart([(name, 0, [(0, 0.5), (7, 0.25)]), ("many", 9, [(i, 0.5) for i in range(100)])], scale=100)
-    ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" '))
+    root = ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" '))
+    titles = [title.text for title in root.iter("title")]
     assert "<b>" not in svg
-    titles = [each.text for each in ElementTree.fromstring(
-        svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ')).iter("title")]
     assert titles == [name, f"{name}: 50 at iteration 0", f"{name}: 25 at iteration 7", "many"]
     assert "iteration</text>" in svg
-    assert "var(--s0)" in svg and "var(--s1)" in svg and "stroke-dasharray" in svg
+    assert all(part in svg for part in ("var(--s0)", "var(--s1)", "stroke-dasharray"))
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
     assert "url(" not in svg
 

@@ -71,7 +71,10 @@ def page(name: str, runs: list[Run], budget: int = 9_000_000) -> str:
         data=data,
         image_counts=_image_counts(runs, data),
         unscored=_unscored(runs),
-        published_rows=_published_rows(data),
+        published_rows=[
+            ("", [n[key] for key in ("method", "backbone", "miou", "images", "split", "supervision")])
+            for n in (data.segmentation if data else ())
+        ],
         other_folders=[row for run in runs for row in _other_folders(run)],
         classes=class_tables(runs, chosen),
         trainings=trainings(runs),
@@ -87,7 +90,7 @@ def page(name: str, runs: list[Run], budget: int = 9_000_000) -> str:
 def _record(folder: str, record: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a ``run.json``, the names of the missing ones, and the configuration as YAML."""
     titles = {"": "training", "cams": "CAMs", "seeds": "confident labels", "labels": "pseudo-labels"}
-    facts = {name: record[name] for name in ("command", "commit", "seed", "time") if name in record}
+    facts: dict[str, Any] = {name: record[name] for name in ("command", "commit", "seed", "time") if name in record}
     if "command" in record:  # without the folder of the program
         program, space, rest = str(record["command"]).partition(" ")
         facts["command"] = f"{PurePath(program).name}{space}{rest}"
@@ -102,15 +105,6 @@ def _unscored(runs: list[Run]) -> list[tuple[str, str]]:
     """Return run and stage of the outputs that are there and have no scores."""
     outputs = {run.name: {folder.partition("/")[0] for folder in run.records} - run.evaluations.keys() for run in runs}
     return [(name, stage) for name, there in outputs.items() for stage in STAGES if stage in there]
-
-
-def _published_rows(data: published.DataSet | None) -> list[tuple[str, list[str]]]:
-    words = {"I": "image tags", "I+S": "image tags and saliency"}
-    return [
-        ("", [n.method, n.backbone, f"{n.miou:g}", f"{data.images[n.split]:,}", n.split, words[n.supervision]])
-        for n in (data.segmentation if data else ())
-        if data
-    ]
 
 
 def _other_folders(run: Run) -> list[tuple[str, list[str]]]:
@@ -164,9 +158,9 @@ def stage_rows(runs: list[Run], data: published.DataSet | None) -> list[tuple[st
         group.append(("", [*cells, row.threshold or "-", row.run.backbone or "-"]))
     for stage, numbers in (("CAM", data.cams), ("segmentation", data.ours)) if data else ():
         for n in numbers:
-            source = f"published: {published.PAPER}, {n.table}, {n.split}"
-            images = f"{data.images[n.split]:,}" if data else ""
-            groups[stage].append(("theirs", [stage, n.method, f"{n.miou:g}", "-", "-", images, source, n.backbone]))
+            source = f"published: {published.PAPER}, {n['table']}, {n['split']}"
+            cells = [stage, n["method"], n["miou"], "-", "-", n["images"], source, n["backbone"]]
+            groups[stage].append(("theirs", cells))
     return [row for group in groups.values() for row in group]
 
 
@@ -177,7 +171,9 @@ def class_tables(runs: list[Run], chosen: dict[str, Run]) -> dict[str, Any]:
     if "labels" in scores:
         steps = {STEPS.get(step, step): score for step, score in scores["labels"].steps.items()}
         columns |= steps or {"labels": scores["labels"].score}
-    columns |= {title: scores[s].score for s, title in (("weak", "segmentation"), ("full", "true masks")) if s in scores}
+    columns |= {
+        title: scores[s].score for s, title in (("weak", "segmentation"), ("full", "true masks")) if s in scores
+    }
     cams = {run.name: run.evaluations["cams"].score for run in runs if "cams" in run.evaluations}
     data = published.data_set_of(scores["weak"]) if "weak" in scores else None
     theirs = data.per_class if data else {}
@@ -201,21 +197,23 @@ def trainings(runs: list[Run]) -> list[dict[str, Any]]:
     for task in dict.fromkeys([*TASKS, *(run.task for run in runs)]):
         here = [run for run in runs if run.task == task]
         logged = [run for run in here if run.log.series]
-        keys = {key for run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
-        keys = sorted((key for key in keys if not BY_CLASS.match(key)), key=_order)
-        groups.append({
-            "title": TASKS.get(task, task),
-            "runs": here,
-            "silent": [run.name for run in here if not run.log.series],
-            "resumed": [f"{run.name} ({run.log.parts})" for run in logged if run.log.parts > 1],
-            "validated": any(key.startswith("val/") for key in keys),
-            "logged": [(run, styles[run.name]) for run in logged],
-            "keys": keys,
-            "maximum": MAX_CHARTS,
-            "charts": [_chart(key, logged, styles) for key in keys[:MAX_CHARTS]],
-            "by_class": any(BY_CLASS.match(key) for run in logged for key in run.log.series),
-            "smoothed": any(len(values) >= 40 for run in logged for values in run.log.series.values()),
-        })
+        logged_keys = {key for run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
+        keys = sorted((key for key in logged_keys if not BY_CLASS.match(key)), key=_order)
+        groups.append(
+            {
+                "title": TASKS.get(task, task),
+                "runs": here,
+                "silent": [run.name for run in here if not run.log.series],
+                "resumed": [f"{run.name} ({run.log.parts})" for run in logged if run.log.parts > 1],
+                "validated": any(key.startswith("val/") for key in keys),
+                "logged": [(run, styles[run.name]) for run in logged],
+                "keys": keys,
+                "maximum": MAX_CHARTS,
+                "charts": [_chart(key, logged, styles) for key in keys[:MAX_CHARTS]],
+                "by_class": any(map(BY_CLASS.match, logged_keys)),
+                "smoothed": any(len(values) >= 40 for run in logged for values in run.log.series.values()),
+            }
+        )
     return [group for group in groups if group["runs"]]
 
 
@@ -249,7 +247,9 @@ def _title(key: str) -> str:
 def cams_by_run(runs: list[Run], album: Album) -> dict[str, Any]:
     """Return the CAMs of the same photographs by each run, at the end of its training."""
     runs = [run for run in runs if run.task in ("CAMTask", "")]
-    last = {f"{run.name}, iteration {max(run.pictures)}": run.pictures[max(run.pictures)] for run in runs if run.pictures}
+    last = {
+        f"{run.name}, iteration {max(run.pictures)}": run.pictures[max(run.pictures)] for run in runs if run.pictures
+    }
     names = _shared_names(last.values())
     missing = [run.name for run in runs if "cams" in run.evaluations and not run.pictures]
     panels = _panels(last, names[:MAX_PHOTOS], album)
@@ -294,7 +294,11 @@ def worst_images(chosen: dict[str, Run], album: Album) -> list[dict[str, Any]]:
         part: dict[str, Any] = {"title": title, "evaluation": None}
         if stage in scores:
             run, evaluation = chosen[stage], scores[stage]
-            part = {"title": f"{title}, run {run.name}", "evaluation": evaluation, "images": _worst(run, evaluation, album)}
+            part = {
+                "title": f"{title}, run {run.name}",
+                "evaluation": evaluation,
+                "images": _worst(run, evaluation, album),
+            }
         parts.append(part)
     return parts
 

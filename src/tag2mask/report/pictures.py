@@ -120,7 +120,9 @@ def _scaled(picture: np.ndarray) -> np.ndarray:
 def _over(photo: np.ndarray | None, label: np.ndarray) -> np.ndarray:
     """Lay a label map over a photograph of the same shape, or over white."""
     fits = photo is not None and photo.shape[:2] == label.shape
-    return plots.overlay(photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8), label, TINT)
+    return plots.overlay(
+        photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8), label, TINT
+    )
 
 
 def _key(labels: list[np.ndarray], names: list[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@
 
 import csv
 from importlib import resources
-from typing import NamedTuple
 
 from tag2mask.classes import COCO, VOC
 from tag2mask.report.runs import Evaluation
@@ -14,34 +13,13 @@ from tag2mask.report.runs import Evaluation
 PAPER = "Liu et al. 2023"
 
 
-class Published(NamedTuple):
-    """A published mean IoU.
-
-    Attributes:
-        kind: ``cams``, or ``segmentation`` for networks trained on pseudo-labels.
-        method: as the table names it; the paper's own is ``Liu et al.``.
-        backbone: of the network.
-        supervision: ``I`` for image tags, ``I+S`` for image tags and saliency maps.
-        split: photographs that the method was scored on.
-        miou: in percent.
-        table: of the paper.
-    """
-
-    kind: str
-    method: str
-    backbone: str
-    supervision: str
-    split: str
-    miou: float
-    table: str
-
-
 class DataSet:
-    """The published numbers of a data set.
+    """The published numbers of a data set, as text in percent.
 
     Attributes:
-        cams: mean IoU of CAMs.
-        segmentation: mean IoU of segmentation networks.
+        cams: mean IoU of CAMs. Each number is a dictionary with ``method`` (the paper's own is ``Liu et al.``),
+            ``backbone``, ``supervision``, ``split``, ``miou``, ``images`` of the split, and ``table`` of the paper.
+        segmentation: mean IoU of segmentation networks trained on pseudo-labels.
         ours: those of the paper's own segmentation networks, on val.
         per_class: method -> class -> IoU on val, of segmentation networks trained on image tags; from Table 3.
     """
@@ -50,14 +28,14 @@ class DataSet:
         """Read the numbers of ``name``, with names of ``classes`` by mask value and numbers of ``images`` by split."""
         self.name, self.classes, self.images = name, classes, images
         numbers = [
-            Published(r["kind"], r["method"], r["backbone"], r["supervision"], split, float(r[split]), r["table"])
-            for r in _read("published.csv", name)
-            for split in ("train", "val", "test")
-            if r[split]
+            row | {"split": split, "miou": row[split], "images": f"{count:,}"}
+            for row in _read("published.csv", name)
+            for split, count in images.items()
+            if row[split]
         ]
-        self.cams = [number for number in numbers if number.kind == "cams"]
-        self.segmentation = [number for number in numbers if number.kind == "segmentation"]
-        self.ours = [n for n in self.segmentation if n.method.startswith("Liu") and n.split == "val"]
+        self.cams = [number for number in numbers if number["kind"] == "cams"]
+        self.segmentation = [number for number in numbers if number["kind"] == "segmentation"]
+        self.ours = [n for n in self.segmentation if n["method"].startswith("Liu") and n["split"] == "val"]
         rows = _read("published_classes.csv", name)
         self.per_class = {row["method"]: {c: float(row[c]) for c in classes} for row in rows}
 

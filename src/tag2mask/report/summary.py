@@ -182,7 +182,9 @@ def markdown(runs: list[Run]) -> str:
     cells = [
         [row.run.name, row.stage, *map(percent, row.score[:3]), row.threshold, str(row.images)] for row in rows(runs)
     ]
-    table = [f"| {' | '.join(map(_escape, row))} |" for row in (head, ["---", "---", *["---:"] * 3, "---", "---:"], *cells)]
+    table = [
+        f"| {' | '.join(map(_escape, row))} |" for row in (head, ["---", "---", *["---:"] * 3, "---", "---:"], *cells)
+    ]
     paragraphs = ["# Report", "Percent.", "\n".join(table)]
     chosen = chain(runs)
     ratio, reason = supervision_ratio(chosen)

@@ -3,12 +3,13 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Values = Sequence[tuple[int, float]]
 """Iteration and value, in rising order of the iterations."""
@@ -103,7 +104,7 @@ def _set_axes(axis: Axes, values: Sequence[float], left: int, logarithmic: bool)
     else:
         room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
         axis.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
-    axis.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axis.set_xlabel("iteration", color=TEXT, loc="right")
     axis.grid(axis="y", color=GRID, linewidth=0.75, clip_on=False)
     axis.tick_params(which="both", length=0, labelcolor=TEXT)
@@ -120,4 +121,5 @@ def _for_page(svg: str) -> str:
     body = re.sub(r'<(g|text) id="[^"]*"', r"<\1", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")
+    body = re.sub(r"\s*\n\s*", " ", body.replace("<g/>", ""))
     return f'<svg class="chart" {box[0]}>{body.strip()}'
