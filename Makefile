@@ -81,7 +81,7 @@ doctor: setup ## Say what is installed, what is missing and what that disables, 
 demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; in minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)
 	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam_plain.yaml RUN=runs/demo/plain
-	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam.yaml RUN=runs/demo/full
+	$(MAKE) --no-print-directory demo-cam CONFIG=configs/demo/cam_tuned.yaml RUN=runs/demo/full
 	$(TAG2MASK) labels --config configs/demo/seeds.yaml
 	$(TAG2MASK) fit --config configs/demo/affinity.yaml
 	$(TAG2MASK) labels --config configs/demo/labels.yaml

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from record import peak_mb, write_record
 
 from tag2mask.classes import IGNORE, VOC
 from tag2mask.cli.main import main as main_of_tag2mask
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.labels import write_label
 from tag2mask.metrics.functional import THRESHOLDS
 
@@ -37,7 +38,7 @@ def write(folder: Path, images: int) -> None:
         rng = np.random.default_rng(number)
         classes = rng.choice(np.arange(1, len(VOC)), size=rng.integers(1, 4), replace=False)
         cam = np.stack([smooth(rng, -(-SIZE[0] // 4), -(-SIZE[1] // 4)) for _ in classes])
-        write_cam(folder / "cams" / f"{name}.npz", CAM(cam, classes, np.array(SIZE)))
+        write_cam(folder / "cams" / f"{name}.npz", CAMs(torch.as_tensor(cam), torch.as_tensor(classes), SIZE))
         label = np.where(smooth(rng, *SIZE) > 0.5, classes[0], 0)
         label[smooth(rng, *SIZE) > 0.9] = IGNORE
         write_label(folder / "masks" / f"{name}.png", label)

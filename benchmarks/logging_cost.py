@@ -2,8 +2,8 @@
 
 usage: python benchmarks/logging_cost.py [--root data/sample] [--out benchmarks/out/logging_cost.json]
 
-- demo: the training of configs/demo/cam.yaml on the sample set, to its end, with W&B offline beside the CSV log. The
-  time spent in hooks of callbacks and in W&B's logger is added up; its share is of the fit, validations included.
+- demo: the training of configs/demo/cam_tuned.yaml on the sample set, to its end, with W&B offline beside the CSV log.
+  The time in hooks of callbacks and in W&B's logger is added up; its share is of the fit, validations included.
 - voc: the hooks of `CAMPictures` alone, on made-up CAMs of VOC's size: 1,449 photographs of 375 x 500, 20 classes, 1 to
   3 of them in each, at stride 4, on the CPU. On a GPU the photographs are scored there. No network is run.
 
@@ -37,7 +37,7 @@ from tag2mask.callbacks.throughput import Throughput
 from tag2mask.classes import IGNORE, VOC
 from tag2mask.cli.main import main as main_of_tag2mask
 from tag2mask.data.transforms import Preprocessing
-from tag2mask.tasks.cam import CAMs
+from tag2mask.io.cams import CAMs
 
 WANDB = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: benchmark}}]"
 TIMED = {
@@ -108,7 +108,7 @@ def demo(root: Path) -> dict[str, Any]:
         for owner, method in methods:
             clock.watch(owner, method, name)
     with tempfile.TemporaryDirectory() as run:
-        command = ["fit", "--config", "configs/demo/cam.yaml", "--data.init_args.root", str(root)]
+        command = ["fit", "--config", "configs/demo/cam_tuned.yaml", "--data.init_args.root", str(root)]
         command += ["--trainer.default_root_dir", f"{run}/demo", "--trainer.logger", WANDB]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         main_of_tag2mask([*command, "--trainer.enable_progress_bar", "false"])
@@ -132,7 +132,7 @@ def photograph(number: int, rng: np.random.Generator) -> tuple[CAMs, dict[str, A
     mask[:, 100:250, 100:300], mask[:, 95:100, 100:300] = int(classes[0]), IGNORE
     image = torch.from_numpy(rng.random((1, 3, HEIGHT // 5, WIDTH // 5), np.float32)).repeat_interleave(5, 2)
     batch = {"image": image.repeat_interleave(5, 3), "mask": mask, "size": torch.tensor([[HEIGHT, WIDTH]])}
-    return CAMs(cam, classes), {**batch, "name": [f"2007_{number:06d}"]}
+    return CAMs(cam, classes, (HEIGHT, WIDTH)), {**batch, "name": [f"2007_{number:06d}"]}
 
 
 def voc(photos: int) -> dict[str, Any]:

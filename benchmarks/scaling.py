@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from record import write_record
 
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.datamodules import COCODataModule
 from tag2mask.data.transforms import Preprocessing
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.images import write_jpeg
 from tag2mask.io.labels import write_label
 
@@ -49,7 +50,7 @@ def write(root: Path, images: int) -> None:
         label = np.array([0, *values], np.uint8)[rng.integers(0, 4, (HEIGHT, WIDTH))]
         write_label(patterns / f"{number}.png", label)
         cam = rng.random((len(values), HEIGHT // 4, WIDTH // 4))
-        write_cam(patterns / f"{number}.npz", CAM(cam, np.array(values), np.array((HEIGHT, WIDTH))))
+        write_cam(patterns / f"{number}.npz", CAMs(torch.as_tensor(cam), torch.tensor(values), (HEIGHT, WIDTH)))
     for name in SPLITS:
         split = Split(name, root, root)
         names = [f"COCO_{split.folder}_{number:012d}" for number in range(images)]

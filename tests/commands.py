@@ -38,7 +38,7 @@ def words(verb: str, config: Path | str, root: Path, run: Path, **settings: str)
     Keys of ``settings`` have ``__`` for dots.
     """
     tiny = {key: value for key, value in TINY.items() if "inference" not in key or Path(config).stem.startswith("cam")}
-    tiny = tiny | RSA if str(config).endswith("demo/cam.yaml") else tiny
+    tiny = tiny | RSA if str(config).endswith("demo/cam_tuned.yaml") else tiny
     over = tiny | {"data.init_args.root": str(root), "trainer.default_root_dir": str(run)}
     over |= {key.replace("__", "."): value for key, value in settings.items()}
     return [verb, "--config", str(config), *(word for key, value in over.items() for word in (f"--{key}", value))]

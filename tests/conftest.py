@@ -17,7 +17,7 @@ from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.files import atomic
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label, write_label
@@ -90,7 +90,7 @@ def cams(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         maps = F.adaptive_avg_pool2d((mask == values[:, None, None]).float(), size)
         maps = F.avg_pool2d(maps, 9, stride=1, padding=4)
         maps = maps / maps.amax((1, 2), keepdim=True)
-        write_cam(folder / f"{path.stem}.npz", CAM(maps.numpy(), values.numpy(), np.array(mask.shape)))
+        write_cam(folder / f"{path.stem}.npz", CAMs(maps, values, mask.shape))
     write_run(folder, {"classes": list(CLASSES)})
     return folder
 
@@ -115,7 +115,7 @@ def runs(sample: Path, edge_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("runs")
     over = {"trainer__max_steps": "2", "trainer__limit_val_batches": "0"}
     small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
-    assert main([*words("fit", "configs/demo/cam.yaml", sample, folder / "full", **over), *small]) == 0
+    assert main([*words("fit", "configs/demo/cam_tuned.yaml", sample, folder / "full", **over), *small]) == 0
     shutil.copytree(folder / "full", folder / "plain")
     shutil.copytree(edge_checkpoint.parents[1], folder / "affinity")
     return folder

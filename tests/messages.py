@@ -1,9 +1,12 @@
-"""The messages of ``InputError`` in the source, with … for what is filled in."""
+"""The messages of ``InputError`` and its kinds in the source, with … for what is filled in."""
 
 import ast
 from pathlib import Path
 
+from tag2mask import errors
+
 SOURCE = Path("src/tag2mask")
+KINDS = {name for name in vars(errors) if name.endswith("Error")}
 
 
 def messages() -> dict[str, str]:
@@ -11,7 +14,7 @@ def messages() -> dict[str, str]:
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InputError" and node.args:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KINDS and node.args:
                 found[text(node.args[0])] = str(path.relative_to(SOURCE))
     return {message: path for message, path in found.items() if message.strip("… ")}
 

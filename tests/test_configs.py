@@ -1,8 +1,14 @@
+import json
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tag2mask.cli.main import main
+from tag2mask.tasks.cam import CAMTask
 from tests.commands import line, words
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if not path.stem.startswith("sweep"))
@@ -56,7 +62,62 @@ def test_every_backbone_has_a_segmentation_network_and_two_have_their_upper_boun
     assert {f"segmentation_{net}_full" for net in ("resnet50", "lite0")} <= names
 
 
-def test_the_four_methods_have_a_config_for_each_backbone() -> None:
+CAM_CONFIGS = [path for path in CONFIGS if path.stem.startswith("cam_")]
+METHODS = ("", "_tuned", "_printed", "_puzzle", "_plain")
+
+
+def method_of(path: Path) -> str:
+    """Return the end of the name that says what is trained; empty for the paper's method."""
+    return next((method for method in METHODS[1:] if path.stem.endswith(method)), "")
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """Return the settings of the model, as YAML has them."""
+    settings: dict[str, Any] = yaml.safe_load(path.read_text())["model"]["init_args"]
+    return settings
+
+
+@pytest.mark.parametrize("path", CAM_CONFIGS, ids=name)
+def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path) -> None:
+    """RSA and the equivariance loss in training, CFC, and self-attention over the image at inference."""
+    settings, method = settings_of(path), method_of(path)
+    tiles = settings["tiles"] or {}
+    contrast = tiles.get("contrast") or {"lam": 0}
+    parts = {
+        "tiles": bool(tiles),
+        "rsa": bool(tiles.get("attention")),
+        "equivariance": bool(tiles) and tiles["beta"] > 0,
+        "cfc": contrast["lam"] > 0,
+        "attention at inference": bool(settings["inference"].get("attention")),
+    }
+    assert [part for part, on in parts.items() if on] == {
+        "": ["tiles", "rsa", "equivariance", "cfc"],
+        "_printed": ["tiles", "rsa", "equivariance", "cfc"],
+        "_tuned": ["tiles", "cfc", "attention at inference"],
+        "_puzzle": ["tiles", "equivariance"],
+        "_plain": [],
+    }[method]
+    printed = tiles.get("maps") == "raw" and tiles.get("learns") == "both"
+    assert printed == (method in ("_printed", "_puzzle"))
+    first = path.read_text().splitlines()[0]
+    begins = {"": "The paper's method", "_tuned": "Tuned", "_printed": "Two-step CAM network (RSA and CFC) as printed"}
+    assert first.startswith(f"# {({**begins, '_puzzle': 'Puzzle-CAM', '_plain': 'Plain CAM'})[method]}")
+    if path.parent.name in MASKS:
+        folder = yaml.safe_load(path.read_text())["trainer"]["default_root_dir"]
+        assert folder == f"runs/{path.parent.name}/{path.stem}"
+
+
+def test_each_method_has_a_config_for_each_backbone() -> None:
     names = {path.stem for path in CONFIGS if path.parent.name == "voc"}
-    backbones = ("resnet50", "resnest101", "lite0")
-    assert {f"cam_{net}{method}" for net in backbones for method in ("", "_printed", "_puzzle", "_plain")} <= names
+    assert {f"cam_{net}{method}" for net in ("resnet50", "resnest101", "lite0") for method in METHODS} <= names
+
+
+def test_a_task_without_settings_is_the_default_configuration() -> None:
+    """`make train-voc` and ``CAMTask(20)`` train the same method."""
+    defaults = {key: parameter.default for key, parameter in signature(CAMTask).parameters.items()}
+    settings = settings_of(Path("configs/voc/cam_resnet50.yaml"))
+    for key in ("backbone", "tiles", "optimizer", "inference"):
+        found = json.loads(json.dumps(asdict(defaults[key])))
+        stated = found | settings[key]
+        stated |= {part: found[part] | stated[part] for part in ("attention", "contrast") if stated.get(part)}
+        assert found == stated | ({"name": "resnet50"} if key == "backbone" else {})  # there with its weights: .tv_in1k

@@ -72,7 +72,7 @@ def test_commands_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert verb in help.MAIN
         return
     if verb in (*LIGHTNING, "labels") and "--config" not in given:
-        given = ["--config", "configs/demo/seeds.yaml" if verb == "labels" else "configs/demo/cam.yaml", *given]
+        given = ["--config", "configs/demo/seeds.yaml" if verb == "labels" else "configs/demo/cam_tuned.yaml", *given]
     with pytest.raises(Parsed):
         main([verb, *given])
 
@@ -101,7 +101,7 @@ def place(
     runs = root / "runs" / "demo"
     over = {"trainer__max_steps": "2", "trainer__limit_val_batches": "0"}
     small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
-    assert main([*words("fit", "configs/demo/cam.yaml", sample, runs / "full", **over), *small]) == 0
+    assert main([*words("fit", "configs/demo/cam_tuned.yaml", sample, runs / "full", **over), *small]) == 0
     shutil.copytree(edge_checkpoint.parents[1], runs / "affinity")
     shutil.copytree(segmentation_checkpoint.parents[1], runs / "segmentation")
     (root / "pets" / "train").mkdir(parents=True)
@@ -120,6 +120,7 @@ def test_python_snippets_run(name: str, text: str, place: Path, monkeypatch: pyt
 def test_troubleshooting_has_an_entry_for_every_message() -> None:
     page = re.sub(r"…+", "…", (HERE / "docs" / "troubleshooting.md").read_text())
     heads = {re.sub(r"…+", "…", head(message)): path for message, path in messages().items()}
+    heads = {found: path for found, path in heads.items() if found.strip("… ")}
     assert len(heads) > 130
     assert [f"{path}: {found}" for found, path in heads.items() if f"| {found} |" not in page] == []
 

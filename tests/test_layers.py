@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"io", "utils"},
     "data": {"io", "utils"},
     "refine": {"models", "io", "utils"},
-    "tasks": {"models", "losses", "metrics"},
+    "tasks": {"models", "losses", "metrics", "io"},
     "callbacks": {"refine", "metrics", "viz", "io", "utils"},
     "inference": {"tasks", "refine", "models", "metrics", "data", "viz", "io"},
     "report": {"metrics", "viz", "io"},

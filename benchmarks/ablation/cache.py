@@ -28,7 +28,7 @@ from tag2mask.io.files import write_json
 from tag2mask.io.images import read_image, read_size
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet
-from tag2mask.models.tiling import enlarged, tile
+from tag2mask.models.tiling import tile
 from tag2mask.utils.progress import progress
 
 
@@ -40,15 +40,15 @@ class Views:
         trained: how many of the last ``blocks`` are trained; the head always is.
         side: of the square that a photograph is squeezed to, in pixels.
         mirror: the mirror image too, for training.
-        grids: numbers of tiles on one side, each with the factor by which tiles are enlarged.
+        grids: numbers of tiles on one side.
         layers: blocks whose maps are kept too, as guides of an attention (see `Attention.layer`): of the tiles.
-        full_layers: likewise of the photographs, for an attention of `Inference`.
+        full_layers: likewise of the photographs, for an attention of `CAMInference`.
     """
 
     trained: int = 1
     side: int = 256
     mirror: bool = False
-    grids: tuple[tuple[int, float], ...] = ()
+    grids: tuple[int, ...] = ()
     layers: tuple[str, ...] = ()
     full_layers: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ class Upper(nn.Module):
 
 
 Cache = dict[str, np.ndarray]
-"""Features of a list of photographs by view and layer: ``full/below`` (N, V, D, h, w), ``tiles2x1.0/below``
+"""Features of a list of photographs by view and layer: ``full/below`` (N, V, D, h, w), ``tiles2/below``
 (N, V, T, D, m, n), where V is 2 with mirror images, else 1."""
 
 
@@ -105,7 +105,7 @@ def cached(photos: Sequence[Photo], backbone: Backbone, views: Views, how: Prepr
     key = {"names": [p.name for p in photos], "backbone": asdict(backbone), "mean": how.mean, "std": how.std}
     key |= {"trained": views.trained, "side": views.side, "mirror": views.mirror}
     arrays, net = {}, None
-    for view in ("full", *(f"tiles{grid}x{scale}" for grid, scale in views.grids)):
+    for view in ("full", *(f"tiles{grid}" for grid in views.grids)):
         text = json.dumps({**key, "view": view}, sort_keys=True)
         folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
         layers = ("below", *(views.full_layers if view == "full" else views.layers))
@@ -145,9 +145,7 @@ def _view(image: Tensor, mirror: bool, view: str) -> Tensor:
     both = torch.stack([image, image.flip(-1)] if mirror else [image])
     if view == "full":
         return both
-    grid, scale = view.removeprefix("tiles").split("x")
-    tiles = torch.cat([tile(one[None], int(grid)) for one in both])
-    return enlarged(tiles, float(scale))
+    return torch.cat([tile(one[None], int(view.removeprefix("tiles"))) for one in both])
 
 
 def squeezed(photo: Photo, side: int, how: Preprocessing) -> Tensor:

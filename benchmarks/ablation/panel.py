@@ -17,7 +17,8 @@ from tag2mask.data.datasets import Photo, read_mask
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image
 from tag2mask.metrics.functional import at_full_size, confusion, scores
-from tag2mask.tasks.cam import CAMTask, Inference
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference
 from tag2mask.viz import plots
 
 
@@ -66,9 +67,9 @@ class Lines:
         truth = read_mask(photo, image.shape[:2], data.num_classes)
         return cls(image, [(f"{photo.name}: {', '.join(tags)}", image)], [("truth", plots.overlay(image, truth))])
 
-    def add(self, name: str, task: CAMTask, sample: dict[str, Any], how: Inference, threshold: float) -> None:
+    def add(self, name: str, task: CAMTask, sample: dict[str, Any], how: CAMInference, threshold: float) -> None:
         """Add the CAM of a network and its label map."""
-        cams, _ = task.cams(sample["image"][None], sample["label"][None], sample["size"][None], how)
+        cams, *_ = task.cams(sample["image"][None], sample["label"][None], sample["size"][None], how)
         score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
         label = torch.where(score > threshold, winner, BACKGROUND)
         iou = scores(confusion(label, sample["mask"], task.num_classes + 1))["iou"][1:]

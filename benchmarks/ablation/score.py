@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, Subset
 
 from tag2mask.metrics.functional import at_full_size, scores
 from tag2mask.metrics.scores import ThresholdSweep
-from tag2mask.tasks.cam import CAMTask, Inference
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference
 
 NAMES = ("miou", "mfdr", "mfnr")
 
@@ -29,18 +30,18 @@ class Swept(NamedTuple):
 
 
 @torch.no_grad()
-def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: Inference) -> Swept:
+def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: CAMInference) -> Swept:
     """Make and count the CAMs of ``samples`` (as `EvaluationSet` gives them, with masks)."""
     task.eval()
     counts, entropies = ThresholdSweep(task.num_classes + 1), []
     for index in range(len(samples)):  # type: ignore[arg-type]
         sample = samples[index]
         image = sample["image"][None].to(task.device)
-        cams, _ = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
+        cams, _, entropy = task.cams(image, sample["label"][None].to(task.device), sample["size"][None], how)
         score, winner = at_full_size(cams.cam, cams.classes, sample["mask"].shape)
         counts.update(score.cpu(), winner.cpu(), sample["mask"])
-        if cams.entropy is not None:
-            entropies.append(cams.entropy.item())
+        if entropy is not None:
+            entropies.append(entropy.item())
     return Swept(counts, mean(entropies) if entropies else None)
 
 
@@ -85,7 +86,7 @@ class Curve(Callback):
     """
 
     def __init__(
-        self, points: int, tune: Dataset[Any], part: Dataset[Any], how: Inference, classes: Sequence[int]
+        self, points: int, tune: Dataset[Any], part: Dataset[Any], how: CAMInference, classes: Sequence[int]
     ) -> None:
         """Score ``points`` times, the last time at the end."""
         self.count, self.tune, self.part, self.how, self.classes = points, tune, part, how, classes

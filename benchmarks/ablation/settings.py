@@ -5,12 +5,13 @@ from typing import Any
 
 import yaml
 
+from benchmarks.ablation.readings import RestoringAttention
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.tasks.cam import Contrast, Inference, Tiles
 from tag2mask.tasks.optim import SGD
+from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 LITE_MEAN, LITE_STD = (0.498,) * 3, (0.502,) * 3
 """(x - 127) / 128, as EfficientNet-Lite was trained."""
@@ -48,7 +49,7 @@ class Run:
     seed: int = 0
     backbone: Backbone = Backbone("tf_efficientnet_lite0", weights="package", freeze_norm=True)
     optimizer: SGD = SGD(lr=0.02)
-    inference: Inference = Inference(scales=(1.0,), flip=False)
+    inference: CAMInference = CAMInference(scales=(1.0,), flip=False)
     preprocessing: Preprocessing = Preprocessing(mean=LITE_MEAN, std=LITE_STD)  # type: ignore[arg-type]
     trained: int | None = 1
     side: int = 224
@@ -93,7 +94,7 @@ PRESETS = {
     "voc-full": replace(
         FAST,
         optimizer=SGD(lr=0.01),
-        inference=Inference(),
+        inference=CAMInference(),
         preprocessing=replace(FAST.preprocessing, long_side=(256, 448), crop_size=320),
         trained=None,
         photos=0,
@@ -109,16 +110,21 @@ PRESETS = {
 GPU."""
 
 PRINTED_RSA = Attention(kernel="exp_dot", temperature=1.0, center=False)
-PRINTED_CFC = Contrast(lam=0.5, weight="sigmoid", reduction="mean")
-PRINTED = Tiles(attention=PRINTED_RSA, contrast=PRINTED_CFC)
+PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
+PUZZLE = Tiles(beta=2.0, maps="raw", learns="both", attention=None, contrast=None)
+PRINTED = replace(PUZZLE, attention=PRINTED_RSA, contrast=PRINTED_CFC)
 """The method as printed, but for the mean of Eq. 14."""
 
-GUARDED = Contrast(lam=0.02, per_class=True, detach_features=True, repel=20.0)
+GUARDED = Contrast(lam=0.02, least=0.0)
 """CFC that does not collapse: class by class, a small pull, and lam x repel of push away from backgrounds."""
-WIDE = Attention(temperature=0.3, layer="blocks.4", region="image", restore=True)
+WIDE = RestoringAttention(kernel="exp_cosine", temperature=0.3, layer="blocks.4", region="image")
 """RSA of the tiles whose average does not flatten the map, on a lower layer and over the whole image."""
-SPREAD = Attention(temperature=0.2, layer="blocks.2", region="image", detach=True)
-"""RSA on a layer that still sees edges and colours: of the finished CAM (``made``), or in training too."""
+SPREAD = Attention(kernel="exp_cosine", temperature=0.2, layer="blocks.2", region="image", detach=True)
+"""Attention on a layer that still sees edges and colours: of the finished CAM (``made``), or in training too."""
+MIDDLE = Attention(layer="blocks.3")
+"""Attention by SEAM's kernel at half the depth."""
+PAPER = Tiles(attention=MIDDLE)
+"""The paper's method: all three parts on, as in configs/voc/cam_lite0.yaml."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,13 @@ class Row:
 
     Attributes:
         tiles: the method that trains.
-        made: the attention that CAMs are made with (`Inference.attention`).
+        made: the attention that CAMs are made with (`CAMInference.attention`).
     """
 
     tiles: Tiles | None = None
     made: Attention | None = None
 
 
-PUZZLE = Tiles(attention=None, contrast=None)
 _TILES = replace(PUZZLE, beta=0.0)
 _FULL = replace(PUZZLE, beta=0.5, learns="full")
 ROWS = {
@@ -151,6 +156,9 @@ ROWS = {
     "rsa-full": Row(replace(_FULL, attention=WIDE)),
     "both-full": Row(replace(_FULL, attention=WIDE, contrast=GUARDED)),
     "both-full-made": Row(replace(_FULL, attention=WIDE, contrast=GUARDED), SPREAD),
+    "paper": Row(PAPER),
+    "paper-attended": Row(PAPER, MIDDLE),
+    "tuned": Row(replace(_TILES, contrast=Contrast()), MIDDLE),
     "cfc-printed": Row(replace(PUZZLE, contrast=PRINTED_CFC)),
     "rsa-printed": Row(replace(PUZZLE, attention=PRINTED_RSA)),
     "both-printed": Row(PRINTED),

@@ -19,7 +19,8 @@ from tag2mask.data.samplers import SeededSampler
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged
-from tag2mask.tasks.cam import CAMTask, Inference, Tiles
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference, Tiles
 
 
 class CachedTask(CAMTask):
@@ -46,7 +47,7 @@ class CachedTask(CAMTask):
 
 def view(tiles: Tiles) -> str:
     """Return the name of the tiles' view in the cache."""
-    return f"tiles{tiles.grid}x{float(tiles.scale)}"
+    return f"tiles{tiles.grid}"
 
 
 def data_module(root: Path) -> WSSSDataModule:
@@ -159,15 +160,14 @@ def training_views(run: Run) -> Views:
     assert run.trained is not None
     if run.tiles is None:
         return Views(run.trained, run.side, run.mirror)
-    grids = ((run.tiles.grid, float(run.tiles.scale)),)
-    return Views(run.trained, run.side, run.mirror, grids, _layers(run.tiles.attention))
+    return Views(run.trained, run.side, run.mirror, (run.tiles.grid,), _layers(run.tiles.attention))
 
 
 def _layers(attention: Attention | None) -> tuple[str, ...]:
     return () if attention is None or attention.layer is None else (attention.layer,)
 
 
-def inference(run: Run) -> Inference:
+def inference(run: Run) -> CAMInference:
     """Return how CAMs are made; with cached features the map of a lower layer passes through `Upper.guide`."""
     if run.trained is None or not _layers(run.inference.attention):
         return run.inference

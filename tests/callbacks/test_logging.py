@@ -36,7 +36,7 @@ def fit(config: str, sample: Path, run: Path, **settings: str) -> Path:
 @pytest.fixture(scope="module")
 def cam(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CAM network trained for two epochs of four steps, in the pipeline ``mine``."""
-    return fit("configs/demo/cam.yaml", sample, tmp_path_factory.mktemp("cam") / "mine" / "full")
+    return fit("configs/demo/cam_tuned.yaml", sample, tmp_path_factory.mktemp("cam") / "mine" / "full")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ SUBVERBS = [("prepare", data) for data in ("voc", "coco", "sample", "folder")] +
     ("archive", "write"),
     ("archive", "check"),
 ]
-FIT = ["fit", "--config", "configs/demo/cam.yaml"]
+FIT = ["fit", "--config", "configs/demo/cam_tuned.yaml"]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:

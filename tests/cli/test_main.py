@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from tag2mask.cli.main import main
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.labels import read_label, write_label
 from tests.commands import SMALL_NET, line, words
 
@@ -216,7 +216,7 @@ def test_predict_takes_tags_from_the_data_else_predicts_them_and_goes_on_where_i
     assert [line.split(",")[0] for line in listed.splitlines()] == [line.split(",")[0] for line in tags[-2:]]
     tagged = read_cam(cams[0])
     assert len(tagged.classes) == len(tags[9].split(",")[1].split())
-    assert tagged.cam.dtype == np.float16
+    assert tagged.cam.dtype == torch.float16
     assert 0 <= tagged.cam.min() <= tagged.cam.max() <= 1
     assert tuple(tagged.size) == read_label(own / "masks" / f"{cams[0].stem}.png").shape
     kept, again = cams[0].stat().st_mtime_ns, cams[1].read_bytes()
@@ -264,17 +264,17 @@ def test_evaluate_refuses_what_it_cannot_score(
     cams = tmp_path / "cams"
     for name in names:
         size = read_label(own / "masks" / f"{name}.png").shape
-        write_cam(cams / f"{name}.npz", CAM(np.ones((1, 4, 4)), np.array([1]), np.array(size)))
+        write_cam(cams / f"{name}.npz", CAMs(torch.ones(1, 4, 4), torch.tensor([1]), size))
     path = cams / f"{names[1]}.npz"
     if spoil == "missing":
         path.unlink()
     elif spoil == "damaged":
         path.write_bytes(path.read_bytes()[:100])
     elif spoil == "size":
-        write_cam(path, CAM(np.ones((1, 4, 4)), np.array([1]), np.array([3, 5])))
+        write_cam(path, CAMs(torch.ones(1, 4, 4), torch.tensor([1]), (3, 5)))
     elif spoil == "value":
         size = read_label(own / "masks" / f"{names[1]}.png").shape
-        write_cam(path, CAM(np.ones((1, 4, 4)), np.array([77]), np.array(size)))
+        write_cam(path, CAMs(torch.ones(1, 4, 4), torch.tensor([77]), size))
     elif spoil == "empty list":
         (own / "val.txt").write_text("\n")
     else:

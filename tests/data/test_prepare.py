@@ -18,7 +18,7 @@ from tag2mask.data.prepare import fetch
 from tag2mask.data.prepare import voc as prepare
 from tag2mask.data.prepare.fetch import Archive
 from tag2mask.data.prepare.folder import prepare_folder
-from tag2mask.data.prepare.voc import SBD, VOC, derive_aug, prepare_voc, read_sbd
+from tag2mask.data.prepare.voc import derive_aug, prepare_voc, read_sbd
 from tag2mask.errors import InputError
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import digest
@@ -175,7 +175,7 @@ def test_an_archive_that_is_not_whole_is_told_and_fetched_again(
 def test_a_published_archive_of_another_checksum_is_refused(
     archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "VOC", VOC._replace(md5="0" * 32))
+    monkeypatch.setattr(prepare, "VOC", prepare.VOC._replace(md5="0" * 32))
     root = tmp_path / "data"
     for _ in range(2):
         assert main(["prepare", "voc", "--root", str(root)]) == 2
@@ -243,7 +243,7 @@ def test_a_refused_download_is_one_line_that_names_the_way_round(
 def test_training_on_tags_needs_no_masks_of_sbd(
     archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "SBD", SBD._replace(address="http://127.0.0.1:9/benchmark.tgz"))
+    monkeypatch.setattr(prepare, "SBD", prepare.SBD._replace(address="http://127.0.0.1:9/benchmark.tgz"))
     assert main(["prepare", "voc", "--root", str(tmp_path / "data"), "--tags"]) == 0
     assert "masks of trainaug are missing meanwhile: training on tags needs none" in capsys.readouterr().err
 

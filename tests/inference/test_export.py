@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tag2mask.cli.export import describe
 from tag2mask.cli.main import main
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
@@ -217,7 +218,8 @@ def test_a_checkpoint_becomes_a_file(
 def test_a_checkpoint_of_a_cam_network(tmp_path: Path) -> None:
     task = CAMTask(2, ("cat", "dog"), backbone=SMALL)
     content: dict[str, Any] = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
-    content |= {"pytorch-lightning_version": "2.6.0", "datamodule_hyper_parameters": {"preprocessing": vars(HOW)}}
+    task.preprocessing = vars(HOW)
+    content["pytorch-lightning_version"] = "2.6.0"
     task.on_save_checkpoint(content)
     path = tmp_path / "last.ckpt"
     torch.save(content, path)
@@ -228,7 +230,7 @@ def test_a_checkpoint_of_a_cam_network(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         gives((tmp_path / "cam.onnx").read_bytes(), images), expected, rtol=0, atol=1e-4 * np.ptp(expected)
     )
-    del content["datamodule_hyper_parameters"]
+    content["tag2mask"]["preprocessing"] = {}
     torch.save(content, path)
     with pytest.raises(InputError, match="does not say how images are normalised"):
         export.load(path)
@@ -310,6 +312,6 @@ def test_a_network_that_onnx_cannot_express(small: Exportable) -> None:
 
 def test_the_description_of_a_cam_network_that_keeps_sizes(small: Exportable, small_file: Path) -> None:
     plain = Exportable(small.net, CAM, ("cat",), 16, Preprocessing())
-    text = export.describe(small_file, plain)
+    text = describe(small_file, plain)
     assert "shrunk" not in text
     assert text.endswith("cam (B, C, h, w), before ReLU: cat")

@@ -5,15 +5,14 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tag2mask.cli.main import main
-from tag2mask.errors import InputError
+from tag2mask.errors import SpaceError
 from tag2mask.io import disk
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tests.coco_scenes import TRAIN, VAL, write
 from tests.commands import SMALL_NET, line, words
 
@@ -25,14 +24,16 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_take_whole_blocks() -> None:
-    said = disk.require_room(Path("not/there/yet"), 1000, [1, disk.BLOCK, disk.BLOCK + 1], "things")
-    assert said.startswith(f"1,000 things to write into not/there/yet: about {disk.shown(1000 * disk.BLOCK * 4 / 3)}, ")
+    line = disk.require_room(Path("not/there/yet"), 1000, [1, disk.BLOCK, disk.BLOCK + 1], "things")
+    assert line.startswith(
+        f"1,000 things to write into not/there/yet: about {disk.readable_size(1000 * disk.BLOCK * 4 / 3)}, "
+    )
 
 
 @pytest.mark.usefixtures("full")
 def test_two_blocks_fit_and_three_do_not(tmp_path: Path) -> None:
     assert "about 8.2 kB, 8.2 kB free" in disk.require_room(tmp_path, 2, [1], "labels")
-    with pytest.raises(InputError, match=r"3 labels need about 12 kB in .*, where 8\.2 kB are free"):
+    with pytest.raises(SpaceError, match=r"3 labels need about 12 kB in .*, where 8\.2 kB are free"):
         disk.require_room(tmp_path, 3, [1], "labels")
 
 
@@ -47,13 +48,13 @@ def test_a_million_photographs_are_estimated_from_few() -> None:
     [(5e2, "0.5 kB"), (9.96e3, "10 kB"), (9.994e5, "999 kB"), (9.996e5, "1.0 MB"), (3e12, "3.0 TB")],
 )
 def test_sizes_are_shown_in_a_unit_that_suits_them(size: float, expected: str) -> None:
-    assert disk.shown(size) == expected
+    assert disk.readable_size(size) == expected
 
 
 def test_the_estimate_of_a_cam_file_is_near_what_smooth_maps_take(tmp_path: Path) -> None:
     coarse = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     cam = F.interpolate(coarse, (94, 125), mode="bicubic").clamp(0, 1)[0].numpy()
-    write_cam(tmp_path / "a.npz", CAM(cam, np.array([1, 2, 3]), np.array([375, 500])))
+    write_cam(tmp_path / "a.npz", CAMs(torch.as_tensor(cam), torch.tensor([1, 2, 3]), (375, 500)))
     assert disk.cam_bytes(94, 125, 3) == pytest.approx((tmp_path / "a.npz").stat().st_size, rel=0.25)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tag2mask.classes import VOC, is_background
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MismatchError, MissingError
 from tag2mask.io import folders
 from tests.folders import photograph
 
@@ -33,7 +33,7 @@ def test_masks_are_found_whatever_the_case_of_their_ending(tmp_path: Path) -> No
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     empty(tmp_path, "a.png", "a.PNG")
-    with pytest.raises(InputError, match=r"a\.PNG and a\.png in .* share a name; rename one"):
+    with pytest.raises(MismatchError, match=r"a\.PNG and a\.png in .* share a name; rename one"):
         folders.masks_in(tmp_path)
 
 
@@ -63,12 +63,12 @@ def test_a_list_holds_a_name_a_line_each_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [folders.read_list, folders.read_classes])
 def test_a_text_that_is_not_utf8_is_named(read: object, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("bär\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"a\.txt is not UTF-8 text .*; save it as UTF-8"):
+    with pytest.raises(DamagedError, match=r"a\.txt is not UTF-8 text .*; save it as UTF-8"):
         read(tmp_path / "a.txt")  # type: ignore[operator]
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.txt cannot be read \(No such file or directory\); expected a list"):
+    with pytest.raises(MissingError, match=r"a\.txt cannot be read \(No such file or directory\); expected a list"):
         folders.read_list(tmp_path / "a.txt")
 
 
@@ -82,7 +82,7 @@ def test_any_spelling_of_background_is_the_background(name: str, tmp_path: Path)
     path.write_text(f"\n{name}\ncat\ndog\n")
     assert folders.read_classes(path) == ("cat", "dog")
     path.write_text(f"cat\n{name}\ndog\n")
-    with pytest.raises(InputError, match=rf"classes\.txt, line 2: '{name}' is the background"):
+    with pytest.raises(DamagedError, match=rf"classes\.txt, line 2: '{name}' is the background"):
         folders.read_classes(path)
 
 
@@ -91,7 +91,7 @@ def test_no_class_is_the_background() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "told"),
+    ("file", "name", "hint"),
     [
         ("cat.heic", "cat", "cat.heic is there, but .heic is not read: save it as JPEG or PNG"),
         ("cat.heic", "cat.heic", "cat.heic is there, but .heic is not read"),
@@ -102,8 +102,8 @@ def test_no_class_is_the_background() -> None:
         ("dog.jpg", "cat", None),
     ],
 )
-def test_a_missing_photograph_names_the_near_file(there: str, asked: str, told: str | None, tmp_path: Path) -> None:
-    (tmp_path / there).parent.mkdir(exist_ok=True)
-    (tmp_path / there).touch()
-    found = folders.near_photo(tmp_path, asked)
-    assert found == "" if told is None else told in found
+def test_a_missing_photograph_names_the_near_file(file: str, name: str, hint: str | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    near = folders.near_photo(tmp_path, name)
+    assert near == "" if hint is None else hint in near

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from tag2mask.cli.main import main
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MismatchError, MissingError
 from tag2mask.io import provenance
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import read_json, write_json
 from tag2mask.io.labels import read_label, write_label
-from tests.commands import SMALL_NET, line, words
+from tag2mask.io.records import write_run
+from tests.commands import SMALL_NET, fault, line, words
 
 LAST = Path("checkpoints/last.ckpt")
 SMALL = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
@@ -60,6 +61,13 @@ def swap_tags(name: str = "scene_0003") -> None:
     (ROOT / "tags.csv").write_text("\n".join([*lines, ""]))
 
 
+def change_cams() -> None:
+    """Let the record of the CAM files say that they were made from other inputs, as if they had been made anew."""
+    inputs = provenance.read_inputs(RUN / "cams")
+    assert inputs is not None
+    provenance.write_inputs(RUN / "cams", inputs | {"scene_0003": "stripes, 5 bytes"})
+
+
 @contextmanager
 def within(folder: Path) -> Iterator[None]:
     """Work in a folder: records hold the paths that were given, so that relative ones let a run be copied."""
@@ -72,7 +80,6 @@ def within(folder: Path) -> Iterator[None]:
 
 
 ROOT, RUN = Path("data"), Path("run")
-OTHER_CLASSES = "dots\ncross\nring\nstripes\ntriangle\n"
 
 
 @pytest.fixture(scope="module")
@@ -106,42 +113,53 @@ def test_a_finished_run_is_left_untouched_byte_for_byte(spoilt: Path, caplog: py
         assert "nothing to do" in caplog.text
 
 
+def take_another_photograph() -> None:
+    shutil.copy(ROOT / "images/scene_0001.jpg", ROOT / "images/scene_0002.jpg")
+
+
+def list_two_photographs() -> None:
+    (ROOT / "train.txt").write_text("scene_0000\nscene_0001\n")
+
+
+def list_in_another_order() -> None:
+    (ROOT / "train.txt").write_text("".join(f"scene_000{i}\n" for i in range(7, -1, -1)))
+
+
+def name_classes_in_another_order() -> None:
+    (ROOT / "classes.txt").write_text("dots\ncross\nring\nstripes\ntriangle\n")
+
+
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "difference", "finished"),
     [
-        (swap_tags, "1 of 8 photographs differ, the first scene_0003: "),
-        (lambda: (ROOT / "train.txt").write_text("scene_0000\nscene_0001\n"), "8 photographs, now 2: 6 gone"),
-        (lambda: shutil.copy(ROOT / "images/scene_0001.jpg", ROOT / "images/scene_0002.jpg"), "the first scene_0002: "),
-        (lambda: (ROOT / "classes.txt").write_text(OTHER_CLASSES), "other classes (cross, dots, "),
-        (
-            lambda: (ROOT / "train.txt").write_text("".join(f"scene_000{i}\n" for i in range(7, -1, -1))),
-            "the same photographs in another order",
-        ),
+        (swap_tags, "1 of 8 photographs differ, the first scene_0003: ", True),
+        (swap_tags, "1 of 8 photographs differ, the first scene_0003: ", False),
+        (list_two_photographs, "8 photographs, now 2: 6 gone", True),
+        (take_another_photograph, "the first scene_0002: ", True),
+        (name_classes_in_another_order, "other classes (cross, dots, ", True),
+        (list_in_another_order, "the same photographs in another order", False),
     ],
-    ids=["tags", "list", "photograph", "classes", "order"],
 )
-@pytest.mark.parametrize("finished", [True, False])
 def test_other_data_stops_a_training_and_nothing_is_written(
-    spoilt: Path, capsys: pytest.CaptureFixture[str], change: Callable[[], object], told: str, finished: bool
+    spoilt: Path, change: Callable[[], None], difference: str, finished: bool
 ) -> None:
     write_json(RUN / "run.json", {**read_json(RUN / "run.json"), "finished": finished})
     before = content(RUN)
     change()
-    assert main(fit()) == 2
-    message = line(capsys)
-    assert told in message
-    assert "--overwrite" in message
+    error = fault(fit())
+    assert isinstance(error, MismatchError)
+    assert difference in str(error)
+    assert "--overwrite" in str(error)
     assert content(RUN) == before
 
 
-def test_other_labels_in_the_same_files_stop_a_training(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_labels_in_the_same_files_stop_a_training(spoilt: Path) -> None:
     """True masks, which no record accompanies."""
     assert main(fit_on("data/masks")) == 0
     assert main(fit_on("data/masks")) == 0
     label = read_label(ROOT / "masks/scene_0004.png")
     write_label(ROOT / "masks/scene_0004.png", np.where(label == 0, 0, 1))
-    assert main(fit_on("data/masks")) == 2
-    assert "the first scene_0004: label " in line(capsys)
+    assert "the first scene_0004: label " in str(fault(fit_on("data/masks")))
 
 
 def test_changed_masks_of_validation_are_named_but_stop_nothing(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,49 +224,55 @@ def test_a_folder_that_no_training_has_recorded_is_not_cleaned(spoilt: Path) -> 
     assert all((spoilt / "mine" / name / "mine.npz").is_file() for name in ("logs", "pictures", "cams"))
 
 
-def test_cams_elsewhere_of_an_earlier_network_are_refused(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cams_elsewhere_of_an_earlier_network_are_refused(spoilt: Path) -> None:
     shutil.move(RUN / "cams", "elsewhere")
-    assert main([*fit(model__init_args__optimizer__lr="0.02"), "--overwrite"]) == 0
-    assert main(labels(cams="elsewhere")) == 2
-    assert "elsewhere is out of date: it was made with an earlier network than the one that run holds now" in line(
-        capsys
-    )
+    write_json(RUN / "run.json", {**read_json(RUN / "run.json"), "weights": "of the next network"})
+    error = fault(labels(cams="elsewhere"))
+    assert isinstance(error, MismatchError)
+    assert "elsewhere is out of date: it was made with an earlier network than the one that run holds now" in str(error)
 
 
-def test_labels_of_cams_that_have_changed_are_not_trained_on(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_of_cams_that_have_changed_are_not_trained_on(spoilt: Path) -> None:
+    assert provenance.outdated(RUN / "labels") is None
     swap_tags()
     assert main(predict()) == 0
-    assert main(fit_on("run/labels")) == 2
-    assert "run/labels is out of date: it was made from other CAM files than run/cams holds now" in line(capsys)
+    error = fault(fit_on("run/labels"))
+    assert isinstance(error, MismatchError)
+    assert "run/labels is out of date: it was made from other CAM files than run/cams holds now" in str(error)
     assert main(labels()) == 0
-    assert main(fit_on("run/labels")) == 0
+    assert provenance.outdated(RUN / "labels") is None
 
 
-def test_labels_of_other_classes_are_not_trained_on(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (ROOT / "classes.txt").write_text(OTHER_CLASSES)
-    assert main(fit_on("run/labels")) == 2
-    assert "the classes cross, dots, ring, stripes, ... (5), the data has dots, cross" in line(capsys)
+def test_labels_are_out_of_date_with_their_cams(spoilt: Path) -> None:
+    write_json(RUN / "run.json", {**read_json(RUN / "run.json"), "weights": "of the next network"})
+    reason = provenance.outdated(RUN / "labels")
+    assert reason is not None
+    assert reason.startswith("its CAM files in run/cams are out of date too: it was made with an earlier network")
+    shutil.rmtree(RUN / "cams")
+    assert provenance.outdated(RUN / "labels") is None  # nothing is left to compare with
 
 
-def test_cams_of_other_classes_make_no_labels(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (ROOT / "classes.txt").write_text(OTHER_CLASSES)
-    assert main(labels("--photos", "data")) == 2
-    assert "run/cams was made for the classes cross, dots, " in line(capsys)
+def test_labels_of_other_classes_are_not_trained_on(spoilt: Path) -> None:
+    name_classes_in_another_order()
+    error = fault(fit_on("run/labels"))
+    assert "the classes cross, dots, ring, stripes, ... (5), the data has dots, cross" in str(error)
+
+
+def test_cams_of_other_classes_make_no_labels(spoilt: Path) -> None:
+    name_classes_in_another_order()
+    assert "run/cams was made for the classes cross, dots, " in str(fault(labels("--photos", "data")))
 
 
 def test_scores_of_outdated_labels_come_with_a_warning(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    swap_tags()
-    assert main(predict()) == 0
+    change_cams()
     assert main(["evaluate", "run/labels", *SCORED]) == 0
     assert "run/labels is out of date: it was made from other CAM files" in capsys.readouterr().err
 
 
-def test_evaluate_refuses_classes_that_are_not_those_of_the_folder(
-    spoilt: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (ROOT / "classes.txt").write_text(OTHER_CLASSES)
-    assert main(["evaluate", "run/cams", *SCORED, "--classes", "data/classes.txt"]) == 2
-    assert "a mask value would stand for another class" in line(capsys)
+def test_evaluate_refuses_classes_that_are_not_those_of_the_folder(spoilt: Path) -> None:
+    name_classes_in_another_order()
+    error = fault(["evaluate", "run/cams", *SCORED, "--classes", "data/classes.txt"])
+    assert "a mask value would stand for another class" in str(error)
 
 
 def test_the_report_leaves_out_scores_of_files_that_were_made_anew(
@@ -256,25 +280,20 @@ def test_the_report_leaves_out_scores_of_files_that_were_made_anew(
 ) -> None:
     assert main(["report", "run"]) == 0
     assert "run: CAM" in capsys.readouterr().out
-    swap_tags()
-    assert main(predict()) == 0
-    capsys.readouterr()
+    change_cams()
     assert main(["report", "run"]) == 0
-    said = capsys.readouterr().out
-    assert "run: CAM" not in said
-    assert "note: the scores of run/cams are of files that have been made anew since" in said
-    assert "labels is out of date: it was made from other CAM files than" in said
+    printed = capsys.readouterr().out
+    assert "run: CAM" not in printed
+    assert "note: the scores of run/cams are of files that have been made anew since" in printed
+    assert "labels is out of date: it was made from other CAM files than" in printed
     assert "made anew since" in (RUN / "report.html").read_text()
     assert "made anew since" in (RUN / "report.md").read_text()
 
 
-def test_a_longer_training_says_how_and_goes_on_at_the_rate_of_its_length(
-    spoilt: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_longer_training_goes_on_at_the_rate_of_its_length(spoilt: Path) -> None:
     """3 epochs after 1: from step 5 on the rates are those of an unbroken run of 3, and 12 steps are made, not 13."""
     longer = {"trainer__max_epochs": "3", "trainer__log_every_n_steps": "1"}
-    assert main(fit(**longer)) == 2
-    assert "--ckpt_path last" in line(capsys)
+    assert "--ckpt_path last" in str(fault(fit(**longer)))
     assert main([*fit(**longer), "--ckpt_path", "last"]) == 0
     assert main(fit("unbroken", **longer)) == 0
     ours, unbroken = learning_rates(RUN), learning_rates(spoilt / "unbroken")
@@ -305,30 +324,28 @@ def test_settings_of_the_optimiser_are_those_given_now_not_the_checkpoints(spoil
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.003, 0.5, 0.01)
 
 
-def test_the_best_checkpoint_is_not_asked_for(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*fit(), "--ckpt_path", "best"]) == 2
-    assert "no score chooses a checkpoint here" in line(capsys)
+def test_the_best_checkpoint_is_not_asked_for(spoilt: Path) -> None:
+    assert "no score chooses a checkpoint here" in str(fault([*fit(), "--ckpt_path", "best"]))
 
 
-def test_a_finished_run_without_its_checkpoint_is_not_begun_anew(
-    spoilt: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_without_its_checkpoint_is_not_begun_anew(spoilt: Path) -> None:
     (RUN / LAST).unlink()
-    assert main(fit()) == 2
-    assert "last.ckpt is gone" in line(capsys)
+    error = fault(fit())
+    assert isinstance(error, MissingError)
+    assert "last.ckpt is gone" in str(error)
     assert (RUN / "cams").is_dir()
 
 
 def test_vanished_tags_are_counted_by_class_and_shown(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     high = labels(seed="{threshold: 0.9999}")
     assert main([*high, "--overwrite"]) == 0
-    said = line(capsys)
+    last_line = line(capsys)
     record = read_json(RUN / "labels/run.json")
     tags = [read_cam(path).classes.tolist() for path in sorted((RUN / "cams").glob("*.npz"))]
     assert sum(record["vanished"].values()) == sum(map(len, tags))
     assert record["empty"] == record["lacking"] == 8
-    assert "in 8 of 8 labels a tag has no pixel" in said
-    assert "8 of them have no class at all" in said
+    assert "in 8 of 8 labels a tag has no pixel" in last_line
+    assert "8 of them have no class at all" in last_line
     assert main(high) == 0  # kept labels count too
     assert "in 8 of 8 labels" in line(capsys)
     assert main(["report", "run"]) == 0
@@ -341,26 +358,75 @@ def test_inputs_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert provenance.read_inputs(tmp_path) == inputs
     assert provenance.read_inputs(tmp_path / "none") is None
     (tmp_path / provenance.INPUTS_FILE).write_text("name\n")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(DamagedError, match="is damaged"):
         provenance.read_inputs(tmp_path)
+
+
+def test_files_of_other_inputs_are_made_again(tmp_path: Path) -> None:
+    now = {"a": "cat", "b": "dog", "c": "no tags"}
+    assert provenance.redo(tmp_path, now, [], "masks") == (now, [], [])
+    _, _, (unknown,) = provenance.redo(tmp_path, now, ["a"], "masks")
+    assert unknown.startswith(f"1 masks in {tmp_path} do not say what they were made from")
+    provenance.write_inputs(tmp_path, {"a": "cat", "b": "cat", "gone": "dog"})
+    inputs, stale, messages = provenance.redo(tmp_path, now, ["a", "b", "c", "gone"], "masks")
+    assert inputs == {"gone": "dog", **now}
+    assert stale == ["b", "c"]
+    assert [message.partition(f" masks in {tmp_path} ")[2] for message in messages] == [
+        "had other inputs (b: cat, now dog): they are made again",
+        "are not on the list, the first gone: they are kept",
+    ]
+
+
+def test_discard_keeps_what_no_stage_has_recorded(tmp_path: Path) -> None:
+    ours = ("checkpoints/last.ckpt", "logs/a/metrics.csv", "report.html", "cams_evaluation.json", "masks/a.png")
+    ours += ("masks/val_evaluation.json", "masks/val/a.png", "labels/a.png", "labels/steps/seed/a.png")
+    mine = ("report.txt", "labels/notes.txt", "drawn/a.png", "next/a.npz", "next/run.json")
+    for name in (*ours, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for folder in ("masks", "masks/val", "labels"):
+        write_run(tmp_path / folder, {"weights": "abc"})
+    write_run(tmp_path / "next", {"model": {}})
+    provenance.discard(tmp_path)
+    assert all((tmp_path / name).is_file() for name in ours)  # no training has left its record
+    write_run(tmp_path, {"model": {}})
+    provenance.discard(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == set(mine)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_training_is_new_unfinished_or_finished(tmp_path: Path) -> None:
+    config, classes, inputs = {"root": Path("x"), "scales": (0.5, 1)}, ["cat", "dog"], {"a": "cat"}
+    settings = (tmp_path, config, classes, inputs)
+    assert provenance.training_state(*settings) == "new"
+    write_run(tmp_path, config, classes=classes)
+    assert provenance.training_state(*settings) == "new"  # it ended before its first checkpoint
+    (tmp_path / LAST).parent.mkdir()
+    (tmp_path / LAST).touch()
+    assert provenance.training_state(*settings) == "unfinished"
+    write_run(tmp_path, config, classes=classes, finished=True)
+    assert provenance.training_state(*settings) == "finished"
+    with pytest.raises(MismatchError, match=r"another configuration \(root: 'x', now 'y'\)"):
+        provenance.training_state(tmp_path, config | {"root": "y"}, classes, inputs)
+    assert provenance.training_state(tmp_path, {}, classes, inputs, overwrite=True) == "new"
 
 
 def test_the_first_difference_is_in_words() -> None:
     before = {"a": "cat", "b": "dog"}
-    assert provenance.difference(before, dict(before)) is None
+    assert provenance.changed_input(before, dict(before)) is None
     assert (
-        provenance.difference(before, {"a": "cat", "b": "cat"})
+        provenance.changed_input(before, {"a": "cat", "b": "cat"})
         == "1 of 2 photographs differ, the first b: dog, now cat"
     )
-    assert provenance.difference(before, {"a": "cat", "c": "x"}) == (
+    assert provenance.changed_input(before, {"a": "cat", "c": "x"}) == (
         "2 photographs, now 2: 1 gone, the first b; 1 new, the first c"
     )
-    assert provenance.difference(before, {"b": "dog", "a": "cat"}) == "the same photographs in another order"
+    assert provenance.changed_input(before, {"b": "dog", "a": "cat"}) == "the same photographs in another order"
 
 
 def test_a_cam_file_is_known_by_its_content(tmp_path: Path) -> None:
     def write(name: str, value: float) -> str:
-        cam = CAM(np.full((1, 4, 4), value), np.array([1]), np.array([16, 16]))
+        cam = CAMs(torch.as_tensor(np.full((1, 4, 4), value)), torch.tensor([1]), (16, 16))
         write_cam(tmp_path / f"{name}.npz", cam)
         return provenance.of_cam(tmp_path / f"{name}.npz")
 

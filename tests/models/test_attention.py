@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.models import attention
-from tag2mask.models.attention import Attention, Kernel, region_self_attention, with_moments_of
+from tag2mask.models.attention import Kernel, region_self_attention
 from tests.arrays import reference
 
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
@@ -191,19 +191,3 @@ def test_rows_that_are_computed_apart_give_the_same(kernel: Kernel, monkeypatch:
 def test_an_unknown_kernel_is_named() -> None:
     with pytest.raises(ValueError, match="'dot'.*exp_dot"):
         region_self_attention(*tiles(), kernel="dot")  # type: ignore[arg-type]
-
-
-def test_restored_maps_have_the_moments_that_they_had_before_and_the_shape_of_the_refined() -> None:
-    features, cam = tiles()
-    refined, _ = Attention(temperature=0.5).refine(features, cam)
-    restored, _ = Attention(temperature=0.5, restore=True).refine(features, cam)
-    assert (refined.std((2, 3)) < 0.9 * cam.std((2, 3))).all()  # averaging flattens
-    torch.testing.assert_close(restored.mean((2, 3)), cam.mean((2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(restored.std((2, 3)), cam.std((2, 3)), rtol=1e-3, atol=1e-3)
-    order = refined.flatten(2).argsort(2)
-    assert torch.equal(restored.flatten(2).argsort(2), order)
-
-
-def test_a_constant_map_is_restored_to_itself() -> None:
-    constant = torch.full((1, 1, 2, 2), 3.0)
-    torch.testing.assert_close(with_moments_of(constant, constant), constant)

@@ -201,7 +201,7 @@ def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"a\.pth holds a list"):
+    with pytest.raises(InputError, match=r"a\.pth cannot be read as weights"):
         load_weights(small(), SMALL, str(tmp_path / "a.pth"))
 
 

@@ -245,7 +245,7 @@ def test_scores_are_the_mean_over_scales_and_flips(net: CAMNet) -> None:
 
 def test_an_attention_spreads_the_cam_of_each_scale_and_leaves_the_scores() -> None:
     net = network().eval()
-    image, attention = images(64, 96, count=1), Attention(layer="layer2", temperature=0.2)
+    image, attention = images(64, 96, count=1), Attention("exp_cosine", 0.2, layer="layer2")
     with torch.no_grad():
         features = net(image)[1]
         net.classifier.weight.copy_(
@@ -281,7 +281,7 @@ def test_load_pretrained_fills_the_backbone_and_not_the_classifier(tmp_path: Pat
 
 
 def test_an_attention_over_the_image_sees_all_tiles(net: CAMNet) -> None:
-    batch, attention = images(64, 96), Attention(region="image", temperature=0.5)
+    batch, attention = images(64, 96), Attention("exp_cosine", 0.5, region="image")
     cam, features = net(tile(batch, 2))
     refined, _ = region_self_attention(untile(features, 2), untile(cam, 2), "exp_cosine", 0.5, center=True)
     steps = two_steps(net, batch, 2, attention)
@@ -290,7 +290,7 @@ def test_an_attention_over_the_image_sees_all_tiles(net: CAMNet) -> None:
 
 
 def test_an_attention_may_be_made_of_a_lower_layer(net: CAMNet) -> None:
-    batch, attention = images(64, 64), Attention(layer="layer2", center=False)
+    batch, attention = images(64, 64), Attention("exp_cosine", layer="layer2", center=False)
     tiles = tile(batch, 2)
     low = F.adaptive_avg_pool2d(net.backbone.layer2(net.backbone.layer1(_stem(net, tiles))), 2)
     expected, _ = region_self_attention(low, net(tiles)[0])
@@ -306,11 +306,3 @@ def _stem(net: CAMNet, x: Tensor) -> Tensor:
 def test_an_unknown_layer_is_named(net: CAMNet) -> None:
     with pytest.raises(InputError, match="no part 'layer9'"):
         two_steps(net, images(32, 32), 2, Attention(layer="layer9"))
-
-
-def test_enlarged_tiles_give_a_map_of_the_same_size(net: CAMNet) -> None:
-    batch = images(64, 64)
-    larger = F.interpolate(tile(batch, 2), scale_factor=2.0, mode="bicubic")
-    steps = two_steps(net, batch, 2, None, scale=2.0)
-    assert steps.tile_cam.shape[-2:] == (4, 4)
-    torch.testing.assert_close(steps.tiled, untile(F.avg_pool2d(net(larger)[0], 2), 2))

@@ -18,7 +18,7 @@ import torch
 from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
 from tag2mask.errors import InputError
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import read_json
 from tag2mask.io.images import write_picture
 from tag2mask.io.labels import read_label
@@ -29,12 +29,12 @@ from tag2mask.refine.stage import cam_names, shard
 PSEUDO, CONFIDENT = (f"tag2mask.refine.recipes.{name}" for name in ("PseudoLabels", "ConfidentSeeds"))
 
 
-def cam_of(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> CAM:
-    return CAM(maps.astype(np.float16), np.array(classes), np.array(size))
+def cam_of(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> CAMs:
+    return CAMs(torch.from_numpy(maps).half(), torch.tensor(classes, dtype=torch.long), size)
 
 
 @pytest.fixture
-def half() -> tuple[CAM, np.ndarray]:
+def half() -> tuple[CAMs, np.ndarray]:
     """A photograph whose left half is red; a CAM of class 7 lights the left third only."""
     image = np.full((40, 60, 3), (20, 30, 60), np.uint8)
     image[:, :30] = (220, 40, 40)
@@ -57,7 +57,7 @@ def test_seeds_that_are_label_maps_have_no_soft_scores() -> None:
         ConfidentSeeds(crf=CRF(certainty=None))
 
 
-def test_a_seed_alone_is_the_threshold(half: tuple[CAM, np.ndarray]) -> None:
+def test_a_seed_alone_is_the_threshold(half: tuple[CAMs, np.ndarray]) -> None:
     recipe = PseudoLabels(Seed(0.5), crf=None)
     found = recipe(half[0], None, None, "cpu")
     assert list(found.steps) == list(recipe.step_names) == ["seed"]
@@ -67,7 +67,7 @@ def test_a_seed_alone_is_the_threshold(half: tuple[CAM, np.ndarray]) -> None:
     assert (found.steps["seed"][:, 22:] == 0).all()
 
 
-def test_the_walk_fills_the_object_up_to_its_edge(half: tuple[CAM, np.ndarray]) -> None:
+def test_the_walk_fills_the_object_up_to_its_edge(half: tuple[CAMs, np.ndarray]) -> None:
     recipe = PseudoLabels(Seed(0.3), Walk("unused.ckpt"), crf=None)
     found = recipe(*half, edges_in_the_middle, "cpu")
     assert list(found.steps) == ["seed", "walk"]
@@ -80,7 +80,7 @@ def test_the_walk_fills_the_object_up_to_its_edge(half: tuple[CAM, np.ndarray]) 
 @pytest.mark.parametrize("backend", ["pydensecrf", "torch"])
 @pytest.mark.parametrize("certainty", [0.7, None])
 def test_the_crf_draws_the_label_to_the_outline(
-    half: tuple[CAM, np.ndarray], backend: str, certainty: float | None
+    half: tuple[CAMs, np.ndarray], backend: str, certainty: float | None
 ) -> None:
     recipe = PseudoLabels(Seed(0.5), crf=CRF(10, certainty, backend=backend))  # type: ignore[arg-type]
     unsure = half[0]._replace(cam=half[0].cam * 0.5 + 0.3)  # 0.8 and 0.3
@@ -101,27 +101,27 @@ def test_confident_seeds_leave_the_middle_open() -> None:
 @pytest.mark.parametrize(
     "recipe", [PseudoLabels(Seed(0.3), Walk("unused.ckpt")), ConfidentSeeds()], ids=["labels", "seeds"]
 )
-def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[CAM, np.ndarray]) -> None:
+def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[CAMs, np.ndarray]) -> None:
     nothing = cam_of(np.zeros((0, 10, 15)), (), (40, 60))
     found = recipe(nothing, half[1], edges_in_the_middle, "cpu")
     assert all((label == 0).all() and label.shape == (40, 60) for label in found.steps.values())
 
 
 def test_where_nothing_has_a_score_the_crf_starts_from_no_opinion(
-    half: tuple[CAM, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    half: tuple[CAMs, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threshold 0 and an empty CAM: 0 / 0 otherwise."""
     cam, image = half
     seen = []
     monkeypatch.setattr(CRF, "marginals", lambda self, image, unary: (seen.append(unary), unary.softmax(0))[1])
     PseudoLabels(Seed(threshold=0), crf=CRF(certainty=None))(
-        cam._replace(cam=np.zeros_like(cam.cam)), image, None, "cpu"
+        cam._replace(cam=torch.zeros_like(cam.cam)), image, None, "cpu"
     )
     assert torch.isfinite(seen[0]).all()
     assert seen[0].unique().numel() == 1
 
 
-def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAM, np.ndarray]) -> None:
+def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAMs, np.ndarray]) -> None:
     seen = []
 
     def edges(image: np.ndarray) -> torch.Tensor:

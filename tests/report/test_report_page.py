@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tag2mask.classes import COCO, VOC
 from tag2mask.cli.main import main
-from tag2mask.io.cams import CAM, write_cam
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.files import atomic, write_json
 from tag2mask.io.images import write_picture
 from tag2mask.io.labels import write_label
@@ -79,7 +80,7 @@ def runs(tmp_path: Path) -> Path:
     write_label(data / "masks" / f"{PHOTO}.png", truth)
     write_picture(data / "images" / f"{PHOTO}.png", np.full((30, 40, 3), 200, np.uint8))
     cam = (truth[None, ::2, ::2] == 1).astype(np.float32)
-    write_cam(run / "cams" / f"{PHOTO}.npz", CAM(cam, np.array([1]), np.array(truth.shape)))
+    write_cam(run / "cams" / f"{PHOTO}.npz", CAMs(torch.as_tensor(cam), torch.tensor([1]), truth.shape))
     write_label(run / "labels" / f"{PHOTO}.png", np.roll(truth, 5, 1))
     for step in (7, 21):
         write_picture(run / "pictures" / f"step_{step:06d}" / f"{PHOTO}.png", np.full((50, 200, 3), step, np.uint8))

@@ -12,7 +12,7 @@ import torch
 from tag2mask.cli.main import main
 from tests.commands import SMALL_NET, WANDB, words
 
-CONFIG = "configs/demo/cam.yaml"
+CONFIG = "configs/demo/cam_tuned.yaml"
 LAST = Path("checkpoints/last.ckpt")
 
 

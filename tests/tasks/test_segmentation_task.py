@@ -20,10 +20,10 @@ from tag2mask.metrics.evaluation import Task, evaluate
 from tag2mask.metrics.functional import THRESHOLDS
 from tag2mask.models.backbones import Backbone
 from tag2mask.tasks.optim import SGD
-from tag2mask.tasks.segmentation import Inference, SegmentationTask
+from tag2mask.tasks.segmentation import MaskInference, SegmentationTask
 
 SMALL = Backbone("resnet18", weights=None, freeze_norm=True)
-ONCE = Inference(scales=(1.0,), flip=False)
+ONCE = MaskInference(scales=(1.0,), flip=False)
 
 
 # loss
@@ -152,4 +152,4 @@ def test_a_checkpoint_of_another_network_and_none_are_refused(sample: Path, tmp_
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -1.0), (9.0,)])
 def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="expected one or more numbers"):
-        Inference(scales)
+        MaskInference(scales)

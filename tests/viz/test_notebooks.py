@@ -57,7 +57,7 @@ def test_notebook_runs_on_the_sample_set(path: Path, kernel: KernelManager) -> N
 
 
 CONTROL = """import numpy as np
-from tag2mask.notebook import Slider, explore
+from tag2mask.viz.notebook import Slider, explore
 draw = lambda level, more: np.full((2, 2, 3), level + more, np.uint8)
 controls = explore(draw, {'level': Slider(0, 255, 10), 'more': [1, 2]})"""
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from tag2mask.errors import InputError
 from tag2mask.io import disk, provenance
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import atomic, remove_parts
 from tag2mask.io.images import read_size
 from tag2mask.io.labels import write_label
@@ -183,8 +183,7 @@ class CAMWriter(PredictionWriter):
 
     def write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
         """Write the CAM file of one photograph."""
-        size = batch["size"][0].cpu().numpy()
-        write_cam(path, CAM(outputs.cam.float().cpu().numpy(), outputs.classes.cpu().numpy(), size))
+        write_cam(path, outputs)
 
     def inputs(self, data: Any) -> provenance.Inputs:
         """Return tags and size of each photograph."""

@@ -53,12 +53,12 @@ writes  into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml,
 again   the same command goes on where it was interrupted, and leaves a finished run as it is;
         with other settings or data it stops and names the first difference
 
-  --config FILE                         such as configs/folder/cam.yaml; several are merged
+  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
   --overwrite                           discard the run that is there, with CAM files, labels, masks
   --ckpt_path FILE                      start from this checkpoint; last: train the run's network on
 {_SETTINGS}
 example
-  tag2mask fit --config configs/folder/cam.yaml --data.init_args.root photographs
+  tag2mask fit --config configs/folder/cam_plain.yaml --data.init_args.root photographs
 {_more("fit")}"""
 
 PREDICT = f"""usage: tag2mask predict --config FILE [--SETTING VALUE ...]
@@ -76,7 +76,7 @@ again   the same command does what is left, and again the files whose photograph
   --data.init_args.predict_split NAME   which photographs: train, val, test, all
 {_SETTINGS}
 example
-  tag2mask predict --config configs/folder/cam.yaml --data.init_args.root photographs
+  tag2mask predict --config configs/folder/cam_plain.yaml --data.init_args.root photographs
 {_more("predict")}"""
 
 
@@ -94,7 +94,7 @@ writes  nothing; prints the loss and mIoU, mFDR, mFNR (a CAM network's: callback
   --data.init_args.val_split NAME       other photographs
 {_SETTINGS}
 example
-  tag2mask {verb} --config configs/demo/cam.yaml
+  tag2mask {verb} --config configs/demo/cam_tuned.yaml
 {_more(verb)}"""
 
 

@@ -27,7 +27,7 @@ from tag2mask.inference.segmenter import (
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.test_time import TEST_TIME
-from tag2mask.tasks.segmentation import Inference
+from tag2mask.tasks.settings import MaskInference
 from tag2mask.utils.progress import progress
 
 DESCRIPTION = """Write a mask (palette PNG of the photograph's size) and an overlay (JPEG) for each photograph, and
@@ -119,7 +119,7 @@ def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     quiet()
     if given.max_side is not None and given.max_side < 1:
         raise InputError(f"--max-side {given.max_side}; expected a number of pixels, such as 1024")
-    inference = Inference(given.scales, given.flip)
+    inference = MaskInference(given.scales, given.flip)
     device = _device(given.device)
     check_file(given.checkpoint, "segmentation")
     segmenter = Segmenter(given.checkpoint, device, inference, TEST_TIME if given.crf else None, given.max_side)

@@ -17,7 +17,7 @@ from torch import Tensor
 from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError
-from tag2mask.io.cams import CAM
+from tag2mask.io.cams import CAMs
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, rgb
 from tag2mask.io.labels import write_label
@@ -29,7 +29,8 @@ from tag2mask.models.tiling import untile
 from tag2mask.refine.recipes import CRF, PseudoLabels, Seed, Walk
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.affinity import Edges
-from tag2mask.tasks.cam import CAMTask, Inference, Tiles
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference, Tiles
 from tag2mask.viz import plots
 
 Photograph = str | Path | Image.Image | np.ndarray
@@ -47,7 +48,7 @@ class PhotoCAMs:
     """
 
     image: np.ndarray
-    cam: CAM
+    cam: CAMs
     probabilities: dict[str, float]
 
     @property
@@ -57,8 +58,7 @@ class PhotoCAMs:
 
     def label(self, threshold: float = 0.3) -> np.ndarray:
         """Return the mask values of the strongest classes where they are above a threshold, (H, W) uint8."""
-        maps, values = torch.from_numpy(self.cam.cam), torch.from_numpy(self.cam.classes)
-        score, winner = at_full_size(maps, values, self.image.shape[:2])
+        score, winner = at_full_size(self.cam.cam, self.cam.classes, self.cam.size)
         return torch.where(score > threshold, winner, BACKGROUND).numpy().astype(np.uint8)
 
 
@@ -90,8 +90,10 @@ class Refined:
         write_label(Path(path), self.label)
 
 
-def _named(cam: CAM, class_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {class_names[value - 1]: values for value, values in zip(cam.classes.tolist(), cam.cam, strict=True)}
+def _named(cams: CAMs, class_names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {
+        class_names[value - 1]: values for value, values in zip(cams.classes.tolist(), cams.cam.numpy(), strict=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Branches:
         tile = down // height * grid + across // width
         position = down % height * width + across % width
         each = torch.eye(height * width).view(1, -1, height, width)  # what comes of a CAM of that position alone
-        spread, _ = replace(self.settings, restore=False).refine(self.guide[tile : tile + 1], each)
+        spread, _ = self.settings.refine(self.guide[tile : tile + 1], each)
         weights = torch.zeros(count, 1, height, width)
         weights[tile, 0] = spread[0].flatten(1)[:, position].view(height, width)
         return untile(weights, grid)[0, 0].numpy()
@@ -154,7 +156,7 @@ def _position(share: float, positions: int) -> int:
 class CAMMaker:
     """A trained CAM network, ready for photographs."""
 
-    def __init__(self, checkpoint: str | Path, device: str = "cpu", inference: Inference | None = None) -> None:
+    def __init__(self, checkpoint: str | Path, device: str = "cpu", inference: CAMInference | None = None) -> None:
         """Load a network, and the normalisation that it was trained with.
 
         Args:
@@ -162,10 +164,8 @@ class CAMMaker:
             device: of the network.
             inference: scales, flip and size of the CAMs; None takes those of the training's configuration.
         """
-        checkpoints.check_file(Path(checkpoint), "cam")
-        self.transform = EvaluationTransform(Preprocessing(**checkpoints.preprocessing(Path(checkpoint))))
-        task = CAMTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-        self.task = task.to(device).eval()
+        self.task = task = checkpoints.load(CAMTask, checkpoint, device)
+        self.transform = EvaluationTransform(Preprocessing(**task.preprocessing))
         self.class_names, self.inference = task.class_names, inference or task.inference
 
     @torch.inference_mode()
@@ -178,16 +178,16 @@ class CAMMaker:
         """
         image = read(photo)
         label, size = self._label(tags), torch.tensor([image.shape[:2]])
-        cams, scores = self.task.cams(self._input(image), label, size, self.inference)
-        cam = CAM(cams.cam.float().cpu().numpy(), cams.classes.cpu().numpy(), np.array(image.shape[:2]))
-        return PhotoCAMs(image, cam, dict(zip(self.class_names, scores.sigmoid().tolist(), strict=True)))
+        cams, scores, _ = self.task.cams(self._input(image), label, size, self.inference)
+        cams = CAMs(cams.cam.float().cpu(), cams.classes.cpu(), cams.size)
+        return PhotoCAMs(image, cams, dict(zip(self.class_names, scores.sigmoid().tolist(), strict=True)))
 
     @torch.inference_mode()
     def branches(self, photo: Photograph) -> Branches:
         """Run both branches at a size of which the tiles are whole, without scales and flips.
 
         A network that was trained without tiles is looked at as if it had those of the defaults. Without attention in
-        its training it is that of its CAMs (`Inference.attention`), over the whole image, else that of the defaults.
+        its training it is that of its CAMs (`CAMInference.attention`), over the whole image, else that of the defaults.
         """
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
         unit, image = tiles.grid * net.stride, self._input(read(photo))
@@ -195,7 +195,7 @@ class CAMMaker:
         image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
         made = self.task.inference.attention
         settings = tiles.attention or (replace(made, region="image") if made else Attention())
-        before, after = (two_steps(net, image, tiles.grid, how, tiles.scale) for how in (None, settings))
+        before, after = (two_steps(net, image, tiles.grid, how) for how in (None, settings))
         full, tiled, refined = (self._by_class(x) for x in (before.full, before.tiled, after.tiled))
         guide = untile(after.guide, tiles.grid) if settings.region == "image" else after.guide
         assert after.entropy is not None
@@ -256,7 +256,6 @@ class Refiner:
             device: that all steps compute on; an edge network that is given is there already.
         """
         if isinstance(edges, str | Path):
-            checkpoints.check_file(Path(edges), "affinity")
             edges = Edges(Path(edges), device)
         self.edges, self.device = edges, device
         walk = None if edges is None else Walk("loaded", steps=walk_steps)

@@ -70,7 +70,7 @@ def load(checkpoint: Path) -> Exportable:
     Raises:
         InputError: it is of another network, or does not say how images are normalised.
     """
-    task = torch.load(checkpoint, map_location="cpu", weights_only=True)["tag2mask"]["task"]
+    task = checkpoints.check_file(checkpoint)["tag2mask"]["task"]
     if task == "segmentation":
         found = Segmenter(checkpoint)
         stride = found.net.config.output_stride
@@ -79,9 +79,8 @@ def load(checkpoint: Path) -> Exportable:
         raise InputError(
             f"{checkpoint} is a checkpoint of the {task} network; expected one of the segmentation or the CAM network"
         )
-    how = Preprocessing(**checkpoints.preprocessing(checkpoint))
-    cam = CAMTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    return Exportable(cam.eval(), CAM, cam.class_names, cam.net.stride, how)
+    cam = checkpoints.load(CAMTask, checkpoint)
+    return Exportable(cam, CAM, cam.class_names, cam.net.stride, Preprocessing(**cam.preprocessing))
 
 
 def facts(network: Exportable) -> dict[str, str]:

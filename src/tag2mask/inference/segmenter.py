@@ -26,13 +26,14 @@ from tag2mask.models.segmentation import class_probabilities, label_map
 from tag2mask.refine.recipes import CRF
 from tag2mask.refine.test_time import sharpened
 from tag2mask.tasks import checkpoints
-from tag2mask.tasks.segmentation import Inference, SegmentationTask
+from tag2mask.tasks.segmentation import SegmentationTask
+from tag2mask.tasks.settings import MaskInference
 from tag2mask.viz import plots
 
 MARK = "tag2mask segment"
 OVERLAY_SIDE = 1600
 """Longer side of an overlay, in pixels; larger photographs are shrunk for it."""
-ONCE = Inference(scales=(1.0,), flip=False)
+ONCE = MaskInference(scales=(1.0,), flip=False)
 
 
 class Found(NamedTuple):
@@ -55,7 +56,7 @@ class Segmenter:
         self,
         checkpoint: Path,
         device: str = "cpu",
-        inference: Inference = ONCE,
+        inference: MaskInference = ONCE,
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:
@@ -69,13 +70,13 @@ class Segmenter:
             max_side: longer side, in pixels, to which larger photographs are shrunk for the network. None takes that
                 of the training's evaluation, or else the largest side of its training images.
         """
-        how = Preprocessing(**checkpoints.preprocessing(checkpoint))
+        task = checkpoints.load(SegmentationTask, checkpoint, device)
+        how = Preprocessing(**task.preprocessing)
         self.how = replace(how, max_side=max_side or how.max_side or max(how.long_side))
         self.transform = EvaluationTransform(self.how)
-        task = SegmentationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
         self.class_names, self.inference, self.crf = task.class_names, inference, crf
         self.device = torch.device(device)
-        self.net = task.net.to(self.device).eval()
+        self.net = task.net
 
     def __call__(self, image: np.ndarray) -> Found:
         """Return what is in a photograph (H, W, 3) uint8."""

@@ -1,81 +1,76 @@
-"""CAM files.
+"""The CAMs of a photograph, and the files that hold them.
 
-Shape letters in this file: K classes of one image, h x w its CAM.
+Shape letters in this file: K classes of one photograph, h x w its CAM.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from tag2mask import classes
-from tag2mask.errors import InputError
+from tag2mask.classes import IGNORE
+from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.files import atomic
 
-ONE_BY_ROUNDING = 1.001
-"""The largest value of a CAM that float16 may make of 1."""
+ROUNDING = 1e-3
+"""How far float16 may move a value of 0 or 1."""
 
 
-class CAM(NamedTuple):
-    """The class activation maps of one photograph.
+class CAMs(NamedTuple):
+    """The class activation maps of one photograph, in memory and in files.
 
     Attributes:
-        cam: one map a class, in [0, 1], (K, h, w); it covers the whole photograph.
+        cam: one map for each class, in [0, 1], (K, h, w); it covers the whole photograph.
         classes: mask value of each map (1 is the first class), (K,).
-        size: height and width of the photograph in pixels, (2,).
+        size: height and width of the photograph, in pixels.
     """
 
-    cam: np.ndarray
-    classes: np.ndarray
-    size: np.ndarray
+    cam: Tensor
+    classes: Tensor
+    size: tuple[int, int]
 
 
-def write_cam(path: Path, cam: CAM) -> None:
+def write_cam(path: Path, cams: CAMs) -> None:
     """Write a CAM file: ``.npz`` without pickle, the maps as float16."""
+    cam, classes = (torch.as_tensor(values).cpu().numpy() for values in (cams.cam, cams.classes))
+    size = np.asarray(cams.size, np.int32)
     with atomic(path) as file:
-        np.savez_compressed(
-            file,
-            cam=np.asarray(cam.cam, np.float16),
-            classes=np.asarray(cam.classes, np.int16),
-            size=np.asarray(cam.size, np.int32),
-        )
+        np.savez_compressed(file, cam=cam.astype(np.float16), classes=classes.astype(np.int16), size=size)
 
 
-def read_cam(path: Path) -> CAM:
-    """Read a CAM file.
+def read_cam(path: Path) -> CAMs:
+    """Read a CAM file; the maps are float16.
 
     Raises:
-        InputError: it is missing, cut short or something else; a value is not finite or outside [0, 1]; a class is none
-            of 1 to 254 or stands twice.
+        MissingError: there is no such file.
+        DamagedError: it is cut short or another file, a value is not in [0, 1], or a class is not one of 1 to 254 or
+            stands twice.
     """
     try:
         with np.load(path, allow_pickle=False) as data:
-            cam = CAM(data["cam"], data["classes"], data["size"])
+            cam, classes, size = data["cam"], data["classes"], data["size"]
+        fault = _fault(cam, classes, size)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; make it with `tag2mask predict`") from None
+        raise MissingError(f"{path} does not exist; make it with `tag2mask predict`") from None
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for a damaged file
-        raise InputError(
-            f"{path} is not a whole CAM file ({error}); delete it and run `tag2mask predict` again"
-        ) from None
-    if cam.cam.ndim != 3 or cam.classes.shape != cam.cam.shape[:1] or cam.size.shape != (2,):
-        raise InputError(
-            f"{path} holds cam {cam.cam.shape}, classes {cam.classes.shape}, size {cam.size.shape}; "
-            "expected (K, h, w), (K,), (2,); run `tag2mask predict` again"
-        )
-    _check_cam(cam, path)
-    return cam
+        fault = str(error)
+    if fault:
+        raise DamagedError(f"{path} is not a whole CAM file ({fault}); delete it and run `tag2mask predict` again")
+    return CAMs(torch.from_numpy(cam), torch.from_numpy(classes.astype(np.int64)), (int(size[0]), int(size[1])))
 
 
-def _check_cam(cam: CAM, path: Path) -> None:
-    again = "make it again with `tag2mask predict`"
-    if 0 in cam.cam.shape[1:] or not all(np.issubdtype(x.dtype, np.integer) for x in cam[1:]) or cam.size.min() < 1:
-        raise InputError(
-            f"{path} holds maps of {cam.cam.shape[1]} x {cam.cam.shape[2]}, classes of {cam.classes.dtype}, a size of "
-            f"{cam.size.tolist()}; expected sides of at least 1 and whole numbers: {again}"
-        )
-    low, high = cam.cam.min(initial=0), cam.cam.max(initial=0)  # a value that is no number comes out of both
-    if not (low >= 1 - ONE_BY_ROUNDING and high <= ONE_BY_ROUNDING):
-        raise InputError(f"{path} holds values from {low} to {high}; expected numbers in [0, 1]: {again}")
-    values = cam.classes.tolist()
-    if len(set(values)) < len(values) or not all(0 < value < classes.IGNORE for value in values):
-        raise InputError(f"{path} is of the classes {values}; expected mask values 1 to 254, each once: {again}")
+def _fault(cam: np.ndarray, classes: np.ndarray, size: np.ndarray) -> str | None:
+    """Say what is wrong with the content of a CAM file."""
+    if cam.ndim != 3 or classes.shape != cam.shape[:1] or size.shape != (2,):
+        return f"cam {cam.shape}, classes {classes.shape}, size {size.shape}, expected (K, h, w), (K,), (2,)"
+    if 0 in cam.shape[1:] or not all(np.issubdtype(x.dtype, np.integer) for x in (classes, size)) or size.min() < 1:
+        return f"maps {cam.shape[1:]}, classes of {classes.dtype}, size {size.tolist()}, expected whole numbers above 0"
+    low, high = cam.min(initial=0), cam.max(initial=0)  # a value that is not a number comes out of both
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        return f"values from {low} to {high}, expected numbers in [0, 1]"
+    values = classes.tolist()
+    if len(set(values)) < len(values) or not all(0 < value < IGNORE for value in values):
+        return f"classes {values}, expected mask values 1 to 254, each once"
+    return None

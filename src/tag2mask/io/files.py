@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MissingError
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_parts(folder: Path, names: Collection[str]) -> None:
-    """Delete what killed processes left half-written in ``folder``, of files called ``names`` without their endings."""
+    """Delete the half-written files of killed processes in ``folder``; ``names`` are the file names without endings."""
     for part in folder.glob(".*.part"):
         if part.name[1:].rsplit(".", 3)[0] in names:
             part.unlink(missing_ok=True)
@@ -40,10 +40,10 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; ``InputError`` where it is missing or damaged."""
+    """Read a JSON file; ``MissingError`` where there is none, ``DamagedError`` where it is not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        raise MissingError(f"{path} does not exist; make it again, or correct the path") from None
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not a JSON file ({error}); delete it and make it again") from error
+        raise DamagedError(f"{path} is not a JSON file ({error}); delete it and make it again") from error

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from tag2mask import classes
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError
 from tag2mask.io.files import atomic
-from tag2mask.io.images import _too_large
+from tag2mask.io.images import open_picture
 
 TO_ONE_CLASS = (
     "import sys, pathlib, numpy as np; from PIL import Image; [Image.fromarray(np.minimum(Image.open(path), 1))"
@@ -26,9 +26,8 @@ TO_ONE_CLASS = (
 
 def write_label(path: Path, label: np.ndarray, note: str | None = None) -> None:
     """Write a label map (H, W) of mask values as a palette PNG, with a ``note`` for `read_note`."""
-    content = label_png(label, note)
     with atomic(path) as file:
-        file.write(content)
+        file.write(label_png(label, note))
 
 
 def label_png(label: np.ndarray, note: str | None = None) -> bytes:
@@ -44,29 +43,26 @@ def label_png(label: np.ndarray, note: str | None = None) -> bytes:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Read a label map, (H, W) uint8: the values of a palette or grey PNG."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise InputError(
-                    f"{path} is a {image.mode} picture; a mask holds class numbers: save it as a palette or grey PNG"
-                )
-            return np.array(image, dtype=np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; a mask of that name was expected") from None
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as a mask ({error}); replace it") from None
+    """Read a label map, (H, W) uint8: the values of a palette or grey PNG.
+
+    Raises:
+        MissingError: there is no such file.
+        DamagedError: it cannot be read, or is a coloured picture.
+    """
+    with open_picture(path, "mask") as image:
+        mode, label = image.mode, np.array(image, dtype=np.uint8)
+    if mode not in ("P", "L", "1"):
+        raise DamagedError(f"{path} is a {mode} picture; a mask holds class numbers: save it as a palette or grey PNG")
+    return label
 
 
 def require_classes(masks: Sequence[Path]) -> None:
-    """Refuse masks that hold the values 0 and 255 alone, all over: 255 is ``IGNORE``, so they are of no class.
+    """Refuse masks that all hold the values 0 and 255 alone: 255 is ``IGNORE``, so they show no class.
 
-    Opens masks until one of them shows a class: most often the first.
+    Masks are opened until one of them shows a class: most often the first.
 
     Raises:
-        InputError: with the command that makes masks of one class of them.
+        DamagedError: with the command that writes class 1 in the place of 255.
     """
     ignored = False
     for path in masks:
@@ -76,7 +72,7 @@ def require_classes(masks: Sequence[Path]) -> None:
         ignored = ignored or classes.IGNORE in values
     if ignored:
         command = shlex.join([sys.executable, "-c", TO_ONE_CLASS, str(masks[0].parent)])
-        raise InputError(
+        raise DamagedError(
             f"the masks in {masks[0].parent} hold only 0 and 255, which are the background and what is ignored: no "
             f"class; if 255 stands for one class, this writes 1 in its place: {command}"
         )

@@ -1,97 +1,77 @@
-"""What the files of a folder were made from, so that a stage can tell what has changed since.
+"""``inputs.csv`` beside ``run.json``: what each file of a folder was made from, and what has changed since.
 
-Beside ``run.json`` lies ``inputs.csv``: a line for each photograph with what its file, or the training, was made from.
-A training has tags and size of each photograph, or the digest of each label; a CAM folder the tags; a label folder the
-digest of each CAM file. Together with the configuration they are the *state* of a folder (`state`), which the next
-stage keeps in its own record.
+It has a line for each photograph. The line of a CAM file has the tags and the size of the photograph, the line of a
+label PNG has the digest of the CAM file. A training is recorded likewise: by tags and sizes, or by digests of labels.
+The *state* of a folder is one digest of its configuration and its inputs; the next stage keeps it in its ``run.json``.
 """
 
 import csv
 import hashlib
 import io
-import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from tag2mask.errors import InputError
-from tag2mask.io.files import atomic, read_json
-from tag2mask.io.records import RUN_FILE, STEPS, first_difference, made_with
+from tag2mask.errors import DamagedError, MismatchError, MissingError
+from tag2mask.io.files import atomic
+from tag2mask.io.records import RUN_FILE, STEPS, changed_setting, digest_of_data, digest_of_file, made_with
+from tag2mask.io.records import record_of as record_of  # other rooms take it from here
 
 INPUTS_FILE = "inputs.csv"
-COLUMNS = ("name", "made_from")
+COLUMNS = ["name", "made_from"]
 LAST = Path("checkpoints") / "last.ckpt"
 """Where a run folder holds its checkpoint."""
 
 Inputs = Mapping[str, str]
 """Name of a photograph -> what its file was made from, in words and digests."""
+RunState = Literal["new", "unfinished", "finished"]
+
+digest = digest_of_data  # the name in other rooms
 
 
 def write_inputs(folder: Path, inputs: Inputs) -> None:
     """Write ``inputs.csv`` into a folder."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(inputs.items())
-    with atomic(Path(folder) / INPUTS_FILE) as file:
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *inputs.items()])
+    with atomic(folder / INPUTS_FILE) as file:
         file.write(text.getvalue().encode(errors="surrogateescape"))
 
 
 def read_inputs(folder: Path) -> dict[str, str] | None:
-    """Read ``inputs.csv`` of a folder; None where there is none."""
-    path = Path(folder) / INPUTS_FILE
-    try:
-        text = path.read_bytes().decode(errors="surrogateescape")
-    except FileNotFoundError:
+    """Read ``inputs.csv`` of a folder; None where there is none, ``DamagedError`` where it is another table."""
+    path = folder / INPUTS_FILE
+    if not path.is_file():
         return None
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        raise InputError(
+    rows = list(csv.reader(io.StringIO(path.read_bytes().decode(errors="surrogateescape"))))
+    if rows[:1] != [COLUMNS] or any(len(row) != len(COLUMNS) for row in rows):
+        raise DamagedError(
             f"{path} is damaged; expected {','.join(COLUMNS)}; delete what is in the folder, or restore it"
         )
     return dict(rows[1:])  # type: ignore[arg-type]
 
 
-def difference(before: Inputs, now: Inputs) -> str | None:
-    """Say in words what has changed, with the first photograph that differs; None where nothing has."""
-    other = [name for name in before if name in now and before[name] != now[name]]
-    gone, new = ([name for name in a if name not in b] for a, b in ((before, now), (now, before)))
-    if other:
-        first = f"the first {other[0]}: {before[other[0]]}, now {now[other[0]]}"
-        return f"{len(other)} of {len(now)} photographs differ, {first}"
-    if gone or new:
-        found = [
-            f"{len(names)} {what}, the first {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
-        ]
-        return f"{len(before)} photographs, now {len(now)}: {'; '.join(found)}"
-    return "the same photographs in another order" if list(before) != list(now) else None
-
-
 def of_photo(image: Path) -> str:
     """Describe a photograph by the size of its file; it is not opened."""
-    try:
-        return f"{image.stat().st_size} bytes"
-    except OSError:
-        return "no file"
+    return f"{image.stat().st_size} bytes" if image.is_file() else "no file"
 
 
 def of_tags(tags: Sequence[str] | None) -> str:
-    """Describe tags; None is untagged."""
+    """Describe the tags of a photograph; None is untagged."""
     return "untagged" if tags is None else ";".join(tags) or "no tags"
 
 
 def of_label(path: Path) -> str:
-    """Describe a label PNG by the digest of its content."""
+    """Describe a label PNG by the digest of its file."""
     try:
-        return f"label {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        return f"label {digest_of_file(path)[:16]}"
     except OSError:
         return "no label"
 
 
 def of_cam(path: Path) -> str:
-    """Describe a CAM file by the checksums that it keeps of its arrays; they are not read."""
+    """Describe a CAM file by the checksums that it keeps of its arrays; the arrays are not read."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = sorted((part.filename, part.CRC, part.file_size) for part in archive.infolist())
@@ -100,181 +80,152 @@ def of_cam(path: Path) -> str:
     return f"CAM {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
-def digest(content: Any) -> str:
-    """Return the SHA-256 of plain data."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def state(folder: Path) -> str | None:
-    """Return a digest of what a folder was made from: configuration and inputs; None where nothing says."""
+    """Return the digest of the configuration and the inputs of a folder; None where it has no ``run.json``."""
     made = made_with(folder)
-    return None if made is None else digest([made, list((read_inputs(folder) or {}).items())])
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    """Return the ``run.json`` of a folder; empty where there is none."""
-    path = Path(folder) / RUN_FILE
-    if not path.is_file():
-        return {}
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise InputError(f"{path} is not the record of a run; delete it, and what is beside it if you do not know it")
-    return record
+    return None if made is None else digest_of_data([made, list((read_inputs(folder) or {}).items())])
 
 
 def outdated(folder: Path) -> str | None:
-    """Say why a folder of CAM files, labels or masks is not of what it was made from any more; None where it is.
+    """Say why a folder of CAM files, labels or masks is out of date; None where it is not.
 
-    A folder is compared with what its record names, as far as that is still there: CAM files and masks with the run
-    of their network, labels with their CAM files, and these with theirs.
+    CAM files and masks are out of date where the run of their network holds other weights now; labels are where their
+    CAM files have changed, or are out of date themselves. What is not there any more is not compared.
     """
     record = record_of(folder)
-    config = record.get("config", {})
-    if "checkpoint" in record and Path(record["checkpoint"]).name == LAST.name:
-        run = Path(record["checkpoint"]).parents[1]
-        training = record_of(run)
-        if training and training.get("weights", config.get("weights")) != config.get("weights"):
+    config, checkpoint = record.get("config", {}), Path(record.get("checkpoint", ""))
+    if checkpoint.parts[-2:] == LAST.parts:
+        run, weights = checkpoint.parents[1], config.get("weights")
+        if record_of(run).get("weights", weights) != weights:
             return f"it was made with an earlier network than the one that {run} holds now"
     if "cams_state" in record:
         cams = Path(config["cams"])
-        now = state(cams)
-        if now is not None and now != record["cams_state"]:
+        if state(cams) not in (None, record["cams_state"]):
             return f"it was made from other CAM files than {cams} holds now"
-        why = outdated(cams)
-        return None if why is None else f"so are its CAM files in {cams}: {why}"
+        if reason := outdated(cams):
+            return f"its CAM files in {cams} are out of date too: {reason}"
     return None
 
 
 def require_current(folder: Path, remedy: str) -> None:
-    """Raise ``InputError`` where a folder that a stage reads is outdated; ``remedy`` says what to do."""
-    why = outdated(folder)
-    if why is not None:
-        raise InputError(f"{folder} is out of date: {why}; {remedy}")
+    """Raise ``MismatchError`` where a folder that a stage reads is out of date; ``remedy`` says what to do."""
+    if reason := outdated(folder):
+        raise MismatchError(f"{folder} is out of date: {reason}; {remedy}")
 
 
 def vanished(record: Mapping[str, Any]) -> str:
-    """Say in words which tags have no pixel in their label, of the record of a folder of labels."""
+    """Say which tags have no pixel in their label, from the record of a folder of labels."""
     by_class = ", ".join(f"{name} {count}" for name, count in record["vanished"].items())
     empty = f", {record['empty']} of them have no class at all" if record["empty"] else ""
-    of = f"in {record['lacking']} of {record['labels']} labels a tag has no pixel ({by_class}){empty}"
-    return f"{of}; a lower threshold keeps more"
+    labels = f"{record['lacking']} of {record['labels']} labels"
+    return f"in {labels} a tag has no pixel ({by_class}){empty}; a lower threshold keeps more"
 
 
-class Redo(NamedTuple):
-    """What a stage that makes a file for each photograph finds in its folder.
-
-    Attributes:
-        inputs: to be recorded: of this stage, and of files that are not on its list any more.
-        stale: names of files that were made from something else than now.
-        said: lines for the person.
-    """
-
-    inputs: dict[str, str]
-    stale: list[str]
-    said: list[str]
-
-
-def redo(folder: Path, now: Inputs, done: Sequence[str], what: str) -> Redo:
-    """Tell the files that a stage has made already from those that it must make again.
+def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[dict[str, str], list[str], list[str]]:
+    """Find the files of an earlier run that a stage must make again, since they were made from other inputs.
 
     Args:
         folder: of the files.
-        now: what the files of this stage are made from now.
-        done: names of those that are there.
-        what: they are, in words.
+        now: the inputs of this stage, for each photograph on its list.
+        done: names of the files that are there.
+        files: what messages call the files, such as ``masks``.
+
+    Returns:
+        The inputs to record (files that are not on the list keep theirs), the names of the files to make again, and
+        lines for the user.
     """
     before = read_inputs(folder)
     if before is None:
-        unknown = f"{len(done)} {what} in {folder} do not say what they were made from; --overwrite makes them again"
-        return Redo(dict(now), [], [unknown] if done else [])
+        unknown = f"{len(done)} {files} in {folder} do not say what they were made from; --overwrite makes them again"
+        return dict(now), [], [unknown] if done else []
     stale = [name for name in done if name in now and before.get(name) != now[name]]
-    beyond = [name for name in done if name not in now]
-    said = []
+    others = [name for name in done if name not in now]
+    messages = []
     if stale:
         first = f"{stale[0]}: {before.get(stale[0], 'not known')}, now {now[stale[0]]}"
-        said.append(f"{len(stale)} {what} in {folder} were made from something else ({first}): they are made again")
-    if beyond:
-        said.append(
-            f"{len(beyond)} {what} in {folder} are of photographs that are not asked for, the first {beyond[0]}"
-        )
-    return Redo({**before, **now}, stale, said)
-
-
-RunState = Literal["new", "unfinished", "finished"]
+        messages.append(f"{len(stale)} {files} in {folder} had other inputs ({first}): they are made again")
+    if others:
+        messages.append(f"{len(others)} {files} in {folder} are not on the list, the first {others[0]}: they are kept")
+    return {**before, **now}, stale, messages
 
 
 def training_state(
     run: Path, config: Mapping[str, Any], classes: Sequence[str], inputs: Inputs, overwrite: bool = False
 ) -> RunState:
-    """Say whether a training starts anew in a run folder, goes on there, or has been finished there.
-
-    Args:
-        run: the run folder.
-        config: settings of the training.
-        classes: names of its classes.
-        inputs: what it is trained on.
-        overwrite: start anew whatever is there.
+    """Say whether a training starts anew in a run folder, goes on there, or is finished there.
 
     Raises:
-        InputError: the folder holds the training of other settings, or on other data, or has lost its checkpoint.
+        MismatchError: the folder holds a training with other settings, or on other data, and ``overwrite`` is not set.
+        MissingError: the training there is finished, but its checkpoint is gone.
     """
     if overwrite:
         return "new"
-    why = training_difference(run, config, classes, inputs)
-    if why is not None:
-        raise InputError(
-            f"{run} was made with {why}; give --overwrite to replace it, --ckpt_path last to train its network on, or "
-            "another folder with --trainer.default_root_dir"
+    if difference := training_difference(run, config, classes, inputs):
+        raise MismatchError(
+            f"{run} was made with {difference}; give --overwrite to replace it, --ckpt_path last to train its network "
+            "on, or another folder with --trainer.default_root_dir"
         )
-    finished, whole = record_of(run).get("finished"), (run / LAST).is_file()
-    if finished and not whole:
-        raise InputError(f"{run} was trained to its end, but {LAST} is gone; restore it, or give --overwrite")
-    return "finished" if finished else "unfinished" if whole and record_of(run) else "new"
+    record, checkpoint = record_of(run), run / LAST
+    if record.get("finished") and not checkpoint.is_file():
+        raise MissingError(f"{run} was trained to its end, but {LAST} is gone; restore it, or give --overwrite")
+    if not record or not checkpoint.is_file():
+        return "new"
+    return "finished" if record.get("finished") else "unfinished"
 
 
 def training_difference(run: Path, config: Mapping[str, Any], classes: Sequence[str], inputs: Inputs) -> str | None:
-    """Say in words what a run folder was made with that differs from what is given now; None where nothing does."""
+    """Say what a run folder was made with that differs from this training; None where nothing does."""
     record = record_of(run)
     if not record:
         return None
-    now = json.loads(json.dumps(config, default=str))
-    if record["config"] != now:
-        return f"another configuration ({first_difference(record['config'], now)})"
+    if setting := changed_setting(record, config):
+        return f"another configuration ({setting})"
     if list(record.get("classes", classes)) != list(classes):
         return f"other classes ({', '.join(record['classes'])}, now {', '.join(classes)})"
     before = read_inputs(run)
-    changed = None if before is None else difference(before, inputs)
-    return None if changed is None else f"other data ({changed})"
+    changed = None if before is None else changed_input(before, inputs)
+    return f"other data ({changed})" if changed else None
+
+
+def changed_input(before: Inputs, now: Inputs) -> str | None:
+    """Say which inputs have changed, and name the first; None where they are the same, in the same order."""
+    other = [name for name in before if name in now and before[name] != now[name]]
+    if other:
+        first = f"{other[0]}: {before[other[0]]}, now {now[other[0]]}"
+        return f"{len(other)} of {len(now)} photographs differ, the first {first}"
+    groups = {"gone": [name for name in before if name not in now], "new": [name for name in now if name not in before]}
+    counts = [f"{len(names)} {word}, the first {names[0]}" for word, names in groups.items() if names]
+    if counts:
+        return f"{len(before)} photographs, now {len(now)}: {'; '.join(counts)}"
+    return None if list(before) == list(now) else "the same photographs in another order"
 
 
 def discard(run: Path) -> None:
-    """Delete what a training and its outputs have left in a run folder: nothing of it is of the next network.
+    """Delete what a training and the stages after it left in a run folder: nothing of it is of the next network.
 
-    Nothing is done where no training has left its record. Else checkpoints, logs, pictures, scores and report go, and
-    CAM files, labels and masks in every folder that has the record of a stage. Other files stay, as do the folders of
+    A folder without the record of a training stays as it is. Checkpoints, logs, pictures, scores and the report go, and
+    the CAM files, labels and masks in every folder with the record of a stage. Other files stay, and the folders of
     other trainings.
     """
-    if "model" not in record_of(run).get("config", {}):
+    if not _is_training(run):
         return
-    for name in ("logs", "pictures", "scores"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    for path in [*run.glob("*_evaluation.json"), *run.glob("masks/*_evaluation.json")]:
-        path.unlink()
-    for record in [*run.glob(f"*/{RUN_FILE}"), *run.glob(f"*/*/{RUN_FILE}")]:
-        if "model" not in record_of(record.parent).get("config", {}):
-            _discard_outputs(record.parent)
-    pages = (run / f"report.{ending}" for ending in ("html", "md", "json"))
-    records = (run / name for name in ("config.yaml", INPUTS_FILE, RUN_FILE))
-    for path in [*(run / LAST.parent).glob("*.ckpt"), *pages, *records]:
-        path.unlink(missing_ok=True)
+    reports = ("report.html", "report.md", "report.json")
+    _delete(run, ("logs", "pictures", "scores"), ("*_evaluation.json", "masks/*_evaluation.json", *reports))
+    for record in [*run.glob(f"*/*/{RUN_FILE}"), *run.glob(f"*/{RUN_FILE}")]:
+        folder = record.parent
+        if not _is_training(folder):
+            _delete(folder, (STEPS, "soft"), ("*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE))
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    _delete(run, (), ("checkpoints/*.ckpt", "config.yaml", INPUTS_FILE, RUN_FILE))
 
 
-def _discard_outputs(folder: Path) -> None:
-    """Delete the outputs of a stage, and the folder where nothing else is in it."""
-    for name in (STEPS, "soft"):
+def _is_training(folder: Path) -> bool:
+    return "model" in record_of(folder).get("config", {})
+
+
+def _delete(folder: Path, folders: Iterable[str], patterns: Iterable[str]) -> None:
+    for name in folders:
         shutil.rmtree(folder / name, ignore_errors=True)
-    names = (INPUTS_FILE, "predicted_tags.csv", RUN_FILE)
-    for path in [*folder.glob("*.npz"), *folder.glob("*.png"), *(folder / name for name in names)]:
-        path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        path.unlink()

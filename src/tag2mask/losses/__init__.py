@@ -11,15 +11,16 @@ from tag2mask.losses.contrast import (
     class_contrast,
     cosine_similarity,
     cross_image_contrast,
+    cross_image_foreground_contrast,
     foreground_vectors,
     mean_similarity,
-    rank_weights,
     repulsion,
     shows_class,
+    sigmoid_weights,
 )
-from tag2mask.losses.equivariance import equivariance_loss, scaled
+from tag2mask.losses.equivariance import equivariance_loss, normalize_cam
 from tag2mask.losses.segmentation import segmentation_loss
-from tag2mask.losses.two_step import ramp
+from tag2mask.losses.two_step import ramp, two_step_loss
 
 __all__ = [
     "SIMILARITY_BOUND",
@@ -29,13 +30,15 @@ __all__ = [
     "classification_loss",
     "cosine_similarity",
     "cross_image_contrast",
+    "cross_image_foreground_contrast",
     "equivariance_loss",
     "foreground_vectors",
     "mean_similarity",
+    "normalize_cam",
     "ramp",
-    "rank_weights",
     "repulsion",
-    "scaled",
     "segmentation_loss",
     "shows_class",
+    "sigmoid_weights",
+    "two_step_loss",
 ]

@@ -1,10 +1,13 @@
 """Counts of label maps and of CAMs at many thresholds, and their scores under the PASCAL VOC protocol.
 
-Eq. 17-19 of Liu et al. 2023. One confusion matrix in int64 over the whole data set; a row is a true class, a column a
-predicted one. Plain functions of tensors: `tag2mask evaluate` sums what they return, `metrics` does so over ranks.
-Shape letters in this file: G classes with the background, N thresholds, H x W a photograph.
+Eq. 17-19 of Liu et al. 2023. There is one confusion matrix over the whole data set; a row is a true class, a column a
+predicted one. `tag2mask evaluate` adds these counts up over photographs, `metrics.scores` over ranks.
+
+Shape letters in this file: K classes of one photograph, G classes with the background, N thresholds, h x w a CAM, H x W
+a photograph.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,17 +44,16 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
 
 
 def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return the confusion matrix (G, G) int64 of label maps of any one shape."""
-    cell = target.int() * num_classes + predicted.int()
-    return _count(cell, target, torch.zeros(num_classes, num_classes, dtype=torch.long, device=target.device))
+    """Return the confusion matrix, (G, G) int64, of two label maps of the same shape."""
+    return _count(target.int() * num_classes + predicted.int(), target, (num_classes, num_classes))
 
 
 def histogram(score: Tensor, winner: Tensor, target: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
-    """Count photographs by how many thresholds the CAM passes, by true class and by strongest class.
+    """Count pixels by how many thresholds their CAM passes, by true class and by strongest class.
 
-    A pixel belongs to its strongest class where that class's CAM is above the threshold, else to the background. So
-    this holds the confusion matrix of every threshold (`at_each_threshold`); it is exact, and equal to scoring each
-    threshold apart.
+    A pixel belongs to its strongest class where the CAM of that class is above the threshold, else to the background.
+    So the counts hold the confusion matrix of every threshold (`at_each_threshold`): the same as scoring the label map
+    of each threshold, to the pixel.
 
     Args:
         score: CAM of the strongest class, in [0, 1], (..., H, W).
@@ -63,10 +65,9 @@ def histogram(score: Tensor, winner: Tensor, target: Tensor, thresholds: Tensor,
     Returns:
         (N + 1, G, G) int64.
     """
-    shape = len(thresholds) + 1, num_classes, num_classes
     passed = torch.bucketize(score.float(), thresholds, out_int32=True)
     cell = (passed * num_classes + target.int()) * num_classes + winner.int()
-    return _count(cell, target, torch.zeros(shape, dtype=torch.long, device=target.device))
+    return _count(cell, target, (len(thresholds) + 1, num_classes, num_classes))
 
 
 def at_each_threshold(counts: Tensor) -> Tensor:
@@ -78,20 +79,22 @@ def at_each_threshold(counts: Tensor) -> Tensor:
 
 
 def miou_of_image(confusion: Tensor) -> Tensor:
-    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G)."""
-    m = confusion.double()
-    tp, truth = m.diagonal(dim1=-2, dim2=-1), m.sum(-1)
-    shown = truth > 0
-    return (tp / (truth + m.sum(-2) - tp).clamp_min(1)).where(shown, 0).sum(-1) / shown.sum(-1)  # nan: all is ignored
+    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G).
 
-
-def _count(cell: Tensor, target: Tensor, like: Tensor) -> Tensor:
-    """Count how often each cell of ``like`` occurs, in int64, leaving out pixels whose target is ``IGNORE``.
-
-    Those are sent to one cell more, which is dropped: several times faster than picking out the others.
+    It is nan where every pixel is ignored.
     """
-    seen = cell.where(target != IGNORE, cell.new_tensor(like.numel()))
-    return torch.bincount(seen.flatten(), minlength=like.numel() + 1)[:-1].view_as(like)
+    shows = confusion.sum(-1) > 0
+    return scores(confusion)["iou"].where(shows, torch.nan).nanmean(-1)
+
+
+def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Count how often each cell of a table occurs, in int64, over the pixels whose target is not ``IGNORE``.
+
+    Ignored pixels are sent to one more cell, which is dropped: several times faster than picking out the others.
+    """
+    size = math.prod(shape)
+    counted = cell.where(target != IGNORE, cell.new_tensor(size))
+    return torch.bincount(counted.flatten(), minlength=size + 1)[:-1].view(shape)
 
 
 def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -103,9 +106,9 @@ def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Ten
 
 
 def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the CAM of the strongest class and that class's mask value, each (H, W), from cam (K, H, W), classes (K,).
+    """Return the CAM of the strongest class and its mask value, each (H, W), from cam (K, H, W) and classes (K,).
 
-    Without any class the CAM is 0 and the class the background.
+    Without any class the CAM is 0 and the mask value the background's.
     """
     if len(cam) == 0:
         return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])

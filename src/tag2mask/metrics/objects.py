@@ -1,4 +1,4 @@
-"""Where masks go wrong: classes that take each other's pixels, tags that come together, small objects.
+"""Where masks go wrong: classes that take pixels of each other, tags that come together, small objects.
 
 Shape letters in this file: C foreground classes, G classes with the background, H x W a photograph.
 """
@@ -20,9 +20,9 @@ class ObjectScore(NamedTuple):
 
     Attributes:
         value: mask value of its class.
-        share: its pixels, as share of the photograph.
+        share: its pixels, as a share of the photograph.
         recall: share of its pixels that were labelled with its class.
-        iou: with the labelled regions of its class that touch it, less what belongs to other objects of that class.
+        iou: with the labelled regions of its class that touch it, without their pixels on other objects of the class.
     """
 
     value: int
@@ -32,14 +32,14 @@ class ObjectScore(NamedTuple):
 
 
 class SizeGroup(NamedTuple):
-    """Objects of like size.
+    """Objects of similar size.
 
     Attributes:
-        low: share of the photograph that the smallest has.
-        high: likewise the largest.
-        objects: how many.
-        iou: their mean.
-        missed: share of them of which less than a tenth, or what was asked for, was found.
+        low: share of the photograph that the smallest object covers.
+        high: share that the largest covers.
+        objects: how many there are.
+        iou: mean IoU of the objects.
+        missed: share of the objects that were missed.
     """
 
     low: float
@@ -53,30 +53,30 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
     """Score each object of a photograph.
 
     Args:
-        label: mask values, (H, W).
-        truth: likewise, with ``IGNORE`` where a pixel is not scored.
+        label: predicted mask values, (H, W).
+        truth: true mask values, (H, W), with ``IGNORE`` where a pixel is not scored.
     """
     if label.shape != truth.shape:
         raise ValueError(f"the label map is {label.shape} and the truth {truth.shape}; they must be of one size")
-    found = []
+    objects = []
     for value in np.setdiff1d(np.unique(truth), (BACKGROUND, IGNORE)).tolist():
         labelled = (label == value) & (truth != IGNORE)
-        objects, count = ndimage.label(truth == value, EVERY_NEIGHBOUR)
+        numbers, count = ndimage.label(truth == value, EVERY_NEIGHBOUR)
         regions, _ = ndimage.label(labelled, EVERY_NEIGHBOUR)
         for number in range(1, count + 1):
-            own = objects == number
-            touching = np.isin(regions, np.setdiff1d(regions[own], 0)) & ((objects == 0) | own)
-            hit, whole = int((own & labelled).sum()), int(own.sum())
-            found.append(ObjectScore(value, whole / truth.size, hit / whole, hit / int((own | touching).sum())))
-    return found
+            own = numbers == number
+            touching = np.isin(regions, np.setdiff1d(regions[own], 0)) & ((numbers == 0) | own)
+            hit, size = int((own & labelled).sum()), int(own.sum())
+            objects.append(ObjectScore(value, size / truth.size, hit / size, hit / int((own | touching).sum())))
+    return objects
 
 
 def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1) -> list[SizeGroup]:
     """Cut objects into equally large groups of rising size.
 
     Args:
-        objects: of all photographs; fewer of them than ``groups`` make fewer groups.
-        groups: how many.
+        objects: of all photographs; fewer objects than ``groups`` make fewer groups.
+        groups: how many groups.
         least: recall under which an object counts as missed.
     """
     order = sorted(objects, key=lambda scored: scored.share)
@@ -85,12 +85,12 @@ def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1)
 
 
 def _group(part: Sequence[ObjectScore], least: float) -> SizeGroup:
-    missed = sum(scored.recall < least for scored in part) / len(part)
-    return SizeGroup(part[0].share, part[-1].share, len(part), sum(s.iou for s in part) / len(part), missed)
+    iou, missed = sum(scored.iou for scored in part), sum(scored.recall < least for scored in part)
+    return SizeGroup(part[0].share, part[-1].share, len(part), iou / len(part), missed / len(part))
 
 
 def taken(confusion: np.ndarray) -> np.ndarray:
-    """Return what became of the pixels of each true class: rows of a confusion matrix (G, G), divided by their sums.
+    """Return which share of the pixels of each true class went to which class: a confusion matrix, (G, G), by rows.
 
     A class that never occurs has a row of nan.
     """
@@ -105,7 +105,7 @@ def together(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
         tags: mask values of the classes of each photograph.
         num_classes: C. A class without photographs has a row of nan.
     """
-    there = np.array([np.isin(np.arange(1, num_classes + 1), list(each)) for each in tags], float)
-    both = there.reshape(-1, num_classes).T @ there.reshape(-1, num_classes)
+    present = np.array([np.isin(np.arange(1, num_classes + 1), list(values)) for values in tags], float)
+    both = present.reshape(-1, num_classes).T @ present.reshape(-1, num_classes)
     with np.errstate(invalid="ignore"):
         return np.asarray(both / both.diagonal()[:, None])

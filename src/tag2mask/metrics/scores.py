@@ -1,4 +1,4 @@
-"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `counts`.
+"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `metrics.functional`.
 
 Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
 """
@@ -12,16 +12,15 @@ from torchmetrics import Metric
 from tag2mask.metrics.functional import THRESHOLDS, at_each_threshold, confusion, histogram, scores
 
 
-def by_class(found: dict[str, Tensor], names: Sequence[str], stage: str = "val") -> dict[str, Tensor]:
+def by_class(scores: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Name the scores of each class for a logger: ``val_iou/cat``, ``val_fdr/cat``, ``val_fnr/cat``.
 
     Args:
-        found: what `scores` returns, of one matrix.
+        scores: what `functional.scores` returns, of one matrix.
         names: of all classes, the background first, (G,).
-        stage: of the training.
     """
-    values = {key: found[key].float() for key in ("iou", "fdr", "fnr")}
-    return {f"{stage}_{k}/{name}": score for k, v in values.items() for name, score in zip(names, v, strict=True)}
+    rates = {rate: scores[rate].float() for rate in ("iou", "fdr", "fnr")}
+    return {f"val_{rate}/{name}": x for rate, values in rates.items() for name, x in zip(names, values, strict=True)}
 
 
 class SegmentationScores(Metric):

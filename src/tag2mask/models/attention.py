@@ -21,38 +21,26 @@ class Attention:
     """Settings of `region_self_attention`.
 
     Attributes:
-        kernel: how alike two positions are.
-        temperature: divides the likeness before the softmax of the two ``exp`` kernels.
+        kernel: similarity of two positions.
+        temperature: divides the similarity before the softmax of the two ``exp`` kernels.
         center: subtract the tile's mean feature first.
         detach: keep the gradient out of the affinity, so that it reaches the features through the CAM only.
         layer: part of the backbone whose map the affinity is made of, by its name in timm, such as ``blocks.2``; null
             takes the features that the classifier sees, as printed.
-        region: within which positions attend to each other: a ``tile``, as printed, or the whole ``image``, whose
-            tiles are merged first.
-        restore: give each refined map the mean and standard deviation that it had before. An average is flatter than
-            what it averages, so that Eq. 15 drives both maps towards a constant; this takes the pull away. Not in the
-            paper.
+        region: positions attend to each other within a ``tile``, as printed, or over the whole ``image``, after its
+            tiles are merged.
     """
 
-    kernel: Kernel = "exp_cosine"
+    kernel: Kernel = "relu_cosine"
     temperature: float = 0.1
     center: bool = True
     detach: bool = False
     layer: str | None = None
     region: Literal["tile", "image"] = "tile"
-    restore: bool = False
 
     def refine(self, features: Tensor, cam: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `region_self_attention` of these, with the settings held here."""
-        refined, entropy = region_self_attention(features, cam, self.kernel, self.temperature, self.center, self.detach)
-        return (with_moments_of(cam, refined) if self.restore else refined), entropy
-
-
-def with_moments_of(before: Tensor, after: Tensor) -> Tensor:
-    """Shift and stretch maps ``after`` (N, C, h, w) to the mean and standard deviation (no gradient) of ``before``."""
-    deviations = [x.detach().float().std((2, 3), correction=0, keepdim=True) for x in (before, after)]
-    mean, middle = (x.float().mean((2, 3), keepdim=True) for x in (before, after))
-    return (after - middle) * (deviations[0] / (deviations[1] + 1e-5)) + mean
+        """Return `region_self_attention` with the settings held here."""
+        return region_self_attention(features, cam, self.kernel, self.temperature, self.center, self.detach)
 
 
 def region_self_attention(
@@ -87,23 +75,23 @@ def region_self_attention(
         y = features.detach().float().flatten(2) if detach else features.float().flatten(2)
         y = y - y.mean(2, keepdim=True) if center else y
         flat, refined, entropy = cam.float().flatten(2), [], []
-        for some in y.split(ROWS, dim=2):  # no gradient, no more memory than these rows
-            affinity = _affinity(some, y, kernel, temperature)
+        for rows in y.split(ROWS, dim=2):  # the affinity of all rows at once would not fit into memory
+            affinity = _affinity(rows, y, kernel, temperature)
             refined.append(torch.einsum("ncq,npq->ncp", flat, affinity))
             entropy.append(torch.special.entr(affinity.detach()).sum(2))
         most = math.log(max(y.shape[2], 2))  # a single position has no entropy
         return torch.cat(refined, 2).view_as(cam), torch.cat(entropy, 1).mean() / most
 
 
-def _affinity(some: Tensor, y: Tensor, kernel: Kernel, temperature: float) -> Tensor:
-    """Rows of the affinity, each of which sums to 1, for some of the positions: (N, D, R), (N, D, P) -> (N, R, P)."""
+def _affinity(rows: Tensor, y: Tensor, kernel: Kernel, temperature: float) -> Tensor:
+    """Rows of the affinity, each of which sums to 1, of some positions: (N, D, R), (N, D, P) -> (N, R, P)."""
     if kernel == "exp_dot":
-        return torch.softmax(torch.einsum("ndp,ndq->npq", some, y).relu() / temperature, dim=2)
+        return torch.softmax(torch.einsum("ndp,ndq->npq", rows, y).relu() / temperature, dim=2)
     if kernel == "relu_cosine":
-        units = [x / (x.norm(dim=1, keepdim=True) + 1e-5) for x in (some, y)]
-        likeness = torch.einsum("ndp,ndq->npq", *units).relu()
-        return likeness / (likeness.sum(2, keepdim=True) + 1e-5)
+        units = [x / (x.norm(dim=1, keepdim=True) + 1e-5) for x in (rows, y)]
+        similarity = torch.einsum("ndp,ndq->npq", *units).relu()
+        return similarity / (similarity.sum(2, keepdim=True) + 1e-5)
     if kernel == "exp_cosine":
-        units = [F.normalize(x, dim=1, eps=1e-5) for x in (some, y)]
+        units = [F.normalize(x, dim=1, eps=1e-5) for x in (rows, y)]
         return torch.softmax(torch.einsum("ndp,ndq->npq", *units) / temperature, dim=2)
     raise ValueError(f"kernel is {kernel!r}; expected 'exp_dot', 'relu_cosine' or 'exp_cosine'")

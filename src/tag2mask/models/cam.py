@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import NONE, Backbone, build, feature_width, freeze, load_weights
-from tag2mask.models.tiling import enlarged, pad_to_multiple, tile, untile
+from tag2mask.models.tiling import pad_to_multiple, tile, untile
 
 
 class CAMNet(nn.Module):
@@ -90,7 +90,7 @@ class TwoSteps(NamedTuple):
     entropy: Tensor | None
 
 
-def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None, scale: float = 1.0) -> TwoSteps:
+def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
     """Run the branch of the whole image and the branch of its tiles, Eq. 1-6.
 
     Args:
@@ -98,10 +98,9 @@ def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | Non
         images: (B, 3, H, W) of any size; padded to a multiple of ``grid`` x stride for the tiles, the map cropped back.
         grid: tiles on one side.
         attention: None leaves the tiles' CAMs as they are (Puzzle-CAM).
-        scale: by which tiles are enlarged before the network sees them; the paper's and Puzzle-CAM's is 1.
     """
     full, _ = net(images)
-    tiles = enlarged(tile(pad_to_multiple(images, grid * net.stride), grid), scale)
+    tiles = tile(pad_to_multiple(images, grid * net.stride), grid)
     return merged(full, *net.guided(tiles, attention), grid, attention)
 
 
@@ -126,17 +125,15 @@ def merged(
         else:
             cam, entropy = attention.refine(guide, cam)
     h, w = full.shape[-2:]
-    size = (-(-h // grid), -(-w // grid))
-    fitted = cam if cam.shape[-2:] == size else F.adaptive_avg_pool2d(cam, size)  # of enlarged tiles
-    return TwoSteps(full, untile(fitted, grid)[..., :h, :w], cam, features, guide, entropy)
+    return TwoSteps(full, untile(cam, grid)[..., :h, :w], cam, features, guide, entropy)
 
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:
-    """Return the part ``layer`` of a backbone; ``InputError`` where there is none."""
+    """Return the part ``layer`` of a backbone; ``SettingError`` where there is none."""
     parts: dict[str, nn.Module] = dict(backbone.named_modules())
     if layer not in parts:
         names = ", ".join(name for name, _ in backbone.named_children())
-        raise InputError(f"the backbone has no part {layer!r} for the attention; its parts are {names}")
+        raise SettingError(f"the backbone has no part {layer!r} for the attention; its parts are {names}")
     return parts[layer]
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 from tag2mask.models.backbones import NONE, Backbone, build, freeze, load_weights, undilate
 from tag2mask.models.tiling import pad_to_multiple
 
@@ -75,9 +75,9 @@ class SegmentationNet(nn.Module):
 
 
 def _deeplab(num_classes: int, backbone: Backbone, rates: tuple[int, int, int]) -> nn.Module:
-    """Build the network; ``InputError`` where its encoder cannot be one."""
+    """Build the network; ``SettingError`` where its encoder cannot be one."""
     if backbone.output_stride not in (8, 16):
-        raise InputError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
+        raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
     with torch.device("meta"):
         build(backbone)  # says what is wrong with its name or stride
     side = 2 * backbone.output_stride
@@ -94,7 +94,7 @@ def _deeplab(num_classes: int, backbone: Backbone, rates: tuple[int, int, int]) 
             model(torch.zeros(1, 3, side, side))
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
+        raise SettingError(
             f"{backbone.name} cannot be the encoder of DeepLabV3+ ({reason}); it needs maps at every fourth pixel and "
             "at the output stride, as ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt have"
         ) from error

@@ -42,11 +42,3 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad images (B, C, H, W) with zeros on the right and below until both sides are multiples of ``multiple``."""
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % multiple, 0, -h % multiple))
-
-
-def enlarged(tiles: Tensor, scale: float) -> Tensor:
-    """Enlarge images (B, C, H, W) by ``scale`` bicubically; 1 returns them as they are."""
-    if scale == 1:
-        return tiles
-    size = [round(side * scale) for side in tiles.shape[-2:]]
-    return F.interpolate(tiles, size, mode="bicubic", align_corners=False)

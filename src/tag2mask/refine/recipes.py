@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.errors import InputError
-from tag2mask.io.cams import CAM
+from tag2mask.io.cams import CAMs
 from tag2mask.refine.dense_crf import Bilateral, Gaussian, dense_crf, unary_from_labels, unary_from_probabilities
 from tag2mask.refine.random_walk import random_walk
 from tag2mask.refine.seeds import confident, seed, with_background
@@ -106,7 +106,7 @@ class Result(NamedTuple):
     """
 
     steps: dict[str, np.ndarray]
-    soft: CAM
+    soft: CAMs
 
 
 class Recipe(ABC):
@@ -116,7 +116,7 @@ class Recipe(ABC):
     needs_photo: bool = True
 
     @abstractmethod
-    def __call__(self, cam: CAM, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
+    def __call__(self, cams: CAMs, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
         """Make the labels of one photograph (H, W, 3) uint8; what the recipe does not need may be None."""
 
     @property
@@ -148,22 +148,22 @@ class PseudoLabels(Recipe):
         """``seed``, and ``walk`` and ``crf`` where they are not left out."""
         return ("seed", *(["walk"] if self.walk else []), *(["crf"] if self.crf else []))
 
-    def __call__(self, cam: CAM, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
+    def __call__(self, cams: CAMs, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cam.size, self.max_side)
-        maps = torch.from_numpy(cam.cam.astype(np.float32)).to(device)
+        image, size = _shrunk(image, cams.size, self.max_side)
+        maps = cams.cam.float().to(device)
         scores = self._scores(maps, size)
-        steps = {"seed": _label(scores, cam)}
+        steps = {"seed": _label(scores, cams)}
         if self.walk is not None:
             assert image is not None
             assert edges is not None
             maps = walked(maps, edges(image), self.walk)
             scores = self._scores(maps, size)
-            steps["walk"] = _label(scores, cam)
+            steps["walk"] = _label(scores, cams)
         if self.crf is not None:
             assert image is not None
-            steps["crf"] = _label(self.crf.from_scores(image, scores), cam)
-        return Result(steps, CAM(maps.cpu().numpy(), cam.classes, cam.size))
+            steps["crf"] = _label(self.crf.from_scores(image, scores), cams)
+        return Result(steps, CAMs(maps.cpu(), cams.classes, cams.size))
 
     def _scores(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         return with_background(at_size(maps, size), self.seed.threshold, self.seed.alpha)
@@ -201,11 +201,11 @@ class ConfidentSeeds(Recipe):
         """One step, ``seed``."""
         return ("seed",)
 
-    def __call__(self, cam: CAM, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
+    def __call__(self, cams: CAMs, image: np.ndarray | None, edges: EdgeFinder | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cam.size, self.max_side)
-        maps = at_size(torch.from_numpy(cam.cam.astype(np.float32)).to(device), size)
-        values = torch.from_numpy(cam.classes.astype(np.int64)).to(device)
+        image, size = _shrunk(image, cams.size, self.max_side)
+        maps = at_size(cams.cam.float().to(device), size)
+        values = cams.classes.to(device)
 
         def refine(label: Tensor, labels: int) -> Tensor:
             assert self.crf is not None
@@ -213,7 +213,7 @@ class ConfidentSeeds(Recipe):
             return self.crf.from_labels(image, label, labels)
 
         label = confident(maps, values, self.foreground, self.background, refine if self.crf else None)
-        return Result({"seed": _enlarged(label.cpu().numpy(), cam.size)}, cam)
+        return Result({"seed": _enlarged(label.cpu().numpy(), cams.size)}, cams)
 
 
 def at_size(maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -234,16 +234,16 @@ def walked(maps: Tensor, edge: Tensor, walk: Walk) -> Tensor:
     return spread / spread.max().clamp_min(1e-5)
 
 
-def _label(scores: Tensor, cam: CAM) -> np.ndarray:
-    values = torch.from_numpy(cam.classes.astype(np.int64)).to(scores.device)
-    return seed(at_size(scores, tuple(cam.size)), values).cpu().numpy()
+def _label(scores: Tensor, cams: CAMs) -> np.ndarray:
+    values = cams.classes
+    return seed(at_size(scores, cams.size), values).cpu().numpy()
 
 
 def _shrunk(
-    image: np.ndarray | None, size: np.ndarray, max_side: int | None
+    image: np.ndarray | None, size: tuple[int, int], max_side: int | None
 ) -> tuple[np.ndarray | None, tuple[int, int]]:
     """Shrink a photograph whose longer side is above ``max_side``; return it and its height and width."""
-    height, width = (int(side) for side in size)
+    height, width = size
     factor = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
     small = max(1, round(height * factor)), max(1, round(width * factor))
     if image is not None and small != (height, width):
@@ -251,7 +251,7 @@ def _shrunk(
     return image, small
 
 
-def _enlarged(label: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _enlarged(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring a label map to the size of the photograph, without new values in between."""
     height, width = (int(side) for side in size)
     return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))

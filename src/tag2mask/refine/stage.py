@@ -12,7 +12,7 @@ import torch
 from tag2mask.classes import IGNORE
 from tag2mask.errors import InputError
 from tag2mask.io import disk, folders, provenance
-from tag2mask.io.cams import CAM, read_cam, write_cam
+from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
 from tag2mask.io.labels import write_label
@@ -58,7 +58,7 @@ class Job:
         """Estimate the sizes of these files; none where the CAM file cannot be read, which is said in its turn."""
         path = self.cams / f"{name}.npz"
         try:
-            height, width = map(int, read_cam(path).size)
+            height, width = read_cam(path).size
         except InputError:
             return []
         label = disk.label_bytes(height, width)
@@ -191,16 +191,16 @@ class _Worker:
         self._write(name, cam, self.job.recipe(cam, image, self.edges, self.device))
         return None
 
-    def _cam(self, path: Path) -> CAM:
+    def _cam(self, path: Path) -> CAMs:
         cam = read_cam(path)
-        if cam.classes.max(initial=0) > self.highest:
+        if (highest := max(cam.classes.tolist(), default=0)) > self.highest:
             raise InputError(
-                f"{path} holds the class {cam.classes.max()} of {self.highest} that {RUN_FILE} beside it names; "
+                f"{path} holds the class {highest} of {self.highest} that {RUN_FILE} beside it names; "
                 "delete it and run `tag2mask predict` again"
             )
         return cam
 
-    def _photo(self, name: str, cam: CAM) -> np.ndarray | None:
+    def _photo(self, name: str, cam: CAMs) -> np.ndarray | None:
         """Read the photograph, if the recipe needs it; else compare its size alone, where there is one."""
         path, needed = self.photos.get(folders.unified(name)), self.job.recipe.needs_photo
         if path is None and needed:
@@ -211,7 +211,7 @@ class _Worker:
             return None
         image = read_image(path) if needed else None
         size = read_size(path) if image is None else image.shape[:2]
-        wanted = tuple(cam.size.tolist())
+        wanted = cam.size
         if size != wanted:
             raise InputError(
                 f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
@@ -220,7 +220,7 @@ class _Worker:
             )
         return image
 
-    def _write(self, name: str, cam: CAM, result: Result) -> None:
+    def _write(self, name: str, cam: CAMs, result: Result) -> None:
         *before, last = self.job.outputs(name).items()
         for key, path in before:
             if key == SOFT:
@@ -228,7 +228,7 @@ class _Worker:
             else:
                 write_label(path, result.steps[key])
         label = result.steps[last[0]]
-        vanished = np.setdiff1d(cam.classes, np.unique(label)).tolist()
+        vanished = np.setdiff1d(cam.classes.numpy(), np.unique(label)).tolist()
         made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cam.classes))
         write_label(last[1], label, made.note())
 

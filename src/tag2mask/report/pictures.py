@@ -11,7 +11,6 @@ from PIL import Image
 
 from tag2mask import classes
 from tag2mask.errors import InputError
-from tag2mask.io.cams import CAM, read_cam
 from tag2mask.io.images import find_photo, read_image
 from tag2mask.io.labels import read_label
 from tag2mask.report.runs import Evaluation
@@ -79,8 +78,7 @@ def scored_image(evaluation: Evaluation, name: str, root: str | None, album: Alb
     if threshold is None:
         prediction = _read(read_label, [folder / f"{name}.png"])
     else:
-        cam = _read(read_cam, [folder / f"{name}.npz"])
-        prediction = None if cam is None else _best_class(cam, threshold)
+        prediction = _read(lambda path: _best_class(path, threshold), [folder / f"{name}.npz"])
     photo = None if photo is None else _scaled(photo)
     labels = {"prediction": prediction, "truth": _read(read_label, [masks / f"{name}.png"])}
     labels = {title: None if label is None else _scaled(label) for title, label in labels.items()}
@@ -100,13 +98,15 @@ def _read(reader: Callable[[Path], File], paths: Iterable[Path | None]) -> File 
         return None
 
 
-def _best_class(cam: CAM, threshold: float) -> np.ndarray:
-    import torch
+def _best_class(path: Path, threshold: float) -> np.ndarray:
+    """Return the label map (H, W) of a CAM file at a background threshold."""
+    import torch  # heavy, and only pages with scored CAMs need it
 
+    from tag2mask.io.cams import read_cam
     from tag2mask.metrics.functional import at_full_size
 
-    values = torch.from_numpy(cam.classes.astype(np.uint8))
-    score, winner = at_full_size(torch.from_numpy(cam.cam), values, cam.size.tolist())
+    cam = read_cam(path)
+    score, winner = at_full_size(cam.cam, cam.classes.to(torch.uint8), cam.size)
     return np.asarray(torch.where(score > threshold, winner, classes.BACKGROUND), np.uint8)
 
 

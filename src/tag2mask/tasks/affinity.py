@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import losses
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.edges import EdgeNet, at_edge_map, edge_map
 from tag2mask.models.paths import pair_affinity, pair_labels
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
-
-torch.serialization.add_safe_globals([Backbone, SGD])
 
 
 class AffinityTask(NetworkTask):
@@ -63,7 +61,7 @@ class AffinityTask(NetworkTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the affinity loss and log its terms."""
         if "mask" not in batch:
-            raise InputError("the edge network learns from labels; give their folder with --data.init_args.labels")
+            raise SettingError("the edge network learns from labels; give their folder with --data.init_args.labels")
         edge = self(batch["image"]).float().sigmoid()
         pairs = pair_labels(at_edge_map(batch["mask"]), self.radius)
         terms = losses.affinity_loss(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
@@ -80,10 +78,9 @@ class Edges:
 
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
         """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
-        how = checkpoints.preprocessing(checkpoint)
-        self.mean, self.std = (torch.tensor(how[key], device=device)[:, None, None] for key in ("mean", "std"))
-        task = AffinityTask.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
-        self.net = task.net.to(device).eval()
+        task = checkpoints.load(AffinityTask, checkpoint, device)
+        self.net, normalization = task.net, (task.preprocessing[key] for key in ("mean", "std"))
+        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the boundaries of one photograph, on the device of the network."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tag2mask.errors import InputError
+from tag2mask import __version__
+from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.optim import SGD
 
@@ -24,6 +26,8 @@ class NetworkTask(LightningModule):
         class_names: of the foreground.
         total_steps: of the training, once it has begun.
         filled: whether the network holds weights of a checkpoint or of its pretraining.
+        preprocessing: how images are prepared for the network, the settings of `data.transforms.Preprocessing`;
+            empty until a checkpoint was loaded.
     """
 
     kind: str
@@ -37,6 +41,7 @@ class NetworkTask(LightningModule):
         self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
         self.total_steps = 1
         self.filled = False
+        self.preprocessing: dict[str, Any] = {}
 
     @property
     @abstractmethod
@@ -54,7 +59,7 @@ class NetworkTask(LightningModule):
     def _require_weights(self) -> None:
         """Refuse to use random weights."""
         if not self.filled:
-            raise InputError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
+            raise MissingError("the network is not trained; give --ckpt_path with a checkpoint of `tag2mask fit`")
 
     on_validation_start = on_test_start = on_predict_start = _require_weights
 
@@ -135,17 +140,31 @@ class NetworkTask(LightningModule):
         if torch.isfinite(loss):
             return
         values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise InputError(
+        raise SettingError(
             f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
             "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
             "checkpoint is sound"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the checkpoint is of."""
-        checkpoints.note(checkpoint, self.kind, self.class_names)
+        """Note what the checkpoint is of, and how images are prepared for it."""
+        data: Any = getattr(self._trainer, "datamodule", None)
+        checkpoint["tag2mask"] = {
+            "task": self.kind,
+            "classes": list(self.class_names),
+            "version": __version__,
+            "preprocessing": self.preprocessing if data is None else asdict(data.preprocessing),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else."""
-        checkpoints.check(checkpoint, self.kind, self.class_names)
+        """Refuse a checkpoint of another network."""
+        note = checkpoint.get("tag2mask", {"task": "another project"})
+        if note["task"] != self.kind:
+            raise MismatchError(
+                f"the checkpoint is not one of the {self.kind} network but of {note['task']}; give one made by "
+                f"`tag2mask fit` with a configuration {self.kind}_*.yaml"
+            )
+        if self.kind != "affinity":  # edges have no classes
+            checkpoints.require_same_classes(checkpoint, self.class_names)
+        self.preprocessing = note.get("preprocessing") or {}
         self.filled = True

@@ -1,160 +1,31 @@
 """Training of the CAM network: plain CAM, Puzzle-CAM and the two-step method of Liu et al. 2023, by settings alone.
 
-Shape letters in this file: B images, C foreground classes, K classes of one image, T tiles, H x W the image,
-h x w a map.
+Shape letters in this file: B images, C foreground classes, H x W the image, h x w its map.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from tag2mask import losses
-from tag2mask.errors import InputError
+from tag2mask.io.cams import CAMs
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Cross-image foreground contrast (CFC), Eq. 10-14.
-
-    Attributes:
-        lam: its weight in the loss, lambda of Eq. 16.
-        ramp: share of training over which that weight grows from 0.
-        weight: of a pair of images: ``sigmoid`` (Eq. 12), ``rank`` (CCAM) or ``none``.
-        alpha: of those weights (Eq. 13).
-        reduction: ``mean`` over pairs and tiles, or the literal ``sum`` of Eq. 14.
-        tag_mask: leave out classes that the image does not have, which are no foreground.
-        relu: leave out negative activations.
-        shared_tags: compare only images that share a tag. With ``tag_mask`` the others have a similarity of 0 and no
-            gradient, so that this only makes the loss larger: fewer pairs share its mean.
-        detach_features: let the gradient reach the network through the CAM only.
-        per_class: compare the vectors of a class with those of the same class, in images that share it.
-        center: subtract the mean feature of the batch (of each rank's under DDP) first, which is what all images share.
-        repel: weight of `losses.repulsion` beside it, which pushes foregrounds away from backgrounds; not in the paper.
-        start: share of training before which it does not count at all.
-        least: leave out tiles that hardly show the class, see `losses.shows_class`; 0 compares all, as printed.
-    """
-
-    lam: float = 0.5
-    ramp: float = 0.0
-    weight: Literal["sigmoid", "rank", "none"] = "sigmoid"
-    alpha: float = 0.25
-    reduction: Literal["mean", "sum"] = "mean"
-    tag_mask: bool = True
-    relu: bool = True
-    shared_tags: bool = False
-    detach_features: bool = False
-    per_class: bool = False
-    center: bool = False
-    repel: float = 0.0
-    start: float = 0.0
-    least: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the share below which tiles are left out: above 1 nothing would be compared."""
-        if not 0 <= self.least <= 1:
-            raise InputError(f"least is {self.least}; expected a share of the longest vector, 0 to 1, such as 0.05")
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """The branch of the tiles. Without attention and contrast it is Puzzle-CAM.
-
-    Attributes:
-        grid: tiles on one side.
-        beta: weight of the equivariance loss, beta of Eq. 16.
-        ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
-        over: ``all`` divides the equivariance loss by all classes (Puzzle-CAM), ``positive`` by the tagged ones.
-        maps: the equivariance loss compares ``raw`` maps (Puzzle-CAM) or ``scaled`` ones, see `losses.scaled`.
-        learns: branch that the equivariance loss moves: ``both`` (as printed), ``full`` or ``tiled``; the other is
-            its target.
-        cls: weight of the classification loss of the tiles; 1 as printed.
-        scale: by which tiles are enlarged before the network sees them.
-        attention: region self-attention (RSA); null leaves the tiles' CAMs as they are.
-        contrast: cross-image foreground contrast (CFC); null leaves it out.
-    """
-
-    grid: int = 2
-    beta: float = 2.0
-    ramp: float = 0.5
-    over: Literal["all", "positive"] = "all"
-    maps: Literal["raw", "scaled"] = "raw"
-    learns: Literal["both", "full", "tiled"] = "both"
-    cls: float = 1.0
-    scale: float = 1.0
-    attention: Attention | None = Attention()
-    contrast: Contrast | None = Contrast()
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How CAMs are made from a trained network: by its full branch alone (Alg. 2).
-
-    Attributes:
-        scales: relative sizes over which class maps are summed.
-        flip: add the mirror image at each scale.
-        stride: pixels of the photograph to one position of the CAM.
-        tag_threshold: for photographs without tags, those classes count as present whose probability is above it; where
-            none is, the most probable one.
-        attention: spreads each map over the positions that look alike (RSA, Eq. 4-6); null as in Alg. 2, which makes
-            CAMs without it. It sees the whole image: its ``region`` is of training alone.
-        floor: what of the finished CAM, in [0, 1), is cut off below; the rest is stretched back to [0, 1]. An attention
-            lifts the ground, which a random walk would carry on; nothing changes but that thresholds move along. 0
-            leaves CAMs as they are, as in Alg. 2.
-    """
-
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    flip: bool = True
-    stride: int = 4
-    tag_threshold: float = 0.5
-    attention: Attention | None = None
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the floor."""
-        if not 0 <= self.floor < 1:
-            raise InputError(f"floor is {self.floor}; expected a number of at least 0 and below 1")
-
-
-class CAMs(NamedTuple):
-    """CAMs of one photograph.
-
-    Attributes:
-        cam: in [0, 1], (K, h, w).
-        classes: mask values, (K,).
-        entropy: of the attention that they were made with, in [0, 1]; None without.
-    """
-
-    cam: Tensor
-    classes: Tensor
-    entropy: Tensor | None = None
-
-
-def _equivariance(tiles: Tiles, steps: TwoSteps, label: Tensor) -> Tensor:
-    """Eq. 15 between the maps that the settings name."""
-    full = steps.full.detach() if tiles.learns == "tiled" else steps.full
-    tiled = steps.tiled.detach() if tiles.learns == "full" else steps.tiled
-    if tiles.maps == "scaled":
-        full, tiled = losses.scaled(full), losses.scaled(tiled)
-    return losses.equivariance_loss(full, tiled, label, tiles.over)
-
-
-torch.serialization.add_safe_globals([Attention, Backbone, Contrast, Inference, SGD, Tiles])
+from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 
 class CAMTask(NetworkTask):
     """Train a classifier on image tags so that its maps cover the objects.
 
     ``tiles=None`` is a plain CAM classifier; `Tiles` with neither attention nor contrast Puzzle-CAM; with both, the
-    method of Liu et al. 2023. Validation scores and prediction use the full branch alone.
+    method of Liu et al. 2023. Validation scores and prediction use the full branch alone. The defaults are the method
+    of configs/voc/cam_resnet50.yaml.
     """
 
     kind = "cam"
@@ -163,29 +34,27 @@ class CAMTask(NetworkTask):
         self,
         num_classes: int,
         class_names: tuple[str, ...] = (),
-        backbone: Backbone = Backbone(),
-        tiles: Tiles | None = Tiles(),
-        optimizer: SGD = SGD(),
-        inference: Inference = Inference(),
-        validation: Inference | None = None,
+        backbone: Backbone = Backbone(dilate=False),
+        tiles: Tiles | None = Tiles(attention=Attention(layer="layer2")),
+        optimizer: SGD = SGD(lr=0.01, for_batch=32),
+        inference: CAMInference = CAMInference(),
+        validation: CAMInference | None = None,
     ) -> None:
-        """Build the network with random weights; pretrained ones are filled in when training starts.
+        """Build the network with random weights; pretrained ones are loaded when training starts.
 
         Args:
             num_classes: foreground classes. From the command line it comes from the data.
             class_names: their names, likewise; saved with the network.
             backbone: feature extractor and its weights.
-            tiles: the second branch.
+            tiles: the second branch; None trains a plain CAM classifier.
             optimizer: learning rates and their decay.
             inference: how `predict` makes CAMs.
-            validation: how CAMs are made for the scores while training; None for as by ``inference``, but at one
-                scale and without flip, which is cheap.
+            validation: how CAMs are made for the scores while training; None is ``inference`` at one scale.
         """
         super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
-        self.tiles, self.optimizer = tiles, optimizer
-        self.inference = inference
-        self.validation = validation or replace(inference, scales=(1.0,), flip=False)
+        self.tiles, self.optimizer, self.inference = tiles, optimizer, inference
+        self.validation = validation or inference.at_one_scale()
         self.net = CAMNet(num_classes, backbone)
         for attention in (tiles.attention if tiles is not None else None, inference.attention):
             if attention is not None and attention.layer is not None:
@@ -208,13 +77,13 @@ class CAMTask(NetworkTask):
         return cam
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the total loss, Eq. 16, and log each term."""
+        """Return the loss, Eq. 16, and log each term."""
         images, label = batch["image"], batch["label"]
         if self.tiles is None:
-            terms = {"loss_cls": losses.classification_loss(self(images).float().mean((2, 3)), label)}
-            loss = terms["loss_cls"]
+            loss = losses.classification_loss(self(images).float().mean((2, 3)), label)
+            terms = {"loss_cls": loss}
         else:
-            terms, loss = self._two_step_loss(self.tiles, self.branches(self.tiles, batch), label)
+            loss, terms = self.two_step_loss(self.tiles, self.branches(self.tiles, batch), label)
         self.require_finite(loss, terms, batch["name"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
@@ -222,59 +91,37 @@ class CAMTask(NetworkTask):
 
     def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
         """Run both branches on a batch."""
-        return two_steps(self.net, batch["image"], tiles.grid, tiles.attention, tiles.scale)
+        return two_steps(self.net, batch["image"], tiles.grid, tiles.attention)
 
-    def _two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Terms by the name they are logged under, and their weighted sum."""
-        cls = losses.classification_loss(steps.full.float().mean((2, 3)), label)
-        cls_tiled = losses.classification_loss(steps.tiled.float().mean((2, 3)), label)
-        equivariance = _equivariance(tiles, steps, label)
+    def two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return `losses.two_step_loss` at this step of the training, and all that is logged."""
         beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp)
-        terms = {
-            "loss_cls": cls,
-            "loss_cls_tiled": cls_tiled,
-            "loss_re": equivariance,
-            "beta": equivariance.new_tensor(beta),
-        }
-        loss = cls + tiles.cls * cls_tiled + beta * equivariance
+        terms = {"beta": steps.full.new_tensor(beta)}
         if steps.entropy is not None:
             terms["attention_entropy"] = steps.entropy
+        contrast, lam = steps.full.new_zeros(()), 0.0
         if tiles.contrast is not None:
-            weight = tiles.contrast.lam * self._share(tiles.contrast)
-            contrast = self._contrast(tiles.contrast, steps, label, tiles.grid)
-            terms |= contrast
-            loss = loss + weight * (contrast["loss_cfc"] + tiles.contrast.repel * contrast.get("loss_repel", 0))
-        return terms, loss
+            found = self.contrast(tiles.contrast, steps, label, tiles.grid)
+            contrast, lam = found.pop("loss_contrast"), tiles.contrast.lam
+            terms |= found
+        loss, branches = losses.two_step_loss(
+            steps.full, steps.tiled, label, beta, contrast, lam, tiles.maps, tiles.learns
+        )
+        return loss, branches | terms
 
-    def _share(self, contrast: Contrast) -> float:
-        """How much of CFC's weight counts at this step."""
-        begun = self.global_step - contrast.start * self.total_steps
-        return 0.0 if begun < 0 else losses.ramp(int(begun), self.total_steps, contrast.ramp)
-
-    def _contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> dict[str, Tensor]:
-        """CFC over the images of all ranks, and the mean similarity between tiles of images that share a class."""
-        cam = by_image(steps.tile_cam, grid)  # (B, T, C, M, N)
+    def contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> dict[str, Tensor]:
+        """Return the terms of CFC over the images of all ranks."""
         features = by_image(steps.tile_features, grid)
-        cam = cam.relu() if contrast.relu else cam
-        cam = cam * label[:, None, :, None, None] if contrast.tag_mask else cam
-        features = features.detach() if contrast.detach_features else features
-        features = features - features.mean((0, 1, 3, 4), keepdim=True) if contrast.center else features
-        by_class = self._of_all_ranks(losses.foreground_vectors(features, cam))  # (B, T, C, D)
-        kept, tags = losses.shows_class(by_class, contrast.least), self._of_all_ranks(label)
-        how = contrast.weight, contrast.alpha, contrast.reduction
-        if contrast.per_class:
-            terms = {"loss_cfc": losses.class_contrast(by_class, tags, *how, kept)}
-        else:
-            foreground = (by_class * kept[..., None]).flatten(2)
-            pairs = tags @ tags.T > 0 if contrast.shared_tags else None
-            terms = {"loss_cfc": losses.cross_image_contrast(foreground, pairs, *how, kept.any(2))}
-        similarity = losses.mean_similarity(by_class.detach(), tags, kept)
-        if not similarity.isnan():  # some images share a class
-            terms["cfc_similarity"] = similarity
-        if contrast.repel:
-            background = self._of_all_ranks(losses.background_vectors(features, cam))
-            terms["loss_repel"] = losses.repulsion(by_class, background, tags, kept)
-        return terms
+        return losses.cross_image_foreground_contrast(
+            features.detach() if contrast.detach_features else features,
+            by_image(steps.tile_cam, grid),
+            label,
+            contrast.alpha,
+            contrast.per_class,
+            contrast.repel,
+            contrast.least,
+            self._of_all_ranks,
+        )
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
         """Concatenate a tensor over ranks, so that DDP's mean of gradients is the gradient of the joint batch.
@@ -292,12 +139,12 @@ class CAMTask(NetworkTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Return the CAMs of one photograph, for the callbacks that score and draw them."""
-        cams, scores = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
+        cams, scores, entropy = self.cams(batch["image"], batch["label"], batch["size"], self.validation)
         if (batch["label"] >= 0).all():  # tagged
             self.val_loss.update(losses.classification_loss(scores[None], batch["label"]))
         self.log("val/loss_cls", self.val_loss, on_epoch=True, batch_size=1)  # exact over ranks of unequal shares
-        if cams.entropy is not None:
-            self.val_entropy.update(cams.entropy)
+        if entropy is not None:
+            self.val_entropy.update(entropy)
             self.log("val/attention_entropy", self.val_entropy, on_epoch=True, batch_size=1)
         return cams
 
@@ -307,26 +154,35 @@ class CAMTask(NetworkTask):
         """Return the CAMs of one photograph, over scales and flips."""
         return self.cams(batch["image"], batch["label"], batch["size"], self.inference)[0]
 
-    def cams(self, image: Tensor, label: Tensor, size: Tensor, how: Inference) -> tuple[CAMs, Tensor]:
+    def cams(
+        self, image: Tensor, label: Tensor, size: Tensor, inference: CAMInference
+    ) -> tuple[CAMs, Tensor, Tensor | None]:
         """Make the CAMs of one photograph.
 
         Args:
             image: normalised, (1, 3, H, W).
             label: its tags as 0/1, (1, C), or -1 throughout where they are not known and must be predicted.
             size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
-            how: scales, flips, size of the CAM.
+            inference: scales, flips, size of the CAM.
 
         Returns:
-            The CAMs and the class scores before the sigmoid, (C,).
+            The CAMs, the class scores before the sigmoid, (C,), and the entropy of the attention in [0, 1], None
+            without attention.
         """
-        height, width = (-(-int(side) // how.stride) for side in size[0])
+        height, width = (int(side) for side in size[0])
+        stride = inference.stride
         maps, scores, entropy = multi_scale_cam(
-            self.net, image[0], how.scales, how.flip, (height, width), how.attention
+            self.net,
+            image[0],
+            inference.scales,
+            inference.flip,
+            (-(-height // stride), -(-width // stride)),
+            inference.attention,
         )
         if (label[0] < 0).any():
-            present = scores.sigmoid() > how.tag_threshold
+            present = scores.sigmoid() > inference.tag_threshold
             present[scores.argmax()] = True
         else:
             present = label[0] > 0
-        cam = above_floor(scale_to_one(maps[present]), how.floor)
-        return CAMs(cam, present.nonzero()[:, 0] + 1, entropy), scores
+        cam = above_floor(scale_to_one(maps[present]), inference.floor)
+        return CAMs(cam, present.nonzero()[:, 0] + 1, (height, width)), scores, entropy

@@ -1,42 +1,83 @@
-"""What the checkpoints of the project say of themselves, and who may load them."""
+"""Checkpoints: what they say of themselves, and the one place that loads them."""
 
 import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from tag2mask import __version__
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MismatchError, MissingError
+from tag2mask.tasks import settings  # noqa: F401  it names the types that checkpoints hold
+
+Task = TypeVar("Task", bound=Any)
 
 
-def note(checkpoint: dict[str, Any], task: str, class_names: Sequence[str]) -> None:
-    """Write into a checkpoint what it is of."""
-    checkpoint["tag2mask"] = {"task": task, "classes": list(class_names), "version": __version__}
+def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """Return the content of a checkpoint of ours.
 
+    Args:
+        path: of the file.
+        kind: of the network that is wanted, ``cam``, ``affinity`` or ``segmentation``; None takes every kind.
 
-def check(checkpoint: dict[str, Any], task: str, class_names: Sequence[str]) -> None:
-    """Raise ``InputError`` where a checkpoint is of another task or of other classes."""
-    found = checkpoint.get("tag2mask")
-    if not isinstance(found, dict) or found.get("task") != task:
-        of = found.get("task") if isinstance(found, dict) else "another project"
-        raise InputError(
-            f"the checkpoint is not one of the {task} network but of {of}; give one made by `tag2mask fit` with a "
-            f"configuration {task}_*.yaml"
+    Raises:
+        MissingError: there is no such file.
+        DamagedError: it is cut short, or not a checkpoint.
+        MismatchError: it is not of tag2mask, or of a network of another kind.
+    """
+    if not path.is_file():
+        raise MissingError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
+    try:
+        reason = "cut short, or another file"
+        content = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else None
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        content, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    if content is None:
+        raise DamagedError(f"{path} is not a whole checkpoint ({reason}); use another one or train again")
+    if not isinstance(content, dict) or "tag2mask" not in content:
+        raise MismatchError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
+    found = content["tag2mask"]["task"]
+    if kind is not None and found != kind:
+        raise MismatchError(
+            f"{path} is a checkpoint of the {found} network; expected one of the {kind} network, trained with a "
+            f"configuration {kind}_*.yaml"
         )
-    if task != "affinity" and tuple(found["classes"]) != tuple(class_names):  # edges have no classes
-        raise InputError(
-            f"the checkpoint has the classes {shown(found['classes'], class_names)}, the data "
-            f"{shown(class_names, found['classes'])}; names and order must be the same: use the data set that it was "
-            "trained on"
+    return content
+
+
+def load(task_class: type[Task], path: str | Path, device: str = "cpu") -> Task:
+    """Return the trained network of a checkpoint as a task in evaluation mode, with its ``preprocessing``.
+
+    Args:
+        task_class: a subclass of `NetworkTask`.
+        path: of the checkpoint.
+        device: of the network.
+
+    Raises:
+        InputError: as for `check_file`; also where the checkpoint does not say how images are normalised.
+    """
+    check_file(Path(path), task_class.kind)
+    task: Task = task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    if not task.preprocessing:
+        raise MismatchError(f"{path} does not say how images are normalised; train with a data module of tag2mask")
+    task.to(device).eval()
+    return task
+
+
+def require_same_classes(content: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Raise ``MismatchError`` where a checkpoint was trained for other classes than those of the data."""
+    trained = content["tag2mask"]["classes"]
+    if list(trained) != list(class_names):
+        raise MismatchError(
+            f"the checkpoint has the classes {shown(trained, class_names)}, the data {shown(class_names, trained)}; "
+            "names and order must be the same: use the data set that it was trained on"
         )
 
 
 def shown(names: Sequence[str], others: Sequence[str]) -> str:
-    """Name some classes up to the first that another list has otherwise, and how many there are."""
+    """Return a few of the names, up to the first one that differs in another list, and the number of all names."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(names, others, strict=False)))
     begin = max(0, same - 2)
     part = ", ".join(names[begin : begin + 4])
@@ -44,51 +85,14 @@ def shown(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """Digest of all weights of a ``state_dict``, the same on any device and from the network's checkpoint."""
+    """Return a digest of all weights of a ``state_dict``, the same on any device."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bytes: NumPy knows no bfloat16
+        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # bytes: NumPy has no bfloat16
         digest.update(name.encode() + flat.numpy().tobytes())
     return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:
     """Return `weights_digest` of the network in a checkpoint."""
-    return weights_digest(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-
-
-def preprocessing(path: Path) -> dict[str, Any]:
-    """Return how images are prepared for the network of a checkpoint: the settings of `data.transforms.Preprocessing`.
-
-    Raises:
-        InputError: it does not say so.
-    """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    found = content.get("datamodule_hyper_parameters", {}).get("preprocessing")
-    if not isinstance(found, dict):
-        raise InputError(f"{path} does not say how images are normalised; train with a data module of ours")
-    return found
-
-
-def check_file(path: Path, task: str | None = None) -> None:
-    """Raise ``InputError`` where a checkpoint is missing, cut short, not of this project, or of another task."""
-    from tag2mask.tasks import affinity, cam, segmentation  # noqa: F401  they name the types that checkpoints hold
-
-    if not path.is_file():
-        raise InputError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is not a whole checkpoint (cut short, or another file); use another one or train again"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"{path} is not a whole checkpoint ({reason}); use another one or train again") from None
-    if not isinstance(content, dict) or "tag2mask" not in content:
-        raise InputError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
-    if task is not None and content["tag2mask"]["task"] != task:
-        raise InputError(
-            f"{path} is a checkpoint of the {content['tag2mask']['task']} network; expected one of the {task} network, "
-            f"trained with a configuration {task}_*.yaml"
-        )
+    return weights_digest(check_file(path)["state_dict"])

@@ -4,7 +4,6 @@ Shape letters in this file: B images, G classes with the background, H x W a pho
 it.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,30 +11,13 @@ from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.classes import VOC
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 from tag2mask.metrics.scores import SegmentationScores, by_class
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How masks are made with a trained network.
-
-    Attributes:
-        scales: relative sizes over which probabilities are averaged.
-        flip: add the mirror image at each scale.
-    """
-
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the scales."""
-        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
-            raise InputError(f"scales are {list(self.scales)}; expected one or more numbers above 0 and at most 8")
+from tag2mask.tasks.settings import MaskInference
 
 
 class Segmentation(NamedTuple):
@@ -48,9 +30,6 @@ class Segmentation(NamedTuple):
 
     label: Tensor
     probabilities: Tensor
-
-
-torch.serialization.add_safe_globals([Backbone, Inference, SGD])
 
 
 class SegmentationTask(NetworkTask):
@@ -67,8 +46,8 @@ class SegmentationTask(NetworkTask):
         class_names: tuple[str, ...] = (),
         backbone: Backbone = Backbone(),
         optimizer: SGD = SGD(lr=0.007, weight_decay=4e-5),
-        inference: Inference = Inference(),
-        validation: Inference = Inference(scales=(1.0,), flip=False),
+        inference: MaskInference = MaskInference(),
+        validation: MaskInference = MaskInference(scales=(1.0,), flip=False),
     ) -> None:
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
@@ -110,11 +89,11 @@ class SegmentationTask(NetworkTask):
         """Return the cross-entropy over labelled pixels."""
         images = batch["image"]
         if "mask" not in batch:
-            raise InputError(
+            raise SettingError(
                 "the segmentation network learns from labels; give their folder with --data.init_args.labels"
             )
         if len(images) < 2:
-            raise InputError(
+            raise SettingError(
                 "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
@@ -146,7 +125,7 @@ class SegmentationTask(NetworkTask):
         """Return the mask of one photograph, over scales and flips."""
         return self.segment(batch["image"], batch["size"], self.inference)
 
-    def segment(self, image: Tensor, size: Tensor, how: Inference) -> Segmentation:
+    def segment(self, image: Tensor, size: Tensor, how: MaskInference) -> Segmentation:
         """Make the mask of one photograph.
 
         Args:

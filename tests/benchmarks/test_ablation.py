@@ -17,7 +17,7 @@ from tag2mask.io.images import read_image
 from tag2mask.metrics.scores import ThresholdSweep
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
-from tag2mask.tasks.cam import CAMTask, Inference, Tiles
+from tag2mask.tasks.cam import CAMInference, CAMTask, Tiles
 
 SMOKE = PRESETS["smoke"]
 RANDOM = replace(SMOKE.backbone, weights=None)  # no package of weights is needed
@@ -103,18 +103,17 @@ def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path, scale: float) -> None:
-    tiles = Tiles(scale=scale, attention=Attention(layer="blocks.2"))
+def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path) -> None:
+    tiles = Tiles(attention=Attention(layer="blocks.2"))
     photos = data_module(sample).photos("train")[:3]
     torch.manual_seed(0)
     whole = CAMTask(5, backbone=RANDOM, tiles=tiles).eval()
     torch.manual_seed(0)  # the cache makes a network of its own
-    cache = cached(photos, RANDOM, Views(1, 64, True, ((2, scale),), ("blocks.2",)), SMOKE.preprocessing, tmp_path)
+    cache = cached(photos, RANDOM, Views(1, 64, True, (2,), ("blocks.2",)), SMOKE.preprocessing, tmp_path)
     samples = [CachedSet(photos, cache, 5)[index, 0] for index in range(3)]
     batch = {name: torch.stack([s[name] for s in samples]) for name in samples[0] if name != "name"}
     images = torch.stack([squeezed(photo, 64, SMOKE.preprocessing) for photo in photos])
-    expected = two_steps(whole.net, images, 2, tiles.attention, scale)
+    expected = two_steps(whole.net, images, 2, tiles.attention)
     below = CachedTask(5, backbone=RANDOM, tiles=tiles)
     below.load_state_dict(whole.state_dict())
     found = below.cut(1).eval().branches(tiles, batch)
@@ -125,7 +124,7 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
 
 def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample: Path, tmp_path: Path) -> None:
     """A photograph's image is its maps below the trained stages and of the layer that the attention looks at."""
-    how = Inference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
+    how = CAMInference((1.0,), flip=False, attention=Attention(layer="blocks.2", temperature=0.3))
     run_of = replace(SMOKE, backbone=RANDOM, inference=how)
     photos = data_module(sample).photos("val")[:2]
     torch.manual_seed(0)
@@ -137,19 +136,19 @@ def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample:
     below.cut(1).eval()
     for photo, made_of in zip(photos, (samples[0], samples[1]), strict=True):
         rest = made_of["label"][None], made_of["size"][None]
-        expected, _ = whole.cams(squeezed(photo, 64, SMOKE.preprocessing)[None], *rest, how)
-        found, _ = below.cams(made_of["image"][None], *rest, inference(run_of))
+        expected, *_ = whole.cams(squeezed(photo, 64, SMOKE.preprocessing)[None], *rest, how)
+        found, *_ = below.cams(made_of["image"][None], *rest, inference(run_of))
         torch.testing.assert_close(found.cam, expected.cam, rtol=0, atol=1e-2)  # half precision
 
 
 def test_the_mirror_image_is_cached_beside_each_photograph(sample: Path, tmp_path: Path) -> None:
     photos = data_module(sample).photos("train")[:1]
-    cache = cached(photos, RANDOM, Views(1, 64, True, ((2, 1.0),)), SMOKE.preprocessing, tmp_path)
+    cache = cached(photos, RANDOM, Views(1, 64, True, (2,)), SMOKE.preprocessing, tmp_path)
     assert cache["full/below"].shape[:2] == (1, 2)
-    assert cache["tiles2x1.0/below"].shape[:3] == (1, 2, 4)
+    assert cache["tiles2/below"].shape[:3] == (1, 2, 4)
     straight, mirrored = (CachedSet(photos, cache, 5)[0, seed]["image"] for seed in (0, 1))
     assert not torch.equal(straight, mirrored)
-    again = cached(photos, RANDOM, Views(1, 64, True, ((2, 1.0),)), SMOKE.preprocessing, tmp_path)
+    again = cached(photos, RANDOM, Views(1, 64, True, (2,)), SMOKE.preprocessing, tmp_path)
     assert (again["full/below"] == cache["full/below"]).all()  # of another random network, were it computed again
 
 

@@ -1,0 +1,114 @@
+"""The settings of the CAM and the segmentation network; those of backbone, attention and optimiser are beside these."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from tag2mask.errors import SettingError
+from tag2mask.models.attention import Attention
+from tag2mask.models.backbones import Backbone
+from tag2mask.tasks.optim import SGD
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Cross-image foreground contrast (CFC), Eq. 10-14; see `losses.cross_image_foreground_contrast`.
+
+    Attributes:
+        lam: weight in the loss, lambda of Eq. 16.
+        alpha: smoothing of the weights of pairs, Eq. 13.
+        per_class: compare the vectors of a class with each other only, in images that share the class.
+        detach_features: let the gradient reach the network through the CAM only.
+        repel: weight of a term that pushes foregrounds away from backgrounds, times ``lam``; not in the paper.
+        least: leave out tiles that hardly show the class, see `losses.shows_class`; 0 compares all, as printed.
+    """
+
+    lam: float = 0.02
+    alpha: float = 0.25
+    per_class: bool = True
+    detach_features: bool = True
+    repel: float = 20.0
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the share below which tiles are left out: above 1 nothing would be compared."""
+        if not 0 <= self.least <= 1:
+            raise SettingError(f"least is {self.least}; expected a share of the longest vector, 0 to 1, such as 0.05")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The branch of the tiles. Without attention and contrast it is Puzzle-CAM.
+
+    Attributes:
+        grid: tiles on one side.
+        beta: weight of the equivariance loss, beta of Eq. 16.
+        ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
+        maps: the equivariance loss compares ``raw`` maps, as printed, or ``normalized`` ones.
+        learns: branch that the equivariance loss moves: ``both``, as printed, ``full`` or ``tiled``.
+        attention: region self-attention (RSA), Eq. 3-6; null leaves the CAMs of the tiles as they are.
+        contrast: cross-image foreground contrast (CFC); null leaves it out.
+    """
+
+    grid: int = 2
+    beta: float = 1.0
+    ramp: float = 0.5
+    maps: Literal["raw", "normalized"] = "normalized"
+    learns: Literal["both", "full", "tiled"] = "full"
+    attention: Attention | None = Attention()
+    contrast: Contrast | None = Contrast()
+
+
+@dataclass(frozen=True)
+class CAMInference:
+    """How CAMs are made with a trained network: by the full branch alone (Alg. 2).
+
+    Attributes:
+        scales: relative sizes over which class maps are summed.
+        flip: add the mirror image at each scale.
+        stride: pixels of the photograph to one position of the CAM.
+        tag_threshold: in a photograph without tags, the classes with a probability above this count as present; where
+            there is none, the most probable class does.
+        attention: self-attention over the whole image, Eq. 4-6 applied after training: it spreads each map over the
+            positions that look alike. Alg. 2 has none, null. ``region`` plays no part here.
+        floor: cut off what is below, in [0, 1), and stretch the rest to [0, 1]. An attention lifts the background,
+            which a random walk would carry on; a floor takes that away. 0 leaves CAMs as they are, as in Alg. 2.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    stride: int = 4
+    tag_threshold: float = 0.5
+    attention: Attention | None = None
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the floor."""
+        if not 0 <= self.floor < 1:
+            raise SettingError(f"floor is {self.floor}; expected a number of at least 0 and below 1")
+
+    def at_one_scale(self) -> "CAMInference":
+        """Return the same at one scale and without mirror image: cheap enough for scores while training."""
+        return replace(self, scales=(1.0,), flip=False)
+
+
+@dataclass(frozen=True)
+class MaskInference:
+    """How masks are made with a trained segmentation network.
+
+    Attributes:
+        scales: relative sizes over which probabilities are averaged.
+        flip: add the mirror image at each scale.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the scales."""
+        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
+            raise SettingError(f"scales are {list(self.scales)}; expected one or more numbers above 0 and at most 8")
+
+
+torch.serialization.add_safe_globals([Attention, Backbone, CAMInference, Contrast, MaskInference, SGD, Tiles])
