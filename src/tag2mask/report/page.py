@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,7 +14,7 @@ from tag2mask import __version__
 from tag2mask.io.records import commit
 from tag2mask.report import published
 from tag2mask.report.pictures import Album, scored_image
-from tag2mask.report.runs import MEANS, STAGES, Evaluation, Run, Score
+from tag2mask.report.runs import MEANS, STAGES, Run, Score
 from tag2mask.report.summary import chain, chain_scores, notes_of, percent, rows, supervision_ratio
 from tag2mask.viz import svg
 
@@ -127,14 +128,14 @@ def cards(chosen: dict[str, Run]) -> list[tuple[str, str, Score | None, str]]:
     if labels:
         reason = "Not in the recipe." if steps else "Not scored apart: the labels were made without steps."
     cam, network = (scores[stage].score if stage in scores else None for stage in ("cams", "weak"))
-    found = [("CAM", "cams", cam, "Not run or not scored; make them with `tag2mask predict`.")]
+    stages = [("CAM", "cams", cam, "Not run or not scored; make them with `tag2mask predict`.")]
     for step in ("walk", "crf"):
         title = f"{STEPS[step]}: pseudo-labels" if step == last else STEPS[step]
-        found.append((title, "labels", steps.get(step), reason))
+        stages.append((title, "labels", steps.get(step), reason))
     if labels and last not in ("walk", "crf"):
-        found.append(("pseudo-labels", "labels", labels.score, ""))
-    why = "Not run or not scored; train a segmentation network on labels."
-    return [*found, ("segmentation", "weak", network, why)]
+        stages.append(("pseudo-labels", "labels", labels.score, ""))
+    untrained = "Not run or not scored; train a segmentation network on labels."
+    return [*stages, ("segmentation", "weak", network, untrained)]
 
 
 def _data_set(runs: list[Run]) -> published.DataSet | None:
@@ -270,7 +271,7 @@ def cams_by_age(runs: list[Run], chosen: dict[str, Run], album: Album) -> dict[s
     return {"runs": ages, "once": [run.name for run in runs if len(run.pictures) == 1]}
 
 
-def _shared_names(folders: Any) -> list[str]:
+def _shared_names(folders: Iterable[dict[str, Path]]) -> list[str]:
     """Names of photographs; those that most folders have come first."""
     counts = Counter(name for folder in folders for name in folder)
     return sorted(counts, key=lambda name: (-counts[name], name))
@@ -288,23 +289,18 @@ def _panels(folders: dict[str, dict[str, Path]], names: list[str], album: Album)
 
 def worst_images(chosen: dict[str, Run], album: Album) -> list[dict[str, Any]]:
     """Return the images with the lowest mIoU at each stage: photograph, prediction and truth."""
-    parts = []
+    parts: list[dict[str, Any]] = []
     scores = chain_scores(chosen)
     for stage, title in (("cams", "CAMs"), ("labels", "Pseudo-labels"), ("weak", "Segmentation")):
-        part: dict[str, Any] = {"title": title, "evaluation": None}
-        if stage in scores:
-            run, evaluation = chosen[stage], scores[stage]
-            part = {
-                "title": f"{title}, run {run.name}",
-                "evaluation": evaluation,
-                "images": _worst(run, evaluation, album),
-            }
-        parts.append(part)
+        if stage not in scores:
+            parts.append({"title": title, "evaluation": None})
+            continue
+        run, result = chosen[stage], scores[stage]
+        root = run.setting("data", "init_args", "root")
+        root = root if isinstance(root, str) else None
+        images = [
+            {"name": name, "miou": miou, **scored_image(result, name, root, album)}
+            for name, miou in (result.worst or [])[:MAX_WORST]
+        ]
+        parts.append({"title": f"{title}, run {run.name}", "evaluation": result, "images": images})
     return parts
-
-
-def _worst(run: Run, evaluation: Evaluation, album: Album) -> list[dict[str, Any]]:
-    root = run.setting("data", "init_args", "root")
-    root = root if isinstance(root, str) else None
-    images = (evaluation.worst or [])[:MAX_WORST]
-    return [{"name": name, "miou": miou, **scored_image(evaluation, name, root, album)} for name, miou in images]
