@@ -7,7 +7,9 @@ from tag2mask.viz.svg import line_chart, line_style, running_mean, thin
 
 
 def test_losses_over_powers_of_ten_get_a_logarithmic_axis() -> None:
-    assert line_chart([("a", 0, [(0, 100.0), (1, 0.1)])])[1]
+    svg, logarithmic = line_chart([("a", 0, [(0, 50.0), (1, 1.0)])])
+    assert logarithmic
+    assert all(f">{tick}</text>" in svg for tick in (1, 2, 5, 10, 20, 50))
     assert not line_chart([("a", 0, [(0, 100.0), (1, 0.0)])])[1]
     assert not line_chart([("a", 0, [(0, 100.0), (1, 4.0)])])[1]
 

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 Values = Sequence[tuple[int, float]]
 """Iteration and value, in rising order of the iterations."""
@@ -99,6 +99,7 @@ def _set_axes(axis: Axes, values: Sequence[float], left: int, logarithmic: bool)
     if logarithmic:
         axis.set_yscale("log")
         axis.set_ylim(low / 1.15, high * 1.15)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
     else:
