@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from tag2mask.cli.main import main
+from tag2mask.errors import DamagedError, InputError, MissingError, SettingError
 from tag2mask.io.files import atomic, write_json
 from tag2mask.io.records import write_run
 from tag2mask.report.logs import read_log
 from tag2mask.report.runs import read_runs
-from tag2mask.report.summary import chain, gather, markdown
+from tag2mask.report.summary import chain, markdown, summary
+from tests.commands import fault
 
 CAM = {"miou": 0.5, "mfdr": 0.25, "mfnr": 0.125, "threshold": 0.3}
 
@@ -21,6 +23,10 @@ def scores(number: float) -> dict[str, float]:
 
 
 MASKS = "data/VOC2012/SegmentationClassAug"
+
+
+def gathered(folder: Path) -> dict[str, dict[str, Any]]:
+    return summary(read_runs(folder))
 
 
 def network(run: Path, number: float, labels: str | None = None, made_with: str | None = None, **more: Any) -> None:
@@ -77,28 +83,28 @@ def test_labels_and_the_steps_to_them_are_reported(
 
 def test_further_labels_are_kept_beside_the_best(runs: Path, steps: dict[str, dict[str, float]]) -> None:
     write_json(runs / "plain" / "labels_evaluation.json", {"images": 4, "best": scores(0.6)})
-    labels = gather(runs)["labels"]
+    labels = gathered(runs)["labels"]
     assert labels["run"] == "full"
     assert labels["others"]["plain"]["labels_miou"] == 0.6
 
 
 @pytest.mark.parametrize(
-    ("name", "labels", "how"),
+    ("name", "labels", "reason"),
     [
         ("deeplab_full", MASKS, "its labels are SegmentationClassAug"),
         ("upper", "data/sample/masks", "its labels are masks"),
         ("upper", "data/coco/masks/train2014", "its labels are masks/train2014"),
     ],
 )
-def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str, labels: str, how: str) -> None:
+def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str, labels: str, reason: str) -> None:
     network(runs / "deeplab", 0.6, "runs/demo/full/labels", made_with="abc")
     network(runs / name, 0.8, labels, made_with="painted" if "2014" in labels else None)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["run"] == "deeplab"
     assert found["trained_on"] == "pseudo-labels"
     assert found["ratio"] == pytest.approx(0.75)
     assert found["full"]["segmentation_miou"] == 0.8
-    assert found["full"]["trained_on"] == f"true masks: {how}"
+    assert found["full"]["trained_on"] == f"true masks: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_the_ratio_is_to_the_network_trained_on_true_masks(runs: Path, name: str
 def test_a_name_alone_makes_no_upper_bound(runs: Path, labels: str | None, made_with: str | None) -> None:
     network(runs / "deeplab", 0.8, "runs/demo/full/labels", made_with="abc")
     network(runs / "deeplab_full", 0.6, labels, made_with)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["ratio_missing"] == "no scored segmentation network trained on true masks"
     assert found["others"]["deeplab_full"]["trained_on"] == "pseudo-labels"
 
@@ -116,7 +122,7 @@ def test_a_name_alone_makes_no_upper_bound(runs: Path, labels: str | None, made_
 def test_the_twin_on_true_masks_is_the_upper_bound_before_a_better_one(runs: Path) -> None:
     for name, number, labels in (("net", 0.6, "x/labels"), ("net_full", 0.8, MASKS), ("other", 0.9, MASKS)):
         network(runs / name, number, labels)
-    assert gather(runs)["segmentation"]["full"]["run"] == "net_full"
+    assert gathered(runs)["segmentation"]["full"]["run"] == "net_full"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_the_twin_on_true_masks_is_the_upper_bound_before_a_better_one(runs: Pat
 def test_there_is_no_ratio_over_different_images(runs: Path, more: dict[str, Any], why: str) -> None:
     network(runs / "deeplab", 0.6, images_digest="a", config={"masks": "a/masks"})
     network(runs / "deeplab_full", 0.8, MASKS, **{"images_digest": "a", "config": {"masks": "b/masks"}} | more)
-    found = gather(runs)["segmentation"]
+    found = gathered(runs)["segmentation"]
     assert found["ratio"] is None
     assert found["ratio_missing"] == why
 
@@ -141,19 +147,17 @@ def test_the_chain_goes_back_from_the_network_to_the_labels_it_learnt_from(
     write_json(runs / "plain" / "labels_evaluation.json", {"images": 4, "best": scores(0.1)})
     network(runs / "deeplab", 0.6, "elsewhere/plain/labels")
     found = chain(read_runs(runs))
-    assert found.labels is not None
-    assert found.cams is not None
-    assert (found.labels.name, found.cams.name) == ("plain", "plain")
+    assert (found["labels"].name, found["cams"].name) == ("plain", "plain")
 
 
 def test_masks_in_a_folder_of_a_split_count_as_the_masks(runs: Path) -> None:
     write_json(runs / "deeplab" / "masks" / "val_evaluation.json", {"images": 4, "best": scores(0.6)})
     write_run(runs / "deeplab", {})
-    assert gather(runs)["segmentation"]["segmentation_miou"] == 0.6
+    assert gathered(runs)["segmentation"]["segmentation_miou"] == 0.6
 
 
 def test_the_folder_may_be_one_run(runs: Path, steps: dict[str, dict[str, float]]) -> None:
-    found = gather(runs / "full")
+    found = gathered(runs / "full")
     assert found["full"]["cam_miou"] == 0.4
     assert found["labels"]["run"] == "full"
     assert "plain" not in found
@@ -180,46 +184,47 @@ def test_markdown_holds_the_numbers_of_the_json(runs: Path, steps: dict[str, dic
 
 def test_markdown_says_what_is_missing_and_escapes_names(runs: Path) -> None:
     write_json(runs / "a|b <i>*" / "cams_evaluation.json", {"images": 4, "best": CAM | {"miou": None}})
-    text = markdown(gather(runs))
+    text = markdown(read_runs(runs))
     assert r"| a\|b \<i\>\* | CAM | - | 25.0 |" in text
     assert "No scores of the stage labels" in text
     assert "No scores of the stage segmentation" in text
 
 
-def test_a_folder_without_scores_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path)]) == 2
-    assert "run `tag2mask evaluate` first" in capsys.readouterr().err
+def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:
+    error = fault(["report", str(tmp_path)])
+    assert isinstance(error, MissingError)
+    assert str(tmp_path) in str(error)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "fact"),
     [
-        ("{", "is not a JSON file"),
-        ("[]", "is no evaluation"),
-        ('{"images": 4}', "is no evaluation ('best' is missing)"),
-        ('{"images": 4, "best": {"miou": "much", "mfdr": 0, "mfnr": 0}}', "is no evaluation (could not convert"),
-        ('{"images": 4, "best": {"miou": 1, "mfdr": 0, "mfnr": 0}, "steps": 3}', "is no evaluation"),
+        ("{", "JSON"),
+        ("[]", "no evaluation"),
+        ('{"images": 4}', "'best' is missing"),
+        ('{"images": 4, "best": {"miou": "much", "mfdr": 0, "mfnr": 0}}', "'much'"),
+        ('{"images": 4, "best": {"miou": 1, "mfdr": 0, "mfnr": 0}, "steps": 3}', "no evaluation"),
     ],
 )
-def test_a_damaged_evaluation_is_one_line_and_leaves_the_old_report(
-    runs: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
-) -> None:
+def test_a_damaged_evaluation_is_named_and_leaves_the_old_report(runs: Path, content: str, fact: str) -> None:
     assert main(["report", str(runs)]) == 0
     before = {path.name: path.read_bytes() for path in runs.glob("report.*")}
-    capsys.readouterr()
-    (runs / "plain" / "cams_evaluation.json").write_text(content)
-    assert main(["report", str(runs)]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    path = runs / "plain" / "cams_evaluation.json"
+    path.write_text(content)
+    error = fault(["report", str(runs)])
+    assert isinstance(error, InputError)
+    assert str(path) in str(error)
+    assert fact in str(error)
+    assert "\n" not in str(error)
     assert {path.name: path.read_bytes() for path in runs.glob("report.*")} == before
     assert len(before) == 3
 
 
-def test_a_run_may_not_be_called_like_a_key_of_the_report(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_may_not_be_called_like_a_key_of_the_report(runs: Path) -> None:
     (runs / "plain").rename(runs / "labels")
-    assert main(["report", str(runs)]) == 2
-    assert "rename its folder" in capsys.readouterr().err
+    error = fault(["report", str(runs)])
+    assert isinstance(error, SettingError)
+    assert "'labels'" in str(error)
 
 
 def log(run: Path, version: int, text: str) -> None:
@@ -245,25 +250,22 @@ def test_a_cut_last_line_and_values_that_are_no_numbers_are_left_out(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "fact"),
     [
-        ("step,train/loss\n0,1\nx,2\n", "line 3 is damaged"),
-        ("step,train/loss\n0,1,2\n", "line 2 is damaged"),
-        ("step,train/loss\n,1\n", "line 2 is damaged"),
-        ("a,b\n0,1\n", "has no column step"),
-        ("step,train/loss\n0,\x00\n", "damaged"),
+        ("step,train/loss\n0,1\nx,2\n", "line 3"),
+        ("step,train/loss\n0,1,2\n", "line 2"),
+        ("step,train/loss\n,1\n", "line 2"),
+        ("a,b\n0,1\n", "column step"),
+        ("step,train/loss\n0,\x00\n", "line 2"),
     ],
 )
-def test_a_damaged_log_is_one_line_and_leaves_the_old_report(
-    runs: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
-) -> None:
+def test_a_damaged_log_is_named_and_leaves_the_old_report(runs: Path, text: str, fact: str) -> None:
     assert main(["report", str(runs)]) == 0
     before = (runs / "report.html").read_bytes()
-    capsys.readouterr()
     log(runs / "plain", 0, text)
-    assert main(["report", str(runs)]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert str(runs / "plain" / "logs" / "version_0" / "metrics.csv") in error
-    assert error.count("\n") == 1
+    error = fault(["report", str(runs)])
+    assert isinstance(error, DamagedError)
+    assert str(runs / "plain" / "logs" / "version_0" / "metrics.csv") in str(error)
+    assert fact in str(error)
+    assert "\n" not in str(error)
     assert (runs / "report.html").read_bytes() == before

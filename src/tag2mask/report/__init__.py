@@ -5,13 +5,11 @@ from pathlib import Path
 from tag2mask.io.files import atomic, write_json
 from tag2mask.report.page import page
 from tag2mask.report.runs import read_runs
-from tag2mask.report.summary import gather, markdown, summary, table
-
-__all__ = ["gather", "table", "write_report"]
+from tag2mask.report.summary import markdown, summary, text_table
 
 
 def write_report(folder: Path) -> str:
-    """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``; return the table.
+    """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``; return the scores as text.
 
     Everything is read and put together before the first file is written, so an error leaves the old report.
 
@@ -20,9 +18,9 @@ def write_report(folder: Path) -> str:
     """
     runs = read_runs(folder)
     result = summary(runs)
-    texts = {"report.html": page(folder.resolve().name, runs, result), "report.md": markdown(result)}
+    texts = {"report.html": page(folder.resolve().name, runs), "report.md": markdown(runs)}
     write_json(folder / "report.json", result)
     for name, text in texts.items():
         with atomic(folder / name) as file:
             file.write(text.encode())
-    return table(result)
+    return text_table(runs)

@@ -2,11 +2,10 @@
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError
 
 Series = list[tuple[int, float]]
 """Values of one quantity by iteration, in rising order."""
@@ -18,8 +17,8 @@ class Log:
 
     Attributes:
         series: name of the quantity, such as ``val/cam_miou`` -> its values.
-        parts: how many logs were joined; more than one where the run was resumed.
-        dropped: how many values were no numbers (nan, inf).
+        parts: number of logs that were joined; more than one where the run was resumed.
+        dropped: number of values that are nan or infinite.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -30,15 +29,15 @@ class Log:
 def read_log(run: Path) -> Log:
     """Read ``logs/version_*/metrics.csv`` of a run, joined by iteration.
 
-    A resumed run goes on from its last checkpoint, so a later log takes the place of all that an earlier one holds from
-    its first iteration on.
+    A resumed run goes on from its last checkpoint. So the values of a later log replace those of the earlier ones from
+    the first iteration of the later log on.
 
     Raises:
-        InputError: a log is damaged. A last line that was cut off when the process was killed is left out.
+        DamagedError: a log is damaged. An unfinished last line of a killed process is left out.
     """
     log, joined = Log(), dict[str, dict[int, float]]()
     for path in sorted((run / "logs").rglob("metrics.csv"), key=_version):
-        rows = list(_rows(path))
+        rows = _rows(path)
         if not rows:
             continue
         log.parts += 1
@@ -60,27 +59,23 @@ def _version(path: Path) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else -1, str(path))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the iteration and the values of each line."""
+def _rows(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return the iteration and the values of each line."""
     try:
         text = path.read_text(encoding="utf-8")
-        lines = list(csv.reader(text.splitlines(), strict=True))
+        head, *lines = list(csv.reader(text.splitlines(), strict=True)) or [["step"]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV log ({error}); move it away, or restore it") from None
-    if not lines:
-        return
-    head = lines[0]
+        raise DamagedError(f"{path} is no CSV log ({error}); move it away, or restore it") from None
     if "step" not in head:
-        raise InputError(f"{path} is no log of a training: its first line has no column step; move it away")
-    for number, line in enumerate(lines[1:], 2):
-        if number == len(lines) and not text.endswith("\n"):
-            return
+        raise DamagedError(f"{path} is no log of a training: its first line has no column step; move it away")
+    rows = []
+    for number, line in enumerate(lines if text.endswith("\n") else lines[:-1], 2):
         try:
-            given = {key: float(value) for key, value in zip(head, line, strict=True) if value}
-            step = int(given.pop("step"))
+            values = {key: float(value) for key, value in zip(head, line, strict=True) if value}
+            rows.append((int(values.pop("step")), values))
         except (ValueError, KeyError, OverflowError) as error:
-            raise InputError(
+            raise DamagedError(
                 f"{path}, line {number} is damaged ({error}); expected {len(head)} numbers, some of them empty, and a "
                 "step: delete the line"
             ) from None
-        yield step, given
+    return rows

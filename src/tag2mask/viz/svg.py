@@ -1,0 +1,126 @@
+"""Line charts as SVG for a page: its style sheet colours them, so that they suit a light and a dark page."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+Values = Sequence[tuple[int, float]]
+"""Iteration and value, in rising order of the iterations."""
+
+COLOURS = ("#0072b2", "#d55e00", "#00875f", "#b8609a", "#a87400", "#3a9ad9", "#4d4d4d", "#8a3ffc")
+TEXT, GRID, CARD = "#5b616b", "#e3e4e1", "#fefefe"
+VARIABLES = {**{colour: f"s{n}" for n, colour in enumerate(COLOURS)}, TEXT: "soft", GRID: "rule", CARD: "card"}
+"""Colours that matplotlib writes -> the variables of the style sheet that take their place."""
+DASHES = ("", "7 4", "2 3")
+"""``stroke-dasharray`` of the first eight lines, the next eight and so on."""
+MAX_RAW_LINES = 4
+"""Lines up to which a chart has pale raw values beside the running means."""
+MAX_DOTS = 12
+"""Values of a line up to which each has a dot."""
+LOG_RATIO = 30.0
+"""Largest over smallest value from which the axis is logarithmic."""
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """Return the CSS colour and the ``stroke-dasharray`` of line ``number``; 24 lines differ."""
+    return f"var(--s{number % len(COLOURS)})", DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def running_mean(values: Values) -> Values:
+    """Average over a twentieth of the values, each mean at the middle iteration; fewer than 40 values stay."""
+    window = len(values) // 20
+    if window < 2:
+        return values
+    means = np.convolve([value for _, value in values], np.full(window, 1 / window), "valid")
+    middle = (window - 1) // 2
+    return [(step, float(mean)) for (step, _), mean in zip(values[middle:], means, strict=False)]
+
+
+def thin(values: Values, maximum: int = 300) -> Values:
+    """Keep at most about ``maximum`` evenly spaced values, and the last one."""
+    stride = math.ceil(len(values) / maximum)
+    return [*values[: len(values) - 1 : stride], *values[-1:]]
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Say whether the axis of positive values is logarithmic, because they span a wide range."""
+    return min(values) > 0 and max(values) / min(values) > LOG_RATIO
+
+
+def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> tuple[str, bool]:
+    """Draw values over iterations; return the ``<svg>`` element and whether the vertical axis is logarithmic.
+
+    Running means are drawn, and the raw values pale behind them if there are few lines. Names appear on hovering.
+
+    Args:
+        lines: name, number of the `line_style`, and at least one value.
+        scale: factor of the values, 100 for percent.
+    """
+    scaled = [(name, style, [(step, scale * value) for step, value in values]) for name, style, values in lines]
+    crowded = len(lines) > MAX_RAW_LINES
+    drawn = [value for _, _, values in scaled for _, value in (running_mean(values) if crowded else values)]
+    logarithmic = is_logarithmic(drawn)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": repr(lines), "font.size": 9}):
+        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
+        axis = figure.subplots()
+        for name, style, values in scaled:
+            _draw(axis, name, style, values, raw=not crowded)
+        _set_axes(axis, drawn, min(0, *(step for _, _, values in lines for step, _ in values)), logarithmic)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)  # type: ignore[arg-type]
+    return _for_page(file.getvalue()), logarithmic
+
+
+def _draw(axis: Axes, name: str, style: int, values: Values, raw: bool) -> None:
+    colour, dashes = COLOURS[style % len(COLOURS)], [float(n) * 0.5 for n in line_style(style)[1].split()]
+    means = running_mean(values)
+    if raw and means is not values:
+        axis.plot(*zip(*thin(values), strict=True), color=colour, linewidth=0.75, alpha=0.3, clip_on=False)
+    strokes = (0, dashes) if dashes else "-"
+    axis.plot(
+        *zip(*thin(means), strict=True), color=colour, linewidth=1.5, linestyle=strokes, clip_on=False, gid=f">{name}"
+    )
+    for step, value in values if len(values) <= MAX_DOTS else ():
+        title = f">{name}: {value:.4g} at iteration {step}"
+        axis.plot(step, value, "o", color=colour, markeredgecolor=CARD, markersize=5, clip_on=False, gid=title)
+
+
+def _set_axes(axis: Axes, values: Sequence[float], left: int, logarithmic: bool) -> None:
+    low, high = min(values), max(values)
+    axis.set_xlim(left=left)
+    if logarithmic:
+        axis.set_yscale("log")
+        axis.set_ylim(low / 1.15, high * 1.15)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+    else:
+        room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+        axis.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis.set_xlabel("iteration", color=TEXT, loc="right")
+    axis.grid(axis="y", color=GRID, linewidth=0.75, clip_on=False)
+    axis.tick_params(which="both", length=0, labelcolor=TEXT)
+    axis.spines[["left", "top", "right"]].set_visible(False)
+    axis.spines["bottom"].set_color(TEXT)
+
+
+def _for_page(svg: str) -> str:
+    """Leave out what a page has once (prolog, style, sizes, ids), name lines on hovering, use the page's colours."""
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    body = re.sub(r"<style.*?</style>| font-family: [^;]*;", "", svg[svg.index(">", box.end()) + 1 :], flags=re.S)
+    body = re.sub(r'<g id="&gt;([^"]*)">', r"<g><title>\1</title>", body)
+    body = re.sub(r'<(g|text) id="[^"]*"', r"<\1", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    body = re.sub(r"\s*\n\s*", " ", body.replace("<g/>", ""))
+    return f'<svg class="chart" {box[0]}>{body.strip()}'
