@@ -70,7 +70,7 @@ def test_the_short_help_names_options_that_there_are(verb: str, capsys: pytest.C
         ([*FIT, "--chekpoint", "x.ckpt"], "did you mean --ckpt_path?"),
         ([*FIT, "--learning_rate", "1"], "did you mean --model.init_args.optimizer.lr?"),
         ([*FIT, "--nothing_like_it", "1"], "unknown option --nothing_like_it; `tag2mask fit --help`"),
-        ([*FIT, "--data.init_args.rot", "x"], "FolderDataModule has no setting 'rot'; did you mean 'root'?"),
+        ([*FIT, "--data.init_args.rot", "x"], "data: no setting 'rot'; did you mean 'root'?"),
         ([*FIT, "--model.init_args.tiles.attention.kernl", "x"], "did you mean 'kernel'?"),
         ([*FIT, "--model.init_args.optimizer.lrr", "1"], "did you mean 'optimizer.lr'?"),
     ],
@@ -86,7 +86,7 @@ def test_a_word_that_is_nearly_right_names_the_right_one(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("trainer: {max_epoch: 3}", "fit has no setting 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
+        ("trainer: {max_epoch: 3}", "no setting 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         ("model: {class_path: tag2mask.tasks.cam.CamTask}", "did you mean 'CAMTask'?"),
         (
             "model: {class_path: tag2mask.tasks.cam.CAMTask, init_args: {optimizer: {momntum: 1}}}",
