@@ -6,7 +6,8 @@ import pytest
 
 from tag2mask.cli import help
 from tag2mask.cli.main import LIGHTNING, VERBS, main
-from tests.commands import line
+from tag2mask.errors import SettingError
+from tests.commands import fault, line
 
 SUBVERBS = [("prepare", data) for data in ("voc", "coco", "sample", "folder")] + [
     ("archive", "write"),
@@ -108,3 +109,20 @@ def test_an_option_may_be_given_with_an_equals_sign_or_be_shortened(capsys: pyte
     for option in ("--masks=nowhere", "--mask=nowhere"):
         assert main(["evaluate", "nowhere", option]) == 2
         assert "nowhere is not a folder" in line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (["--trainer.max_epochs", "x"], ("trainer.max_epochs", "int", "x")),
+        (["--model.init_args.optimizer.lr", "abc"], ("model.optimizer.lr", "float", "abc")),
+        (["--model.init_args.tiles.attention.temperature", "hot"], ("attention.temperature", "float", "hot")),
+        (["--data", "tag2mask.data.nosuch.Data"], ("tag2mask.data.nosuch",)),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_value_of_another_type_names_setting_type_and_value(words: list[str], facts: tuple[str, ...]) -> None:
+    error = fault([*FIT, *words])
+    assert isinstance(error, SettingError)
+    assert [fact for fact in facts if fact not in str(error)] == []
+    assert len(str(error)) < 250

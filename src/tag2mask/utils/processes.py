@@ -41,7 +41,7 @@ def spread(
     jobs: Iterable[Job],
     workers: int,
     start: Callable[..., None] | None = None,
-    given: tuple[Any, ...] = (),
+    arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
     """Do ``jobs`` in processes; yield the results in their order. Only a few jobs wait: there may be a million.
 
@@ -49,14 +49,14 @@ def spread(
         work: a function of a module.
         jobs: its arguments.
         workers: processes.
-        start: called with ``given`` in each process before its first job.
-        given: its arguments.
+        start: called with ``arguments`` in each process before its first job.
+        arguments: of ``start``.
 
     Raises:
         SpaceError: a process was killed.
     """
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, given)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
         try:
             for job in jobs:
                 with _interrupts_blocked():
@@ -84,10 +84,10 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(start: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     end_with_parent()
     if start is not None:
-        start(*given)
+        start(*arguments)
 
 
 def end_with_parent() -> None:
