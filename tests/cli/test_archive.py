@@ -11,8 +11,9 @@ from PIL import Image
 
 from tag2mask.cli.archive import FOLDER, check_archive
 from tag2mask.cli.main import main
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, InputError, MismatchError, MissingError, SettingError
 from tag2mask.io.labels import label_png, read_label, write_label
+from tests.commands import fault
 
 NAMES = ["2008_000006", "2008_000011", "2008_000012"]
 
@@ -107,7 +108,7 @@ def test_every_fault_of_an_archive_is_found(
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-    with pytest.raises(InputError, match="would be refused") as error:
+    with pytest.raises(MismatchError, match="archive.tgz") as error:
         check_archive(path, NAMES, labels.parent / "photos")
     assert told in str(error.value)
 
@@ -119,34 +120,33 @@ def test_a_mask_that_is_there_twice_is_found(labels: Path) -> None:
             entry = tarfile.TarInfo(f"{FOLDER}/{name}.png")
             entry.size = len(GOOD)
             tar.addfile(entry, io.BytesIO(GOOD))
-    with pytest.raises(InputError, match=f"{NAMES[0]}.png is there twice"):
+    with pytest.raises(MismatchError, match=f"{NAMES[0]}.png is there twice"):
         check_archive(path, NAMES)
 
 
 @pytest.mark.parametrize("part", [0, 40, 400])
-def test_what_is_not_a_whole_archive_is_one_line(labels: Path, part: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_whole_archive_is_damaged(labels: Path, part: int) -> None:
     assert write(labels) == 0
     path = labels.parent / "out.tgz"
     path.write_bytes(path.read_bytes()[:part])
-    capsys.readouterr()
-    assert main(["archive", "check", str(path), "--list", str(labels.parent / "list.txt")]) == 2
-    shown = capsys.readouterr().err.strip().splitlines()
-    assert len(shown) == 1
-    assert "is not a whole .tgz" in shown[0]
+    error = fault(["archive", "check", str(path), "--list", str(labels.parent / "list.txt")])
+    assert isinstance(error, DamagedError)
+    assert str(path) in str(error)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("words", "kind", "fact"),
     [
-        (["check", "/nowhere.tgz"], "no archive /nowhere.tgz"),
-        (["write", "/nowhere"], "1456 of 1456 masks are not in /nowhere"),
-        (["check", "/nowhere.tgz", "--list", "/nowhere.txt"], "no list /nowhere.txt"),
-        (["pack"], "invalid choice"),
-        ([], "required: write|check"),
+        (["check", "/nowhere.tgz"], MissingError, "/nowhere.tgz"),
+        (["write", "/nowhere"], MissingError, "1456 of 1456"),
+        (["check", "/nowhere.tgz", "--list", "/nowhere.txt"], MissingError, "/nowhere.txt"),
+        (["check", "/nowhere.tgz", "--photos", "/nowhere"], MissingError, "/nowhere"),
+        (["pack"], SettingError, "'pack'"),
+        ([], SettingError, "write|check"),
     ],
 )
-def test_bad_words_are_one_line(given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["archive", *given]) == 2
-    shown = capsys.readouterr().err.strip().splitlines()
-    assert len(shown) == 1
-    assert told in shown[0]
+def test_bad_words_are_one_line(words: list[str], kind: type[InputError], fact: str) -> None:
+    error = fault(["archive", *words])
+    assert isinstance(error, kind)
+    assert fact in str(error)
+    assert "\n" not in str(error)

@@ -6,7 +6,8 @@ import pytest
 
 from tag2mask.cli import help
 from tag2mask.cli.main import LIGHTNING, VERBS, main
-from tests.commands import line
+from tag2mask.errors import SettingError
+from tests.commands import fault, line
 
 SUBVERBS = [("prepare", data) for data in ("voc", "coco", "sample", "folder")] + [
     ("archive", "write"),
@@ -70,7 +71,7 @@ def test_the_short_help_names_options_that_there_are(verb: str, capsys: pytest.C
         ([*FIT, "--chekpoint", "x.ckpt"], "did you mean --ckpt_path?"),
         ([*FIT, "--learning_rate", "1"], "did you mean --model.init_args.optimizer.lr?"),
         ([*FIT, "--nothing_like_it", "1"], "unknown option --nothing_like_it; `tag2mask fit --help`"),
-        ([*FIT, "--data.init_args.rot", "x"], "FolderDataModule has no setting 'rot'; did you mean 'root'?"),
+        ([*FIT, "--data.init_args.rot", "x"], "data: no setting 'rot'; did you mean 'root'?"),
         ([*FIT, "--model.init_args.tiles.attention.kernl", "x"], "did you mean 'kernel'?"),
         ([*FIT, "--model.init_args.optimizer.lrr", "1"], "did you mean 'optimizer.lr'?"),
     ],
@@ -86,7 +87,7 @@ def test_a_word_that_is_nearly_right_names_the_right_one(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("trainer: {max_epoch: 3}", "fit has no setting 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
+        ("trainer: {max_epoch: 3}", "no setting 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         ("model: {class_path: tag2mask.tasks.cam.CamTask}", "did you mean 'CAMTask'?"),
         (
             "model: {class_path: tag2mask.tasks.cam.CAMTask, init_args: {optimizer: {momntum: 1}}}",
@@ -108,3 +109,20 @@ def test_an_option_may_be_given_with_an_equals_sign_or_be_shortened(capsys: pyte
     for option in ("--masks=nowhere", "--mask=nowhere"):
         assert main(["evaluate", "nowhere", option]) == 2
         assert "nowhere is not a folder" in line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (["--trainer.max_epochs", "x"], ("trainer.max_epochs", "int", "x")),
+        (["--model.init_args.optimizer.lr", "abc"], ("model.optimizer.lr", "float", "abc")),
+        (["--model.init_args.tiles.attention.temperature", "hot"], ("attention.temperature", "float", "hot")),
+        (["--data", "tag2mask.data.nosuch.Data"], ("tag2mask.data.nosuch",)),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_value_of_another_type_names_setting_type_and_value(words: list[str], facts: tuple[str, ...]) -> None:
+    error = fault([*FIT, *words])
+    assert isinstance(error, SettingError)
+    assert [fact for fact in facts if fact not in str(error)] == []
+    assert len(str(error)) < 250

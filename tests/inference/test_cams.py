@@ -110,7 +110,9 @@ def test_the_cam_can_be_written(cams: PhotoCAMs, tmp_path: Path) -> None:
 def test_branches_are_those_of_training(maker: CAMMaker) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     with torch.no_grad():
-        steps = two_steps(maker.task.net, EvaluationTransform(LITE)(image)[None], 2, Attention("exp_cosine", layer="bn1"))
+        steps = two_steps(
+            maker.task.net, EvaluationTransform(LITE)(image)[None], 2, Attention("exp_cosine", layer="bn1")
+        )
     branches = maker.branches(image)
     assert steps.entropy is not None
     assert branches.entropy == pytest.approx(steps.entropy.item())

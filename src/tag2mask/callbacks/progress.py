@@ -1,4 +1,4 @@
-"""Progress of Lightning's verbs where their bar would fill a file with every state that it has had."""
+"""Progress of Lightning's verbs in lines, where a bar would go into a file."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from tag2mask.utils.progress import Lines
 
 
 class ProgressLines(Callback):
-    """Say on standard error now and then how far the first process is, how fast, and how long the rest will take.
+    """Print now and then how far the first process is, how fast, and how long the rest will take.
 
-    The time left of a training counts its validations in as often as they have been so far.
+    The time left of a training includes validations, as often as there have been some so far.
     """
 
     def __init__(self, seconds: float = 30) -> None:
-        """Leave ``seconds`` between two lines; the last step is always told."""
+        """Leave ``seconds`` between two lines; the last step always has a line."""
         self.seconds = seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -23,7 +23,7 @@ class ProgressLines(Callback):
         self.steps = Lines(total, "steps", self.seconds, before=trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Tell the step, with epoch and loss."""
+        """Print the step, with epoch and loss."""
         if not trainer.is_global_zero:
             return
 
@@ -36,19 +36,13 @@ class ProgressLines(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count photographs."""
-        self._begin(trainer, trainer.num_val_batches, "scored")
+        batches = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+        batches = trainer.num_predict_batches if trainer.predicting else batches
+        share = f" of {trainer.world_size} processes' first" if trainer.world_size > 1 else ""
+        work = "predicted" if trainer.predicting else "scored"
+        self.photographs = Lines(int(sum(batches)), f"photographs{share} {work}", self.seconds)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise."""
-        self._begin(trainer, trainer.num_test_batches, "scored")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise."""
-        self._begin(trainer, trainer.num_predict_batches, "predicted")
-
-    def _begin(self, trainer: Trainer, batches: Any, done: str) -> None:
-        whose = f" of {trainer.world_size} processes' first" if trainer.world_size > 1 else ""
-        self.photographs = Lines(sum(batches), f"photographs{whose} {done}", self.seconds)
+    on_test_start = on_predict_start = on_validation_start
 
     def _photograph(
         self, trainer: Trainer, pl_module: LightningModule, out: Any, batch: Any, index: int, *_: Any

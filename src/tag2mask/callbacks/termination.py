@@ -9,24 +9,24 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 def launched() -> bool:
-    """Whether Lightning's launcher has started this process: torchrun and SLURM start and end processes themselves."""
-    outside = {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
-    return not outside and os.environ.get("LOCAL_RANK", "0") != "0"
+    """Whether Lightning's launcher has started this process; torchrun and SLURM start and end processes themselves."""
+    others = {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
+    return not others and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 class EndOnTermination(Callback):
     """Let each process of a distributed run end at once on SIGTERM; one process alone ends after its step.
 
-    Lightning's own handler broadcasts, in the middle of whatever else is being sent: two processes then wait for each
-    other for ever. Nothing needs to be agreed upon here, as no checkpoint is written at that moment.
+    By hand, because Lightning's own handler sends a message while a gradient may be on its way: two processes then wait
+    for each other for ever. Nothing has to be sent, as no checkpoint is written at that moment.
     """
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen from here on: Lightning has put its handlers in place, and takes all of them away when it ends."""
+        """Put the handler over Lightning's, which are in place by now; Lightning removes all handlers when it ends."""
 
         def end(signum: int, _: Any) -> NoReturn:
             if launched():
-                os._exit(0)  # silently: its parent says it, and would be killed by its observer for any other status
+                os._exit(0)  # in silence: for any other status the launcher would kill the first process, which says it
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.Signals(signum))
             raise SIGTERMException

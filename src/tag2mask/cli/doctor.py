@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from tag2mask import __version__
-from tag2mask.cli.accounts import logged_in_to_wandb
 from tag2mask.cli.options import WIDTH, Parser
+from tag2mask.cli.wandb_runs import logged_in
 from tag2mask.io.disk import shown
+from tag2mask.utils.processes import cores
 
 DESCRIPTION = """Look at this installation: versions, GPUs, optional parts, room, data sets. The status is 1 where
 something that training or segmenting needs is missing or known to be bad, else 0.
@@ -23,7 +25,7 @@ EXAMPLE = """examples
   tag2mask doctor
   tag2mask doctor photographs /data/VOCdevkit/VOC2012"""
 
-SHOWN = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "wandb")
+NAMED = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "wandb")
 """Packages that are named with their versions; the others only where something is wrong with them."""
 OPTIONAL = {
     "pydensecrf2": "the dense CRF is ours in PyTorch, about as fast",
@@ -47,103 +49,82 @@ DATA = {
 }
 """Where the configurations look for data, and where that comes from."""
 
-Fault = str
-Finding = tuple[str, Fault | None]
-"""A line to be shown, and what is wrong where main work is not possible so."""
+
+class Fault(str):
+    """A line that says what is wrong where training or segmenting is not possible."""
 
 
 def doctor(words: list[str]) -> int:
     """Run the verb; return the exit status."""
     parser = Parser("tag2mask doctor", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="data sets elsewhere")
-    given = parser.parse_args(words)
-    parts = {
-        "machine": machine,
-        "packages": packages,
-        "GPU": gpus,
-        "optional": optional,
-        "W&B": wandb,
-        "data": lambda: data_sets(given.folders),
-    }
+    folders = parser.parse_args(words).folders
+    parts = {"machine": machine, "packages": packages, "GPU": gpus, "optional": optional, "W&B": wandb}
     print(f"tag2mask {__version__} in {Path(__file__).parent}")
-    faults = [fault for title, part in parts.items() for fault in _shown(title, part)]
+    faults = [fault for title, part in parts.items() for fault in _print_part(title, part)]
+    faults += _print_part("data", lambda: data_sets(folders))
     for fault in faults:
         print(f"tag2mask: {fault}", file=sys.stderr)
     print("something is to be mended first" if faults else "ready: training, labels, segmenting and scoring can run")
     return 1 if faults else 0
 
 
-def _shown(title: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Fault]:
-    """Print the lines of a part as they come; pass its faults on, also that it could not be looked at."""
+def _print_part(title: str, part: Callable[[], Iterator[str]]) -> list[Fault]:
+    """Print the lines of a part as they come; return those that are faults, also that it could not be looked at."""
+    faults = []
     try:
-        for line, fault in part():
-            print(fill(f"{title:<10}{line}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
-            title = ""
-            if fault:
-                yield fault
-    except Exception as error:  # whatever a broken installation raises: this verb is for such ones
-        yield f"{title or 'a part'} cannot be looked at ({type(error).__name__}: {_first_line(error)})"
+        for number, line in enumerate(part()):
+            left = f"{'' if number else title:<10}"
+            print(fill(f"{left}{line}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
+            faults += [line] if isinstance(line, Fault) else []
+    except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
+        faults.append(Fault(f"{title} cannot be looked at ({type(error).__name__}: {_first_line(error)})"))
+    return faults
 
 
-def machine() -> Iterator[Finding]:
+def machine() -> Iterator[str]:
     """Python, the system, cores, memory, the disk of the working folder."""
-    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    fault = (
-        None
-        if supported
-        else f"Python {platform.python_version()}; expected 3.10 to 3.12: make setup PYTHON=python3.11"
-    )
-    yield f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {sys.executable}", fault
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    here = Path.cwd()
-    yield (
-        f"{cores} cores, {shown(memory)} of memory, {shown(shutil.disk_usage(here).free)} free on the disk of {here}",
-        None,
-    )
+    here, number = Path.cwd(), platform.python_version()
+    memory = shown(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    yield f"Python {number}, {platform.system()} {platform.machine()}, {sys.executable}"
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        yield Fault(f"Python {number}; expected 3.10 to 3.12: make setup PYTHON=python3.11")
+    yield f"{cores()} cores, {memory} of memory, {shown(shutil.disk_usage(here).free)} free on the disk of {here}"
     if not os.access(here, os.W_OK):
-        yield f"{here} cannot be written; give --trainer.default_root_dir and --out", None
+        yield f"{here} cannot be written; give --trainer.default_root_dir and --out"
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[str]:
     """Versions of what main work needs, and whether torch and torchvision fit each other."""
-    found = {name: version(name) for name in SHOWN}
-    yield ", ".join(f"{name} {number or 'missing'}" for name, number in found.items()), None
-    for name, wanted in required().items():
+    versions = {name: version(name) for name in NAMED}
+    yield ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items())
+    for name, expected in required().items():
         number = version(name)
         if number is None:
-            yield f"{name} is missing", f"the package {name} is missing; {MEND}"
+            yield Fault(f"the package {name} is missing; {MEND}")
         elif number in MALWARE.get(name, ()):
-            yield f"{name} {number} carried malware", f"{name} {number} carried malware; remove it at once, then {MEND}"
-        elif not within(number, wanted):
-            yield f"{name} {number}, expected {wanted}", f"{name} {number} is not in the range {wanted}; {MEND}"
+            yield Fault(f"{name} {number} carried malware; remove it at once, then {MEND}")
+        elif not expected.contains(number, prereleases=True):
+            yield Fault(f"{name} {number} is not in the range {expected}; {MEND}")
     for name in ("torch", "torchvision"):
         try:
             import_module(name)
         except Exception as error:  # a wrong pair raises several kinds
-            pair = f"torch {found['torch']} and torchvision {found['torchvision']}"
-            told = f"{name} cannot be imported, with {pair} ({_first_line(error)})"
-            yield told, f"{told}; the two are a pair: {MEND}"
+            pair = f"torch {versions['torch']} and torchvision {versions['torchvision']}"
+            yield Fault(f"{name} cannot be imported, with {pair} ({_first_line(error)}); the two are a pair: {MEND}")
             return
 
 
-def required() -> dict[str, str]:
-    """Return the packages that main work needs, and the range of versions of each, as setup.cfg has them."""
+def required() -> dict[str, Any]:
+    """Return the packages that main work needs, each with its ``SpecifierSet``, as setup.cfg has them."""
     from packaging.requirements import Requirement
 
     try:
         lines = metadata.requires("tag2mask") or []
     except metadata.PackageNotFoundError:  # a source tree that is not installed
-        return dict.fromkeys(SHOWN, "")
-    wanted = [Requirement(line) for line in lines]
-    return {each.name: str(each.specifier) for each in wanted if each.marker is None or "extra" not in str(each.marker)}
-
-
-def within(number: str, wanted: str) -> bool:
-    """Whether a version is in a range."""
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(wanted).contains(number, prereleases=True)
+        lines = list(NAMED)
+    parsed = [Requirement(line) for line in lines]
+    return {each.name: each.specifier for each in parsed if "extra" not in str(each.marker)}
 
 
 def version(name: str) -> str | None:
@@ -154,45 +135,43 @@ def version(name: str) -> str | None:
         return None
 
 
-def gpus() -> Iterator[Finding]:
+def gpus() -> Iterator[str]:
     """GPUs that torch can use."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)
-        yield f"{index}: {facts.name}, {shown(facts.total_memory)}, CUDA {torch.version.cuda}", None
+        yield f"{index}: {facts.name}, {shown(facts.total_memory)}, CUDA {torch.version.cuda}"
     if not count:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        yield f"none ({built}): all runs on the CPU; the demo in minutes, VOC and COCO not in useful time", None
+        yield f"none ({built}): all runs on the CPU; the demo in minutes, VOC and COCO not in useful time"
 
 
-def optional() -> Iterator[Finding]:
+def optional() -> Iterator[str]:
     """Optional parts: those that are there, then what each missing one disables."""
-    found = {name: version(name) for name in OPTIONAL}
-    there = [f"{name} {number}" for name, number in found.items() if number]
-    if there:
-        yield ", ".join(there), None
-    for name in (name for name, number in found.items() if number is None):
-        yield f"{name} is missing: {OPTIONAL[name]}; pip install {name}", None
+    versions = {name: version(name) for name in OPTIONAL}
+    yield ", ".join(f"{name} {number}" for name, number in versions.items() if number) or "none"
+    yield from (
+        f"{name} is missing: {OPTIONAL[name]}; pip install {name}" for name, number in versions.items() if not number
+    )
 
 
-def wandb() -> Iterator[Finding]:
+def wandb() -> Iterator[str]:
     """Where the runs of W&B go."""
     if mode := os.environ.get("WANDB_MODE"):
-        yield f"WANDB_MODE is {mode}", None
-    elif logged_in_to_wandb():
-        yield "logged in: runs of configs/voc and configs/coco are sent there", None
+        yield f"WANDB_MODE is {mode}"
+    elif logged_in():
+        yield "logged in: runs of configs/voc and configs/coco are sent there"
     else:
-        yield "not logged in: runs are kept offline in their folders; `wandb login`, then `wandb sync` sends them", None
+        yield "not logged in: runs are kept offline in their folders; `wandb login`, then `wandb sync` sends them"
 
 
-def data_sets(folders: list[Path]) -> Iterator[Finding]:
+def data_sets(folders: list[Path]) -> Iterator[str]:
     """What the data sets hold that the configurations look for, and those in ``folders``."""
-    for place, origin in DATA.items():
-        yield (f"{place}: {contents(Path(place))}" if Path(place).is_dir() else f"{place}: none yet ({origin})"), None
-    for folder in folders:
-        yield f"{folder}: {contents(folder) if folder.is_dir() else 'no such folder'}", None
+    absent = {Path(place): f"none yet ({origin})" for place, origin in DATA.items()}
+    absent |= dict.fromkeys(folders, "no such folder")
+    yield from (f"{place}: {contents(place) if place.is_dir() else text}" for place, text in absent.items())
 
 
 def contents(root: Path) -> str:
@@ -201,10 +180,10 @@ def contents(root: Path) -> str:
         "photographs": ("images", "JPEGImages", "train2014", "val2014"),
         "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
     }
-    counts = [f"{n:,} {what} in {name}" for what, names in parts.items() for name in names if (n := count(root / name))]
+    counts = [f"{n:,} {kind} in {name}" for kind, names in parts.items() for name in names if (n := count(root / name))]
     lists = sorted(path.stem for path in (*root.glob("*.txt"), *(root / "ImageSets" / "Segmentation").glob("*.txt")))
     tags = [path.name for path in sorted(root.glob("*tags*.csv"))] + ["Annotations"] * bool(count(root / "Annotations"))
-    named = [f"{what} {', '.join(found)}" for what, found in (("tags", tags), ("lists", lists)) if found]
+    named = [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]
     return ", ".join(counts + named) or "nothing that is known: expected images/, JPEGImages/ or train2014/"
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from tag2mask import classes
 from tag2mask.cli.options import Parser
-from tag2mask.errors import InputError
+from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.io import provenance
 from tag2mask.io.files import read_json, write_json
 from tag2mask.io.folders import read_classes
 from tag2mask.io.records import commit, versions
 from tag2mask.metrics import evaluation as scoring
 from tag2mask.metrics.functional import THRESHOLDS
-from tag2mask.utils.threads import one_thread
+from tag2mask.utils.processes import one_thread
 
 DESCRIPTION = """Score folders of CAM files or label PNGs against masks, at full size, and print mIoU, mFDR and mFNR:
 a table by class for one folder, a line each for several. CAM files are scored at a sweep of
@@ -40,75 +40,77 @@ def evaluate(words: list[str]) -> int:
     parser.add_argument("--threshold", help="a threshold chosen on other images, or the JSON of their evaluation")
     parser.add_argument("--mean-over", help="classes of an extra mean, separated by commas")
     parser.add_argument("--out", type=Path, help="JSON file (FOLDER_evaluation.json beside each FOLDER)")
-    given = parser.parse_args(words)
-    if given.out and len(given.predictions) > 1:
-        raise InputError("--out names one file; with several folders leave it out: each gets a JSON beside it")
-    for folder in given.predictions:
+    args = parser.parse_args(words)
+    if args.out and len(args.predictions) > 1:
+        raise SettingError("--out names one file; with several folders leave it out: each gets a JSON beside it")
+    for folder in args.predictions:
         if why := provenance.outdated(folder):
             print(f"tag2mask: {folder} is out of date: {why}; it is scored as it is", file=sys.stderr)
     with one_thread():
-        results = {folder: _scored(folder, given) for folder in given.predictions}
-    written = [_write_evaluation(folder, result, given) for folder, result in results.items()]
+        results = {folder: _scored(folder, args) for folder in args.predictions}
+    written = [_write_evaluation(folder, result, args) for folder, result in results.items()]
     print(scoring.table(*results.values()) if len(results) == 1 else scoring.steps_table(results))
     print("\n".join(f"written to {path}" for path in written))
     return 0
 
 
-def _scored(predictions: Path, given: argparse.Namespace) -> dict[str, Any]:
-    names = scoring.read_names(predictions, given.masks, given.list)
-    there = len(scoring.predicted(predictions))
-    if given.list is None and len(names) < there:
-        passed = f"{there - len(names)} of {there} files in {predictions} have no mask in {given.masks}"
-        print(f"tag2mask: {passed} and are not scored", file=sys.stderr)
-    task = scoring.Task(predictions, given.masks, names, _class_names(given.classes, predictions))
-    result = scoring.evaluate(task, given.thresholds or THRESHOLDS, _threshold(given.threshold))
-    if given.mean_over:
-        over = [name.strip() for name in given.mean_over.split(",")]
+def _scored(predictions: Path, args: argparse.Namespace) -> dict[str, Any]:
+    names = scoring.read_names(predictions, args.masks, args.list)
+    count = len(scoring.predicted(predictions))
+    if args.list is None and len(names) < count:
+        unscored = f"{count - len(names)} of {count} files in {predictions} have no mask in {args.masks}"
+        print(f"tag2mask: {unscored} and are not scored", file=sys.stderr)
+    task = scoring.Task(predictions, args.masks, names, _class_names(args.classes, predictions))
+    result = scoring.evaluate(task, args.thresholds or THRESHOLDS, _threshold(args.threshold))
+    if args.mean_over:
+        over = [name.strip() for name in args.mean_over.split(",")]
         for score in (*(result[key] for key in ("best", "fixed") if key in result), *result.get("steps", {}).values()):
             score |= scoring.mean_over(score, over)
     return result
 
 
-def _write_evaluation(predictions: Path, result: dict[str, Any], given: argparse.Namespace) -> Path:
-    out: Path = given.out or predictions.parent / f"{predictions.name}_evaluation.json"
-    config = {key: str(value) for key, value in vars(given).items() if value is not None}
+def _write_evaluation(predictions: Path, result: dict[str, Any], args: argparse.Namespace) -> Path:
+    out: Path = args.out or predictions.parent / f"{predictions.name}_evaluation.json"
+    config = {key: str(value) for key, value in vars(args).items() if value is not None}
     config["predictions"] = str(predictions)
     made = {"commit": commit(), "versions": versions(), "predictions_state": provenance.state(predictions)}
     write_json(out, {"config": config, **made, **result})
     return out
 
 
-def _class_names(given: str | None, predictions: Path) -> tuple[str, ...]:
-    """Names by mask value, the background first: those that are given, else those that the record of a folder names."""
-    found = provenance.record_of(predictions).get("config", {}).get("classes")
-    recorded = (classes.VOC[0], *found) if found else None
-    names = _given_names(given) if given is not None else recorded or classes.VOC
-    if recorded is not None and names != recorded:
-        ours, theirs = (f"{', '.join(some[1:4])}, ... ({len(some) - 1})" for some in (recorded, names))
-        raise InputError(
-            f"{predictions} was made for the classes {ours}, --classes names {theirs}: a mask value would stand for "
+def _class_names(option: str | None, predictions: Path) -> tuple[str, ...]:
+    """Names by mask value, the background first: of ``--classes``, the folder's record, or VOC."""
+    foreground = provenance.record_of(predictions).get("config", {}).get("classes")
+    recorded = (classes.VOC[0], *foreground) if foreground else None
+    if option is None:
+        return recorded or classes.VOC
+    names = _read_names(option)
+    if recorded not in (None, names):
+        before, now = (f"{', '.join(some[1:4])}, ... ({len(some) - 1})" for some in (recorded, names))
+        raise MismatchError(
+            f"{predictions} was made for the classes {before}, --classes names {now}: a mask value would stand for "
             "another class; leave --classes out"
         )
     return names
 
 
-def _given_names(given: str) -> tuple[str, ...]:
+def _read_names(option: str) -> tuple[str, ...]:
     known = {"voc": classes.VOC, "coco": classes.COCO}
-    if given in known:
-        return known[given]
-    if not Path(given).is_file():
-        raise InputError(f"--classes {given}: no such file; expected voc, coco or a file of names")
-    return (classes.VOC[0], *read_classes(Path(given)))
+    if option in known:
+        return known[option]
+    if not Path(option).is_file():
+        raise MissingError(f"--classes {option}: no such file; expected voc, coco or a file of names")
+    return (classes.VOC[0], *read_classes(Path(option)))
 
 
-def _threshold(given: str | None) -> float | None:
+def _threshold(option: str | None) -> float | None:
     """A number, or the best threshold of an evaluation's JSON."""
-    if given is None:
+    if option is None:
         return None
     try:
-        return float(given)
+        return float(option)
     except ValueError:
-        best = read_json(Path(given)).get("best", {}).get("threshold")
+        best = read_json(Path(option)).get("best", {}).get("threshold")
     if best is None:
-        raise InputError(f"--threshold {given}: expected a number or the JSON of an evaluation of CAM files")
+        raise SettingError(f"--threshold {option}: expected a number or the JSON of an evaluation of CAM files")
     return float(best)

@@ -22,14 +22,14 @@ EXAMPLE = """example
 
 def export(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where the file does not do what the network does."""
-    given = parse(words)
+    args = parse(words)
     exporting.packages()
-    exporting.check_target(given.out)
-    network = _network(given.checkpoint)
+    exporting.check_target(args.out)
+    network = _network(args.checkpoint)
     print("writing the network as ONNX: seconds for EfficientNet-Lite0, longer for larger ones", file=sys.stderr)
-    exporting.write(given.out, network)
-    print(describe(given.out, network))
-    return _compared(given.out, network)
+    exporting.write(args.out, network)
+    print(describe(args.out, network))
+    return _compared(args.out, network)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -51,12 +51,13 @@ def _network(checkpoint: Path) -> Exportable:
 
 def describe(path: Path, network: Exportable) -> str:
     """What the file takes and gives, in three lines."""
-    how = network.preprocessing
-    shrunk = "" if how.max_side is None else f"; larger photographs shrunk to {how.max_side} pixels before"
+    prepared = network.preprocessing
+    side = prepared.max_side
+    shrunk = "" if side is None else f"; larger photographs shrunk to {side} pixels before"
     shape = "(B, G, H, W), before the softmax" if network.output == SCORES else "(B, C, h, w), before ReLU"
     return (
         f"written to {printable(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
-        f"image (B, 3, H, W) float32: RGB / 255, minus {list(how.mean)}, over {list(how.std)}{shrunk}\n"
+        f"image (B, 3, H, W) float32: RGB / 255, minus {list(prepared.mean)}, over {list(prepared.std)}{shrunk}\n"
         f"{network.output} {shape}: {', '.join(network.class_names)}"
     )
 
@@ -64,11 +65,12 @@ def describe(path: Path, network: Exportable) -> str:
 def _compared(path: Path, network: Exportable) -> int:
     """Compare the file with the network, and say how far they are apart; return the exit status."""
     sizes = exporting.check_sizes(network.stride)
-    found = list(progress(exporting.differences(path, network, sizes), 2 * len(sizes), "comparisons with PyTorch"))
-    worst = next((value for value in found if value != value), max(found))  # not a number comes first
+    differences = list(
+        progress(exporting.differences(path, network, sizes), 2 * len(sizes), "comparisons with PyTorch")
+    )
+    worst = next((value for value in differences if value != value), max(differences))  # not a number comes first
     where = " and ".join(f"{height} x {width}" for height, width in sizes)
-    told = f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)"
-    print(told)
+    print(f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)")
     if worst <= TOLERANCE:
         return 0
     print(

@@ -4,20 +4,21 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from tqdm import tqdm
 
+from tag2mask.cli import help
 from tag2mask.cli.options import check_options, check_yaml
+from tag2mask.cli.settings import SettingsParser
 from tag2mask.data.folder import class_names
-from tag2mask.errors import InputError
+from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
-from tag2mask.io.files import read_json
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, same_run, write_run
 from tag2mask.refine.recipes import Recipe
@@ -25,92 +26,77 @@ from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remainin
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress
 
-DESCRIPTION = """Turn a folder of CAM files into a folder of label PNGs, on all cores. What is there already is kept,
-if it was made with the same configuration: the same command goes on where it was interrupted."""
 ON_ONE_GPU = 4  # processes: each takes half a gigabyte of the GPU before it has done anything
 RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
+REQUIRED = {"recipe": Recipe, "cams": Path, "out": Path}
+OPTIONAL: dict[str, tuple[Any, Any]] = {
+    "photos": (Path | None, None),
+    "list": (Path | None, None),
+    "soft": (bool, False),
+    "steps": (bool, False),
+    "workers": (int | None, None),
+    "device": (str, "auto"),
+    "shard": (str | None, None),
+}
+"""Option -> type and default; the texts are in `help.LABEL_OPTIONS`."""
 
 
 def labels(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be done."""
     check_yaml(words)
-    given = parse(words)
-    job, listed = _job(given), cam_names(given.cams, given.list)
-    index, count = which_shard(given.shard, os.environ)
-    share = shard(listed, index, count)
+    args = parse(words)
+    job, names = _job(args), cam_names(args.cams, args.list)
+    index, count = which_shard(args.shard, os.environ)
+    share = shard(names, index, count)
     if count > 1:
-        print(f"shard {index} of {count}: {len(share)} of {len(listed)} photographs")
+        print(f"shard {index} of {count}: {len(share)} of {len(names)} photographs")
     provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
-    config, facts = _config(given, job), {"cams_state": provenance.state(job.cams)}
-    if config["classes"] and given.photos is not None:
-        require_classes_of(given.photos, job.cams, config["classes"])
-    if same_run(job.out, config, given.overwrite):
-        _redo(job, share)
+    config, state = _config(job), provenance.state(job.cams)
+    if config["classes"] and args.photos is not None:
+        require_classes_of(args.photos, job.cams, config["classes"])
+    if same_run(job.out, config, args.overwrite):
+        _delete_stale(job, share)
     else:
         _clear(job, share)
-        write_run(job.out, config, **facts, finished=False)
+        write_run(job.out, config, cams_state=state, finished=False)
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
     if todo:
         sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
-        outputs = len(todo) * len(job.outputs(""))
-        print(disk.require_room(job.out, outputs * count, sizes, "labels" if count == 1 else "labels of all shards"))
-    faults = dict(_faults(progress(_run(given, job, todo), len(todo), "photographs")))
-    recorded = None
-    while (there := sum(1 for _ in job.out.glob("*.png"))) != recorded:  # another shard may have ended meanwhile
-        facts |= _of_labels(job.out, config["classes"])
-        finished = there == len(listed)
-        write_run(job.out, config, **facts, finished=finished, files=there, damaged=sorted(faults))
-        recorded = there
-    print(f"{len(todo) - len(faults)} labels made, {there} of {len(listed)} in {job.out}")
+        files = len(todo) * len(job.outputs("")) * count
+        print(disk.require_room(job.out, files, sizes, "labels" if count == 1 else "labels of all shards"))
+    damaged = sorted(_damaged(progress(_run(args, job, todo), len(todo), "photographs")))
+    facts = _write_record(job, config, len(names), cams_state=state, damaged=damaged)
+    print(f"{len(todo) - len(damaged)} labels made, {facts['files']} of {len(names)} in {job.out}")
     if facts["vanished"]:
         print(f"tag2mask: {provenance.vanished(facts)}", file=sys.stderr)
-    if faults:
-        print(f"tag2mask: {len(faults)} photographs were skipped: {', '.join(sorted(faults))}", file=sys.stderr)
-    return 1 if faults else 0
+    if damaged:
+        print(f"tag2mask: {len(damaged)} photographs were skipped: {', '.join(damaged)}", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
-    parser = ArgumentParser(prog="tag2mask labels", description=DESCRIPTION, exit_on_error=False)
-    parser.add_argument(
-        "--config", action="config", help="YAML with the options below, such as configs/voc/labels.yaml"
-    )
-    parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made from a CAM")
-    parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
-    parser.add_argument(
-        "--photos",
-        type=Path | None,
-        default=None,
-        help="folder of the photographs, or one with images/, for walk and CRF",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
-    parser.add_argument("--list", type=Path | None, default=None, help="names to do, one a line; null: all CAM files")
-    parser.add_argument("--soft", type=bool, default=False, help="also write the CAM after the walk, into OUT/soft")
-    parser.add_argument(
-        "--steps", type=bool, default=False, help="also write the label after each step, into OUT/steps"
-    )
-    parser.add_argument("--workers", type=int | None, default=None, help="processes; null: one a core")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one")
-    parser.add_argument(
-        "--shard",
-        type=str | None,
-        default=None,
-        help="i/n, from 1/n to n/n: this part of the work only; without it torchrun's and SLURM's variables tell",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace labels made with another configuration")
+    parser = SettingsParser(prog="tag2mask labels", description="CAM files to label PNGs.", exit_on_error=False)
+    parser.add_argument("--config", action="config", help=help.LABEL_OPTIONS["config FILE"])
+    texts = {option.split()[0]: text for option, text in help.LABEL_OPTIONS.items()}
+    for name, kind in REQUIRED.items():
+        parser.add_argument(f"--{name}", type=kind, required=True, help=texts.get(name, "how a label is made of a CAM"))
+    for name, (kind, default) in OPTIONAL.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=texts[name])
+    parser.add_argument("--overwrite", action="store_true", help=texts["overwrite"])
     check_options(words, parser._option_string_actions, parser.prog)
-    given: Namespace = parser.instantiate_classes(parser.parse_args(words))
-    return given
+    args: Namespace = parser.instantiate_classes(parser.parse_args(words))
+    return args
 
 
-def which_shard(given: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Return which part of the work this process does, from 1, and of how many."""
-    if given is not None:
-        index, _, count = given.partition("/")
+def which_shard(option: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return which part of the work this process does, from 1, and of how many: of ``--shard``, torchrun or SLURM."""
+    if option is not None:
+        index, _, count = option.partition("/")
         if not (index.isdigit() and count.isdigit()):
-            raise InputError(f"--shard {given}; expected i/n, such as 1/4 to 4/4")
+            raise SettingError(f"--shard {option}; expected i/n, such as 1/4 to 4/4")
         return int(index), int(count)
     for rank, world in RANKS:
         if rank in environment and int(environment.get(world, "1")) > 1:
@@ -127,119 +113,125 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
     return 0, 1
 
 
-def _job(given: Namespace) -> Job:
-    photos = given.photos
+def _job(args: Namespace) -> Job:
+    """Check photographs and edge network, before anything is written."""
+    photos, walk = args.photos, args.recipe.walk
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
-    if given.recipe.needs_photo:
-        if photos is None:
-            raise InputError("the recipe looks at the photographs; give their folder with --photos")
-        if not photos.is_dir():
-            raise InputError(f"no folder {photos}; name the one of the photographs with --photos")
+    if args.recipe.needs_photo and photos is None:
+        raise MissingError("the recipe looks at the photographs; give their folder with --photos")
+    if args.recipe.needs_photo and not photos.is_dir():
+        raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
-        photos_in(photos)  # refuses two of one name before anything is written
-    walk = given.recipe.walk
-    if walk is not None and not Path(walk.checkpoint).is_file():
-        raise InputError(
-            f"no checkpoint {walk.checkpoint} of an edge network; train one with `tag2mask fit` and a configuration "
-            "affinity_*.yaml, or leave the walk out (walk: null)"
-        )
+        photos_in(photos)  # refuses two of one name
     if walk is not None:
+        if not Path(walk.checkpoint).is_file():
+            raise MissingError(
+                f"no checkpoint {walk.checkpoint} of an edge network; train one with `tag2mask fit` and a "
+                "configuration affinity_*.yaml, or leave the walk out (walk: null)"
+            )
         from tag2mask.tasks.checkpoints import check_file
 
         check_file(Path(walk.checkpoint), "affinity")
-    return Job(given.cams, photos, given.out, given.recipe, given.soft, given.steps)
+    return Job(args.cams, photos, args.out, args.recipe, args.soft, args.steps)
 
 
-def _config(given: Namespace, job: Job) -> dict[str, Any]:
+def _config(job: Job) -> dict[str, Any]:
     """What the labels depend on: the recipe, and what CAMs and edge network were made from."""
-    record = job.cams / RUN_FILE
-    made = read_json(record).get("config", {}) if record.is_file() else {}
+    recipe = job.recipe
     config = {
-        "recipe": _plain(job.recipe),
+        "recipe": {
+            "class_path": f"{type(recipe).__module__}.{type(recipe).__qualname__}",
+            "init_args": json.loads(json.dumps(vars(recipe), default=vars)),
+        },
         "cams": str(job.cams),
         "cams_made_with": made_with(job.cams),
-        "classes": made.get("classes"),
+        "classes": provenance.record_of(job.cams).get("config", {}).get("classes"),
         "steps": job.steps,
         "soft": job.soft,
-        "step_names": list(job.recipe.step_names),
+        "step_names": list(recipe.step_names),
     }
-    if job.recipe.walk is not None:
+    if recipe.walk is not None:
         from tag2mask.tasks.checkpoints import file_digest
 
-        config["edges"] = file_digest(Path(job.recipe.walk.checkpoint))
+        config["edges"] = file_digest(Path(recipe.walk.checkpoint))
     return config
 
 
 def require_classes_of(data: Path, cams: Path, classes: Sequence[str]) -> None:
-    """Refuse CAM files of other classes than those of one's own data folder, where that is what was given."""
+    """Refuse CAM files of other classes than those of a folder of one's own data; pass over any other folder."""
     if not any((data / name).is_file() for name in ("classes.txt", "tags.csv")):
         return
     names = class_names(data)
     if list(names) != list(classes):
-        raise InputError(
+        raise MismatchError(
             f"{cams} was made for the classes {', '.join(classes)}, {data} has {', '.join(names)}; names and order "
             "must be the same: mend classes.txt, or train and predict again"
         )
 
 
-def _redo(job: Job, names: list[str]) -> None:
+def _delete_stale(job: Job, names: Sequence[str]) -> None:
     """Delete the labels whose CAM file has changed since; say so."""
     old = stale(job, names)
-    for path in (path for name in old for path in job.outputs(name).values()):
-        path.unlink(missing_ok=True)
+    _delete(job, old)
     if old:
         print(f"{len(old)} labels were made from other CAM files than now, the first {old[0]}: they are made again")
 
 
-def _of_labels(out: Path, classes: Sequence[str] | None) -> dict[str, Any]:
-    """Keep what each label was made from; return how many tags have no pixel in their label, class by class."""
+def _clear(job: Job, names: Sequence[str]) -> None:
+    """Delete the outputs of ``names`` alone: other shards may be at work, or somebody else's PNGs be there."""
+    if job.out.is_dir() and not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
+        raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
+    _delete(job, names)
+
+
+def _delete(job: Job, names: Sequence[str]) -> None:
+    for path in (path for name in names for path in job.outputs(name).values()):
+        path.unlink(missing_ok=True)
+
+
+def _run(args: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Make the labels, on this process's share of the cores or GPUs of the machine."""
+    device, walk = args.device, job.recipe.walk
+    index, processes = on_this_machine(os.environ)
+    if device == "auto":
+        device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    load_edges = None
+    if walk is not None:
+        from tag2mask.tasks.affinity import Edges
+
+        load_edges = partial(Edges, Path(walk.checkpoint))
+    share = max(1, cores() // processes)
+    workers = args.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
+    return make_labels(job, todo, load_edges, workers, device)
+
+
+def _damaged(done: Iterator[tuple[str, str | None]]) -> Iterator[str]:
+    """Say what could not be done, and why, as it is met; yield the names."""
+    for name, fault in done:
+        if fault is not None:
+            tqdm.write(f"tag2mask: skipped {name}: {fault}", file=sys.stderr)
+            yield name
+
+
+def _write_record(job: Job, config: dict[str, Any], total: int, **facts: Any) -> dict[str, Any]:
+    """Write ``run.json`` and ``inputs.csv``, again where another shard has ended meanwhile; return what they say."""
+    facts["files"] = None
+    while (count := sum(1 for _ in job.out.glob("*.png"))) != facts["files"]:
+        facts |= {**_facts(job.out, config["classes"]), "files": count}
+        write_run(job.out, config, **facts, finished=count == total)
+    return facts
+
+
+def _facts(out: Path, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Write what each label was made from; return how many tags have no pixel in their label, class by class."""
     made = {path.stem: made_of(path) for path in sorted(out.glob("*.png"))}
     provenance.write_inputs(out, {name: "not known" if one is None else one.cam for name, one in made.items()})
     known = [one for one in made.values() if one is not None]
-    counts = Counter(value for one in known for value in one.vanished)
-    names = {value: classes[value - 1] if classes else f"class {value}" for value in sorted(counts)}
+    counts = sorted(Counter(value for one in known for value in one.vanished).items())
     return {
-        "vanished": {names[value]: counts[value] for value in sorted(counts)},
+        "vanished": {classes[value - 1] if classes else f"class {value}": count for value, count in counts},
         "lacking": sum(bool(one.vanished) for one in known),
         "empty": sum(one.tags > 0 and len(one.vanished) == one.tags for one in known),
         "labels": len(known),
     }
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a recipe as plain data."""
-    settings = json.loads(json.dumps(vars(recipe), default=vars))
-    return {"class_path": f"{type(recipe).__module__}.{type(recipe).__qualname__}", "init_args": settings}
-
-
-def _clear(job: Job, names: list[str]) -> None:
-    """Delete the outputs of ``names`` and no other file: other shards may be at work, or a stranger's PNGs be there."""
-    if job.out.is_dir() and not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
-        raise InputError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
-    for name in names:
-        for path in job.outputs(name).values():
-            path.unlink(missing_ok=True)
-
-
-def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str | None]]:
-    device = given.device
-    index, beside = on_this_machine(os.environ)
-    if device == "auto":
-        device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    load_edges = None
-    if job.recipe.walk is not None:
-        from tag2mask.tasks.affinity import Edges
-
-        load_edges = partial(Edges, Path(job.recipe.walk.checkpoint))
-    share = max(1, cores() // beside)
-    workers = given.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
-    return make_labels(job, todo, load_edges, workers, device)
-
-
-def _faults(done: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
-    """Name what could not be done as it is met."""
-    for name, fault in done:
-        if fault is not None:
-            tqdm.write(f"tag2mask: skipped {name}: {fault}", file=sys.stderr)
-            yield name, fault

@@ -1,17 +1,13 @@
 """LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
 
 import logging
-import os
 import re
 import sys
 import warnings
-from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,13 +22,14 @@ from tag2mask.callbacks.progress import ProgressLines
 from tag2mask.callbacks.records import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.callbacks.writers import PredictionWriter
-from tag2mask.cli.accounts import logged_in_to_wandb
+from tag2mask.cli import wandb_runs
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
-from tag2mask.cli.options import check_options, did_you_mean
+from tag2mask.cli.options import check_options
+from tag2mask.cli.settings import SettingsParser
 from tag2mask.data.checks import check_masks, unlearnable
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_sampled_tags
-from tag2mask.errors import InputError
+from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
@@ -40,7 +37,7 @@ from tag2mask.io.records import digest, made_with
 from tag2mask.tasks.checkpoints import check_file, shown
 from tag2mask.utils.processes import end_with_parent
 
-MEANT = {
+ALIASES = {
     "--checkpoint": "--ckpt_path",
     "--resume": "--ckpt_path",
     "--epochs": "--trainer.max_epochs",
@@ -52,13 +49,25 @@ MEANT = {
     "--learning_rate": "--model.init_args.optimizer.lr",
     "--lr": "--model.init_args.optimizer.lr",
 }
-"""Names that people try for settings which have others here."""
+"""Names that people try -> the option of this command line."""
 NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
+HARMLESS = (
+    "args parameter is intended to run from within Python",
+    "does not have many workers",
+    "The number of training batches.*is smaller than the logging interval",
+    "exists and is not empty",
+    "when logging on epoch level in distributed setting",  # our scores are of all processes
+    "all_gather is deprecated",
+    "module.s. in eval mode at the start of training",
+    "passed in a `val_dataloader` but have no `validation_step`",
+    "Total length of `list` across ranks is zero",  # nothing has a mask
+    "isinstance.treespec, LeafSpec",
+)
+"""Warnings that a user can do nothing about."""
 
 
-def checkpoints_of(root: str | None) -> str:
-    """Return the folder of checkpoints in a run folder."""
-    return str(Path(root or ".") / LAST.parent)
+class LightningParser(SettingsParser, LightningArgumentParser):
+    """LightningCLI's parser, with errors that name the near setting."""
 
 
 class TagsToMasksCLI(LightningCLI):
@@ -81,7 +90,8 @@ class TagsToMasksCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"callbacks": EndOnTermination()},
             args=words,
-            parser_kwargs={"prog": "tag2mask", "exit_on_error": False} | dict.fromkeys(LIGHTNING, settings),
+            parser_class=LightningParser,
+            parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -93,28 +103,20 @@ class TagsToMasksCLI(LightningCLI):
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the words, with a question where one is near to an option."""
-        verb, known = args[0], self._parser(args[0])._option_string_actions
-        check_options(args[1:], known, f"tag2mask {verb}", MEANT)
-        try:
-            super().parse_arguments(parser, args)
-        except ArgumentError as error:
-            found = re.search(r"Subcommand '\w+' does not accept option '([^']+)'", str(error))
-            if found is None:
-                raise
-            near = did_you_mean(found[1], [option.lstrip("-") for option in known])
-            raise InputError(f"{verb} has no setting {found[1]!r}{near or f'; see `tag2mask {verb} --help`'}") from None
+        """Parse the words, once each is an option."""
+        check_options(args[1:], self._parser(args[0])._option_string_actions, f"tag2mask {args[0]}", ALIASES)
+        super().parse_arguments(parser, args)
 
     @property
-    def given(self) -> Any:
+    def settings(self) -> Any:
         """The parsed settings of the verb."""
         return self.config[self.config.subcommand]
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
-        path = self.given.get("ckpt_path")
+        path = self.settings.get("ckpt_path")
         if path in ("best", "registry"):
-            raise InputError(
+            raise SettingError(
                 f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
             )
         if path and path not in ("last", "hpc"):
@@ -122,37 +124,43 @@ class TagsToMasksCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder, settle the seed of the samples, W&B's mode and what the run is called there."""
-        if self.given.trainer.default_root_dir is None:
-            raise InputError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
-        data, seed = self.given.data.init_args, self.given.seed_everything
+        settings = self.settings
+        if settings.trainer.default_root_dir is None:
+            raise SettingError("no run folder; give --trainer.default_root_dir, such as runs/voc/cam_resnet50")
+        data, seed = settings.data.init_args, settings.seed_everything
         if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
             data.seed = 0 if isinstance(seed, bool) else seed
-        offline_unless_logged_in()
-        root, task = Path(self.given.trainer.default_root_dir), self.given.model.class_path.split(".")[-2]
-        for logger in wandb_loggers(self.given.trainer.logger):
-            place_in_wandb(logger.init_args, root, task, anew=bool(self.given.get("overwrite")))
+        wandb_runs.offline_unless_logged_in()
+        root, task = Path(settings.trainer.default_root_dir), settings.model.class_path.split(".")[-2]
+        for logger in wandb_runs.loggers_in(settings.trainer.logger):
+            wandb_runs.name_run(logger.init_args, root, task, bool(settings.get("overwrite")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with lines of progress where its bar would go into a file."""
         settings = self.config_init[self.subcommand].trainer
-        lines = settings.enable_progress_bar is not False and not sys.stdout.isatty()
-        own = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
-        if not lines or own:
+        own_bar = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
+        if settings.enable_progress_bar is False or sys.stdout.isatty() or own_bar:
             return super().instantiate_trainer(logger=self._loggers(), **kwargs)
         trainer = super().instantiate_trainer(logger=self._loggers(), enable_progress_bar=False, **kwargs)
         trainer.callbacks.insert(0, ProgressLines())  # type: ignore[attr-defined]
         return trainer
 
     def _loggers(self) -> Any:
-        """Keep a CSV log of a training always, none of other verbs."""
-        asked = self.config_init[self.subcommand].trainer.logger
+        """The loggers of a training, with a CSV log always; other verbs have none."""
+        configured = self.config_init[self.subcommand].trainer.logger
         if self.subcommand != "fit":
             return False
-        loggers = [] if asked in (None, True, False) else asked if isinstance(asked, list) else [asked]
+        loggers = (
+            configured
+            if isinstance(configured, list)
+            else [configured]
+            if configured not in (None, True, False)
+            else []
+        )
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
-        return [*loggers, CSVLogger(self.given.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
+        return [*loggers, CSVLogger(self.settings.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
@@ -161,42 +169,41 @@ class TagsToMasksCLI(LightningCLI):
             super()._run_subcommand(subcommand)
             status = 0
         finally:
-            end_wandb_run(self.trainer.loggers, status)
+            wandb_runs.end_run(self.trainer.loggers, status)
 
-    def fit(self, model: LightningModule, **settings: Any) -> None:
-        """Train, where that is not done already."""
-        if not self.finished:
-            self.trainer.fit(model, **settings)
-
-    finished = False
-    """Whether ``fit`` finds its work done."""
-
-    def before_fit(self) -> None:
-        """Take up, start, refuse or leave alone the run in the run folder; nothing is written before all is checked."""
-        if self.given.trainer.fast_dev_run:
+    def fit(self, model: LightningModule, ckpt_path: str | None, **settings: Any) -> None:
+        """Check everything, then start a run, go on with it, or leave it finished. Nothing is written before."""
+        if self.settings.trainer.fast_dev_run:
+            self.trainer.fit(model, ckpt_path=ckpt_path, **settings)
             return
-        root, settings = Path(self.trainer.default_root_dir), self.config_init[self.subcommand]
+        root, overwrite = Path(self.trainer.default_root_dir), self.settings.overwrite
         self.datamodule.setup("fit")
-        start = _checkpoint(settings.ckpt_path, root)
+        start = _checkpoint(ckpt_path, root)
         own = start is not None and root.resolve() in start.resolve().parents
-        if own and settings.overwrite:
-            raise InputError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
+        if own and overwrite:
+            raise SettingError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
         record = self._record(None if own else start)
-        state = "unfinished" if own and record.difference(root) else record.state(root, settings.overwrite)
+        state = "unfinished" if own and record.difference(root) else record.state(root, overwrite)
         if state == "finished":
-            self._leave(root, record)
+            check_file(root / LAST, self.model.kind)
+            rank_zero_info(
+                f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, "
+                "give --trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
+            )
+            record.compare_masks(root)
             return
-        self._look_at_data()
+        self._check_data()
         if state == "new":
-            self._begin(root)
+            self.model.fill()  # the weights to start from are there: now the earlier training can go
+            _discard(root)
         else:
             start = start if own and start is not None else root / LAST
             check_file(start, self.model.kind)
             record.go_on(root, start)
-        settings.ckpt_path = None if start is None else str(start)
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+        self.trainer.fit(model, ckpt_path=None if start is None else str(start), **settings)
 
-    def _look_at_data(self) -> None:
+    def _check_data(self) -> None:
         """Refuse masks that cannot be used or meant, before the first step; say what cannot be learnt."""
         data, scored = self.datamodule, bool(self.trainer.limit_val_batches)
         if data.labels is None:
@@ -213,40 +220,22 @@ class TagsToMasksCLI(LightningCLI):
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
-        for logger in wandb_loggers(config["trainer"]["logger"]):
+        for logger in wandb_runs.loggers_in(config["trainer"]["logger"]):
             logger["init_args"].pop("id", None)  # the name of a run, no setting
         record, labels = dict(config), self.datamodule.labels
         if labels is not None and (made := made_with(labels)) is not None:
             require_labels(labels, self.datamodule.class_names)
             record["labels_made_with"] = made
-        record |= {} if start is None else {"starts_from": digest(start)}
-        return RunRecord(config, record, self.given.seed_everything, self.datamodule)
-
-    def _leave(self, root: Path, record: RunRecord) -> None:
-        """Say that a training is done; nothing is written."""
-        self.finished = True
-        check_file(root / LAST, self.model.kind)
-        rank_zero_info(
-            f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, give "
-            "--trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
-        )
-        record.compare_masks(root)
-
-    def _begin(self, root: Path) -> None:
-        """Start anew, once the weights to start from are there: what the folder holds of an earlier training goes."""
-        self.model.fill()
-        self._discard(root)
-
-    @rank_zero_only
-    def _discard(self, root: Path) -> None:
-        provenance.discard(root)
-        (root / LAST).unlink(missing_ok=True)
+        if start is not None:
+            record["starts_from"] = digest(start)
+        return RunRecord(config, record, self.settings.seed_everything, self.datamodule)
 
     def _use_last(self) -> None:
+        """Take the checkpoint of the run folder where none is given."""
         settings, last = self.config_init[self.subcommand], Path(self.trainer.default_root_dir) / LAST
         if settings.ckpt_path is None:
             if not last.is_file():
-                raise InputError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
+                raise MissingError(f"no trained network: {last} does not exist; run `tag2mask fit` or give --ckpt_path")
             check_file(last)
             settings.ckpt_path = str(last)
         if self.subcommand == "predict":
@@ -258,50 +247,48 @@ class TagsToMasksCLI(LightningCLI):
     before_validate = before_test = before_predict = _use_last
 
 
+def checkpoints_of(root: str | None) -> str:
+    """Return the folder of checkpoints in a run folder."""
+    return str(Path(root or ".") / LAST.parent)
+
+
 def require_labels(folder: Path, class_names: Sequence[str]) -> None:
     """Refuse labels that a stage made for other classes, or from what has changed since."""
     provenance.require_current(folder, "make them again with `tag2mask labels`")
     classes = provenance.record_of(folder)["config"].get("classes")
     if classes is not None and list(classes) != list(class_names):
-        raise InputError(
+        raise MismatchError(
             f"{folder} was made for the classes {shown(classes, class_names)}, the data has "
             f"{shown(class_names, classes)}; names and order must be the same: make the labels again"
         )
 
 
-def _checkpoint(given: str | None, root: Path) -> Path | None:
+def _checkpoint(path: str | None, root: Path) -> Path | None:
     """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
-    if given not in ("last", "hpc"):
-        return None if given is None else Path(given)
-    found = (
-        [root / LAST]
-        if given == "last"
-        else sorted(root.glob("hpc_ckpt_*.ckpt"), key=lambda path: (len(path.name), path))
-    )
-    return found[-1] if found and found[-1].is_file() else None
+    if path not in ("last", "hpc"):
+        return None if path is None else Path(path)
+    pattern = str(LAST) if path == "last" else "hpc_ckpt_*.ckpt"
+    files = sorted(root.glob(pattern), key=lambda file: (len(file.name), file))
+    return files[-1] if files else None
+
+
+@rank_zero_only
+def _discard(root: Path) -> None:
+    """Delete what the run folder holds of an earlier training."""
+    provenance.discard(root)
+    (root / LAST).unlink(missing_ok=True)
 
 
 def follow_parent() -> None:
-    """Let a process that Lightning's launcher has started end when that one is gone, rather than wait for it.
-
-    NCCL would wait for minutes.
-    """
+    """End with the parent where Lightning's launcher has started this process: NCCL would wait for minutes."""
     if launched():
         end_with_parent()
 
 
 def quiet() -> None:
     """Silence what a user can do nothing about."""
-    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*The number of training batches.*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # ours are of all ranks
-    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")
-    warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", ".*passed in a `val_dataloader` but have no `validation_step`.*")
-    warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # nothing has a mask
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(explain_lost_process)
 
@@ -312,44 +299,3 @@ def explain_lost_process(record: logging.LogRecord) -> bool:
     if lost:
         record.msg, record.args = LOST_PROCESS.format(f"PID {lost[1]}, status {lost[2]}"), ()
     return True
-
-
-def wandb_loggers(loggers: Any) -> list[Any]:
-    """Return the settings of each `WandbLogger` among those of the trainer's loggers."""
-    each = loggers if isinstance(loggers, list) else [loggers]
-    return [one for one in each if isinstance(one, Mapping | Namespace) and "WandbLogger" in str(one.get("class_path"))]
-
-
-def end_wandb_run(loggers: Sequence[Any], status: int) -> None:
-    """End the W&B run of this process, where there is one."""
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
-        import wandb
-
-        if wandb.run is not None:
-            wandb.finish(exit_code=status)
-
-
-def place_in_wandb(logger: Any, root: Path, task: str, anew: bool) -> None:
-    """Fill in what the configuration leaves open of a W&B run: where it lies, what it is called, which one goes on.
-
-    Runs whose folders lie side by side share a group: they are stages of one pipeline, as for `tag2mask report`.
-
-    Args:
-        logger: settings of `WandbLogger`.
-        root: the run folder; a training that goes on there goes on in its W&B run.
-        task: the network that is trained: ``cam``, ``affinity``, ``segmentation``.
-        anew: whatever the run folder holds is discarded.
-    """
-    before = provenance.record_of(root).get("wandb_id") if not anew and (root / LAST).is_file() else None
-    logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
-    folder = root.resolve()
-    logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
-    logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
-    logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
-    logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
-
-
-def offline_unless_logged_in() -> None:
-    """Let W&B log into the run folder where nobody is logged in, rather than stop and ask."""
-    if "WANDB_MODE" not in os.environ and not logged_in_to_wandb():
-        os.environ["WANDB_MODE"] = "offline"

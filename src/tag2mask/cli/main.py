@@ -12,9 +12,16 @@ from importlib import import_module
 
 from tag2mask import __version__
 from tag2mask.cli import help
-from tag2mask.cli.complaints import explain
 from tag2mask.cli.options import check_yaml, did_you_mean
-from tag2mask.errors import InputError, MissingError, SettingError, SpaceError, UnreachableError
+from tag2mask.errors import (
+    DamagedError,
+    InputError,
+    MissingError,
+    OccupiedError,
+    SettingError,
+    SpaceError,
+    UnreachableError,
+)
 
 TRACEBACK = "TAG2MASK_TRACEBACK"
 CLOSED = 141
@@ -23,8 +30,10 @@ HELP = ("-h", "--help")
 LIGHTNING = ("fit", "validate", "test", "predict")
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
+ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
+"""How a command ends where somebody asked for the end, and its status."""
 LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
-"""What torch raises where another process is gone, besides a RuntimeError of Gloo's."""
+"""What torch raises where another process is gone, besides a RuntimeError of Gloo."""
 LOST_PROCESS = (
     "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
     "command: it goes on where it stopped"
@@ -35,13 +44,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run ``tag2mask`` with ``args`` (those of the process by default); return the exit status.
 
     What the user can mend ends in one line on standard error and status 2; with ``TAG2MASK_TRACEBACK=1`` the traceback
-    stands before it. Where nobody reads what is printed any more (``tag2mask evaluate ... | head -1``), it ends in
-    silence.
+    stands before it. Where nobody reads the output any more (``tag2mask evaluate ... | head -1``), it ends in silence.
     """
-    words = list(sys.argv[1:] if args is None else args)
     try:
         try:
-            return _status(words)
+            return _status(list(sys.argv[1:] if args is None else args))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -51,30 +58,57 @@ def main(args: Sequence[str] | None = None) -> int:
         return CLOSED
 
 
+def dispatch(words: list[str]) -> int:
+    """Run a verb, or raise what is wrong; `main` catches that and puts it into one line."""
+    verb = words[0] if words else "--help"
+    if verb in (*HELP, "--version"):
+        print(__version__ if verb == "--version" else help.MAIN)
+        return 0
+    if verb in help.VERBS and not set(HELP).isdisjoint(words):
+        print(help.VERBS[verb])
+        return 0
+    words = ["--help" if word == "--help-all" else word for word in words]
+    if verb in LIGHTNING:
+        return lightning(words)
+    if verb in VERBS:
+        run: Callable[[list[str]], int] = getattr(import_module(f"tag2mask.cli.{verb}"), verb)
+        return run(words[1:])
+    raise SettingError(
+        f"no verb {verb!r}{did_you_mean(verb, (*LIGHTNING, *VERBS)) or '; `tag2mask --help` lists them'}"
+    )
+
+
+def lightning(words: list[str]) -> int:
+    """Run one of LightningCLI's verbs."""
+    check_yaml(words)
+    from tag2mask.cli.lightning import TagsToMasksCLI, follow_parent, quiet
+
+    quiet()
+    follow_parent()
+    TagsToMasksCLI(words)
+    return 0
+
+
 def _status(words: list[str]) -> int:
     try:
         return dispatch(words)
-    except KeyboardInterrupt:
-        return _interrupted()
-    except (Exception, SystemExit) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
-        if _in_context(error, "KeyboardInterrupt"):  # Lightning exits with 1
-            return _interrupted()
-        if _in_context(error, "SIGTERMException"):
-            print("tag2mask: terminated; the same command goes on where it stopped", file=sys.stderr)
-            return 143
-        known = None if isinstance(error, SystemExit) else mendable(error)
+        for kind, (word, status) in ENDS.items():  # Lightning answers KeyboardInterrupt with SystemExit(1)
+            if _in_context(error, kind):
+                return _say(f"{word}; the same command goes on where it stopped", status)
+        known = mendable(error) if isinstance(error, Exception) else None
         if known is None:
             raise
         if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             traceback.print_exc()
-        return _fail(str(known))
+        return _say(str(known), 2)
 
 
-def _interrupted() -> int:
-    print("tag2mask: interrupted; the same command goes on where it stopped", file=sys.stderr)
-    return 130
+def _say(message: str, status: int) -> int:
+    print(f"tag2mask: {message}", file=sys.stderr)
+    return status
 
 
 def _unread() -> bool:
@@ -88,7 +122,7 @@ def _unread() -> bool:
 
 
 def _in_context(error: BaseException | None, kind: str) -> bool:
-    """Whether somebody asked for the end, also where that broke the writing of a file or was answered by another."""
+    """Whether an error, or one that was being handled when it was raised, is of a kind."""
     while error is not None:
         if type(error).__name__ == kind:
             return True
@@ -99,85 +133,50 @@ def _in_context(error: BaseException | None, kind: str) -> bool:
 def mendable(error: BaseException | None) -> InputError | None:
     """Return what the user can mend as an `InputError`, also where jsonargparse or a loader's process has wrapped it.
 
-    Causes alone are followed: what was raised while another error was being handled is a fault of its own.
+    Only causes are followed: what was raised while another error was being handled is a fault of its own.
     """
     while error is not None:
-        if isinstance(error, InputError):
-            return type(error)(_message(error))
-        if isinstance(error, OSError):
-            return _of_system(error)
-        if isinstance(error, argparse.ArgumentError):
-            return SettingError(explain(str(error)))
-        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
-            return MissingError(
-                f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing"
-            )
-        kind = type(error).__name__  # by name: torch and lightning need not be imported to say so
-        if kind == "MisconfigurationException":
-            return SettingError(" ".join(str(error).split()))
-        if kind == "OutOfMemoryError":
-            return SpaceError(
-                "the GPU's memory is full; lower --data.init_args.batch_size (with --trainer.accumulate_grad_batches)"
-            )
-        if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in str(error)):
-            reason = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split())).split(". This is typically")[0]
-            return UnreachableError(LOST_PROCESS.format(reason))
-        if kind == "RuntimeError" and str(error).startswith("DataLoader worker"):
-            return UnreachableError(f"{' '.join(str(error).split())} The same command goes on from the last checkpoint")
+        if known := _translated(error):
+            return known
         error = error.__cause__
     return None
 
 
-def dispatch(words: list[str]) -> int:
-    """Run a verb, or raise what is wrong; `main` catches that and puts it into one line."""
-    if not words or words[0] in HELP:
-        print(help.MAIN)
-        return 0
-    if words[0] == "--version":
-        print(__version__)
-        return 0
-    if words[0] in help.VERBS and set(HELP) & set(words[1:]):
-        print(help.VERBS[words[0]])
-        return 0
-    words = ["--help" if word == "--help-all" else word for word in words]
-    if words[0] in LIGHTNING:
-        return lightning(words)
-    if words[0] in VERBS:
-        run: Callable[[list[str]], int] = getattr(import_module(f"tag2mask.cli.{words[0]}"), words[0])
-        return run(words[1:])
-    near = did_you_mean(words[0], (*LIGHTNING, *VERBS))
-    raise SettingError(f"no verb {words[0]!r}{near or '; `tag2mask --help` lists them'}")
+def _translated(error: BaseException) -> InputError | None:
+    """The `InputError` for one error; kinds of torch and lightning by name, so that these need not be imported."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, InputError):  # a loader's process puts "Caught ..." and its traceback before the message
+        last = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]
+        return type(error)(last if text.startswith("Caught ") else text)
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, argparse.ArgumentError):
+        from tag2mask.cli.settings import explain
 
-
-def _fail(message: str) -> int:
-    print(f"tag2mask: {message}", file=sys.stderr)
-    return 2
-
-
-def _message(error: Exception) -> str:
-    """The message alone, also where a loader's process has wrapped it in its traceback."""
-    text = str(error).strip()
-    if text.startswith("Caught "):
-        text = text.splitlines()[-1].split("InputError: ", 1)[-1]
-    return " ".join(text.split())
+        return SettingError(explain(error))
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
+        return MissingError(f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing")
+    if kind == "MisconfigurationException":
+        return SettingError(text)
+    if kind == "OutOfMemoryError":
+        advice = "lower --data.init_args.batch_size (with --trainer.accumulate_grad_batches)"
+        return SpaceError(f"the GPU's memory is full; {advice}")
+    if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in text):
+        reason = re.sub(r"^\[/[^]]*\] ", "", text).split(". This is typically")[0]
+        return UnreachableError(LOST_PROCESS.format(reason))
+    if kind == "RuntimeError" and text.startswith("DataLoader worker"):
+        return UnreachableError(f"{text} The same command goes on from the last checkpoint")
+    return None
 
 
 def _of_system(error: OSError) -> InputError:
-    where = f" {error.filename}" if error.filename else ""
-    said = f"{error.strerror or error}{where}"
+    text = f"{error.strerror or error}{f' {error.filename}' if error.filename else ''}"
     if error.errno == errno.ENOSPC:
-        return SpaceError(f"{said}; free some space, then give the same command: it goes on where it stopped")
+        return SpaceError(f"{text}; free some space, then give the same command: it goes on where it stopped")
     if isinstance(error, PermissionError):
-        said += "; check who owns it, or write elsewhere with --trainer.default_root_dir or --out"
-    return MissingError(said) if isinstance(error, FileNotFoundError) else InputError(said)
-
-
-def lightning(words: list[str]) -> int:
-    """Run one of LightningCLI's verbs."""
-    check_yaml(words)
-    from tag2mask.cli.lightning import TagsToMasksCLI, follow_parent, quiet
-
-    quiet()
-    follow_parent()
-    TagsToMasksCLI(words)
-    return 0
+        text += "; check who owns it, or write elsewhere with --trainer.default_root_dir or --out"
+    if isinstance(error, FileNotFoundError):
+        return MissingError(text)
+    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError):
+        return OccupiedError(text)
+    return UnreachableError(text) if isinstance(error, ConnectionError) else DamagedError(text)

@@ -8,7 +8,7 @@ from tag2mask.data.prepare.coco import prepare_coco
 from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import prepare_voc
 from tag2mask.data.sample import write_sample
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 from tag2mask.utils.processes import cores
 
 DESCRIPTION = """Fetch, draw or check a data set. What stands already is kept; the same command goes on where it was
@@ -29,8 +29,8 @@ EXAMPLE = """examples
 def prepare(words: list[str]) -> int:
     """Run the verb."""
     parser = Parser("tag2mask prepare", description=DESCRIPTION, epilog=EXAMPLE)
-    which = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
-    voc = which.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
+    kinds = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
+    voc = kinds.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
     voc.add_argument(
         "--root",
         type=Path,
@@ -43,7 +43,7 @@ def prepare(words: list[str]) -> int:
         "--tags", action="store_true", help="masks of trainaug may be missing: training on tags needs none"
     )
     voc.add_argument("--no-download", action="store_true", help="only unpack, derive and check")
-    coco = which.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
+    coco = kinds.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
     coco.add_argument(
         "--root", type=Path, default=Path("data/coco"), help="folder of train2014, val2014, annotations (data/coco)"
     )
@@ -58,27 +58,27 @@ def prepare(words: list[str]) -> int:
     coco.add_argument("--verify", action="store_true", help="read every mask and compare it with what was painted")
     coco.add_argument("--overwrite", action="store_true", help="replace masks of other annotations, and other lists")
     coco.add_argument("--no-download", action="store_true", help="only unpack, paint and check")
-    sample = which.add_parser("sample", help="draw the sample set")
+    sample = kinds.add_parser("sample", help="draw the sample set")
     sample.add_argument("--root", type=Path, default=Path("data/sample"), help="folder to write (data/sample)")
     sample.add_argument("--count", type=int, default=160, help="scenes in all (160)")
     sample.add_argument("--validation", type=int, default=40, help="how many of them for validation (40)")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--overwrite", action="store_true")
-    folder = which.add_parser("folder", help="check a folder of one's own photographs")
+    folder = kinds.add_parser("folder", help="check a folder of one's own photographs")
     folder.add_argument("root", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
-    given = parser.parse_args(words)
-    if given.data == "voc":
-        print(prepare_voc(given.root, given.sbd, not given.no_download, given.devkit, not given.tags))
-    elif given.data == "coco":
-        workers = cores() if given.workers is None else given.workers
+    args = parser.parse_args(words)
+    if args.data == "voc":
+        print(prepare_voc(args.root, args.sbd, not args.no_download, args.devkit, not args.tags))
+    elif args.data == "coco":
+        workers = cores() if args.workers is None else args.workers
         if workers < 1:
-            raise InputError(f"--workers {workers}; expected 1 or more processes")
-        download = not given.no_download
-        print(prepare_coco(given.root, given.out, given.lists, workers, given.verify, given.overwrite, download))
-    elif given.data == "folder":
-        print(prepare_folder(given.root))
-    elif write_sample(given.root, given.count, given.validation, given.seed, given.overwrite):
-        print(f"{given.count} scenes in {given.root}")
+            raise SettingError(f"--workers {workers}; expected 1 or more processes")
+        download = not args.no_download
+        print(prepare_coco(args.root, args.out, args.lists, workers, args.verify, args.overwrite, download))
+    elif args.data == "folder":
+        print(prepare_folder(args.root))
+    elif write_sample(args.root, args.count, args.validation, args.seed, args.overwrite):
+        print(f"{args.count} scenes in {args.root}")
     else:
-        print(f"{given.root} holds these {given.count} scenes already")
+        print(f"{args.root} holds these {args.count} scenes already")
     return 0

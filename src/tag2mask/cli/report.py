@@ -17,7 +17,7 @@ def report(words: list[str]) -> int:
     """Run the verb."""
     parser = Parser("tag2mask report", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder whose subfolders are runs, or one run")
-    given = parser.parse_args(words)
-    print(write_report(given.folder))
-    print(f"written to {given.folder / 'report.html'}, report.md and report.json")
+    args = parser.parse_args(words)
+    print(write_report(args.folder))
+    print(f"written to {args.folder / 'report.html'}, report.md and report.json")
     return 0

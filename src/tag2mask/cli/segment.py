@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, OccupiedError, SettingError, UnreachableError
 from tag2mask.inference.photographs import check_outputs, find_photos, outputs, printable, segment_all
 from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io.files import read_json, remove_parts
@@ -36,23 +36,21 @@ EXAMPLE = """example
 def segment(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be read."""
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large photographs are welcome
-    given = parse(words)
-    photos = find_photos(given.photos, given.out)
-    targets = _targets(given, photos)
-    segmenter, config = _segmenter(given)
-    write_run(given.out, config, finished=False)
-    remove_parts(given.out, {path.stem for paths in targets.values() for path in paths})
-    faults = [
-        photo for photo, fault in _told(progress(segment_all(segmenter, targets), len(photos), "photographs")) if fault
-    ]
-    masks = len(photos) - len(faults)
-    damaged = [printable(photo) for photo in faults]
-    write_run(given.out, config, finished=True, files=masks, damaged=damaged)
-    print(f"{masks} masks in {printable(given.out)}")
-    if faults:
-        told = f"{len(faults)} of {len(photos)} photographs were skipped: {', '.join(damaged)}"
-        print(f"tag2mask: {told}", file=sys.stderr)
-    return 1 if faults else 0
+    args = parse(words)
+    photos = find_photos(args.photos, args.out)
+    targets = _targets(args, photos)
+    segmenter, config = _segmenter(args)
+    write_run(args.out, config, finished=False)
+    remove_parts(args.out, {path.stem for paths in targets.values() for path in paths})
+    done = progress(segment_all(segmenter, targets), len(photos), "photographs")
+    damaged = [printable(photo) for photo, result in done if not _report(photo, result)]
+    masks = len(photos) - len(damaged)
+    write_run(args.out, config, finished=True, files=masks, damaged=damaged)
+    print(f"{masks} masks in {printable(args.out)}")
+    if damaged:
+        skipped = f"{len(damaged)} of {len(photos)} photographs were skipped: {', '.join(damaged)}"
+        print(f"tag2mask: {skipped}", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -82,15 +80,15 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}; expected numbers with commas between, such as 0.5,1,2") from None
 
 
-def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
+def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
     """The files of each photograph, once it is sure that they replace nothing of somebody else's."""
-    targets = outputs(photos, given.out, given.overlay)
-    if given.out.exists() and not given.out.is_dir():
-        raise InputError(f"--out {given.out} is a file; name a folder")
-    record = given.out / RUN_FILE
+    targets = outputs(photos, args.out, args.overlay)
+    if args.out.exists() and not args.out.is_dir():
+        raise OccupiedError(f"--out {args.out} is a file; name a folder")
+    record = args.out / RUN_FILE
     if record.is_file() and read_json(record).get("config", {}).get("stage") != "segment":
-        raise InputError(f"{given.out} holds the run of another stage; name another folder with --out")
-    check_outputs(targets, given.overwrite)
+        raise OccupiedError(f"{args.out} holds the run of another stage; name another folder with --out")
+    check_outputs(targets, args.overwrite)
     renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]
     if renamed:
         print(
@@ -100,22 +98,21 @@ def _targets(given: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, li
     return targets
 
 
-def _segmenter(given: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
+def _segmenter(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     """The network, and the settings that the masks depend on."""
     from tag2mask.cli.lightning import quiet
-    from tag2mask.tasks.checkpoints import check_file, file_digest
+    from tag2mask.tasks.checkpoints import file_digest
 
     quiet()
-    if given.max_side is not None and given.max_side < 1:
-        raise InputError(f"--max-side {given.max_side}; expected a number of pixels, such as 1024")
-    inference = MaskInference(given.scales, given.flip)
-    device = _device(given.device)
-    check_file(given.checkpoint, "segmentation")
-    segmenter = Segmenter(given.checkpoint, device, inference, TEST_TIME if given.crf else None, given.max_side)
+    if args.max_side is not None and args.max_side < 1:
+        raise SettingError(f"--max-side {args.max_side}; expected a number of pixels, such as 1024")
+    inference = MaskInference(args.scales, args.flip)
+    device = _device(args.device)
+    segmenter = Segmenter(args.checkpoint, device, inference, TEST_TIME if args.crf else None, args.max_side)
     config = {
         "stage": "segment",
-        "checkpoint": str(given.checkpoint),
-        "weights": file_digest(given.checkpoint),
+        "checkpoint": str(args.checkpoint),
+        "weights": file_digest(args.checkpoint),
         "classes": list(segmenter.class_names),
         "inference": asdict(inference),
         "crf": segmenter.crf and asdict(segmenter.crf),
@@ -133,26 +130,20 @@ def _device(name: str) -> str:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"--device {name}: {reason}; give cpu, or leave --device out") from None
+        raise UnreachableError(f"--device {name}: {reason}; give cpu, or leave --device out") from None
     return name
 
 
-def _told(done: Iterable[tuple[Path, Shares | InputError]]) -> Iterator[tuple[Path, bool]]:
-    """Say what was found in each photograph as it is done, and what could not be read."""
-    for photo, found in done:
-        fault = isinstance(found, InputError)
-        if isinstance(found, InputError):
-            tqdm.write(f"tag2mask: skipped {printable(photo)}: {printable(found)}", file=sys.stderr)
-        else:
-            tqdm.write(f"{printable(photo)}: {summary(found)}")
-        yield photo, fault
+def _report(photo: Path, result: Shares | InputError) -> bool:
+    """Say what is in a photograph, or why it could not be read; return whether it could."""
+    if isinstance(result, InputError):
+        tqdm.write(f"tag2mask: skipped {printable(photo)}: {printable(result)}", file=sys.stderr)
+        return False
+    tqdm.write(f"{printable(photo)}: {summary(result)}")
+    return True
 
 
 def summary(shares: Shares) -> str:
-    """What was found, in words: ``cat 34.2% (0.91), sofa 5.0% (0.77)``, probabilities in brackets."""
-    parts = [f"{name} {_percent(share)} ({chance:.2f})" for name, (share, chance) in shares.items()]
-    return ", ".join(parts) or "nothing found"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
+    """Say what is in a photograph: ``cat 34.2% (0.91), sofa 5.0% (0.77)``, probabilities in brackets."""
+    percent = {name: f"{share:.1%}" if share >= 0.001 else "<0.1%" for name, (share, _) in shares.items()}
+    return ", ".join(f"{name} {percent[name]} ({p:.2f})" for name, (_, p) in shares.items()) or "nothing found"

@@ -18,8 +18,7 @@ from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
 from tag2mask.io.labels import write_label
 from tag2mask.io.records import RUN_FILE, STEPS
 from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
-from tag2mask.utils.processes import spread
-from tag2mask.utils.threads import one_thread
+from tag2mask.utils.processes import one_thread, spread
 
 SOFT = "soft"
 MARK = "tag2mask labels, from"

@@ -1,18 +1,18 @@
-"""Cores, and work spread over processes that end with the one that began them."""
+"""Cores, threads of torch, and work spread over processes that end with the one that began them."""
 
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
-from tag2mask.errors import InputError
+from tag2mask.errors import SpaceError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -23,41 +23,50 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: for single photographs, several threads mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def spread(
     work: Callable[[Job], Result],
     jobs: Iterable[Job],
     workers: int,
     start: Callable[..., None] | None = None,
-    given: tuple[Any, ...] = (),
+    arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Do ``jobs`` in processes, in any order, a few ahead of what is done: there may be a million.
+    """Do ``jobs`` in processes; yield the results in their order. Only a few jobs wait: there may be a million.
 
     Args:
         work: a function of a module.
         jobs: its arguments.
         workers: processes.
-        start: called with ``given`` in each process before its first job.
-        given: its arguments.
+        start: called with ``arguments`` in each process before its first job.
+        arguments: of ``start``.
 
     Raises:
-        InputError: a process was killed.
+        SpaceError: a process was killed.
     """
-    waiting = iter(jobs)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, given)) as pool:
-
-        def submit(count: int) -> set[Future[Result]]:
-            with _deaf():
-                return {pool.submit(work, job) for job in islice(waiting, count)}
-
+    waiting: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
         try:
-            running = submit(4 * workers)
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= submit(len(done))
-                for future in done:
-                    yield future.result()
+            for job in jobs:
+                with _interrupts_blocked():
+                    waiting.append(pool.submit(work, job))
+                if len(waiting) == 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise InputError(
+            raise SpaceError(
                 "a process was killed, most likely for want of memory; give the same command with fewer --workers: it "
                 "goes on where it stopped"
             ) from None
@@ -66,8 +75,8 @@ def spread(
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Hear an interrupt only afterwards. Processes begun meanwhile stay deaf: they would each print a traceback."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT: a process begun meanwhile inherits that, else Ctrl-C while it imports torch prints a traceback."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -75,14 +84,14 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(start: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     end_with_parent()
     if start is not None:
-        start(*given)
+        start(*arguments)
 
 
 def end_with_parent() -> None:
-    """Let this process end within a second of the one that began it, however that one ended."""
+    """Let this process end soon after its parent, however that ended: a pool's process would wait for work for ever."""
     process = parent_process()
     parent = os.getppid() if process is None else process.pid
 

@@ -11,30 +11,29 @@ Item = TypeVar("Item")
 
 
 class Lines:
-    """Lines on standard error, now and then and when all is done: how many are done, how fast, how long the rest takes.
+    """Print a line on standard error now and then: how many are done, how fast, how long the rest will take.
 
     Args:
         total: how many there are.
         unit: what they are, in the plural.
         seconds: between two lines.
-        before: how many were done before, by somebody else; they do not count for the rate.
+        before: how many an earlier run has done; they do not count for the rate.
     """
 
     def __init__(self, total: int, unit: str, seconds: float = 30, before: int = 0) -> None:
         self.total, self.unit, self.seconds, self.before = total, unit, seconds, before
-        self.begun = self.said = time.monotonic()
+        self.start = self.last = time.monotonic()
 
     def tell(self, done: int, note: Callable[[], str] = str) -> None:
-        """Say that ``done`` are done, if it is time to; ``note`` is asked for more to say only then."""
+        """Print that ``done`` are done, and the ``note``, where it is time for a line or all is done."""
         now = time.monotonic()
-        if now - self.said < self.seconds and done != self.total:
+        if now - self.last < self.seconds and done != self.total:
             return
-        rate = (done - self.before) / max(now - self.begun, 1e-9)
+        rate = (done - self.before) / max(now - self.start, 1e-9)
         left = tqdm.format_interval((self.total - done) / rate) if rate else "?"
-        more = note()
-        line = f"{done} of {self.total} {self.unit}, {rate:.2f} a second, {left} left" + (f"; {more}" if more else "")
-        print(line, file=sys.stderr, flush=True)
-        self.said = now
+        line = f"{done} of {self.total} {self.unit}, {rate:.2f} a second, {left} left"
+        print("; ".join(filter(None, (line, note()))), file=sys.stderr, flush=True)
+        self.last = now
 
 
 def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) -> Iterator[Item]:
