@@ -42,10 +42,8 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def _network(checkpoint: Path) -> Exportable:
     from tag2mask.cli.lightning import quiet
-    from tag2mask.tasks.checkpoints import check_file
 
     quiet()
-    check_file(checkpoint)
     return exporting.load(checkpoint)
 
 
