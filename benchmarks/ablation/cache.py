@@ -102,7 +102,12 @@ Cache = dict[str, np.ndarray]
 
 def cached(photos: Sequence[Photo], backbone: Backbone, views: Views, how: Preprocessing, root: Path) -> Cache:
     """Return the features of ``photos``, computing what ``root`` does not hold yet."""
-    key = {"names": [p.name for p in photos], "backbone": asdict(backbone), "mean": how.mean, "std": how.std}
+    key = {
+        "names": [p.name for p in photos],
+        "backbone": asdict(backbone),
+        "mean": how.normalization[0],
+        "std": how.normalization[1],
+    }
     key |= {"trained": views.trained, "side": views.side, "mirror": views.mirror}
     arrays, net = {}, None
     for view in ("full", *(f"tiles{grid}" for grid in views.grids)):

@@ -13,11 +13,12 @@ from tag2mask.data import coco
 from tag2mask.data.coco import Row, Split, coco_photos
 from tag2mask.data.datamodules import COCODataModule
 from tag2mask.data.folder import folder_photos
+from tag2mask.data.transforms import IMAGENET_MEAN
 from tag2mask.errors import InputError
 from tag2mask.io.files import read_json
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import RUN_FILE
-from tag2mask.tasks.checkpoints import preprocessing
+from tag2mask.tasks.checkpoints import check_file
 from tests.commands import SMALL_NET, words
 
 ROWS = {
@@ -209,7 +210,7 @@ def test_the_data_module_has_the_80_classes_and_records_its_settings(root: Path)
     assert data.class_names[0] == "person"
     assert data.hparams["prepared"] is None
     assert data.hparams["batch_size"] == 3
-    assert data.hparams["preprocessing"]["crop_size"] == 512
+    assert data.preprocessing.crop_size == 512
 
 
 @pytest.fixture
@@ -241,9 +242,9 @@ def test_a_configuration_trains_scores_and_leaves_a_checkpoint_that_knows_its_pr
     small = [word for key, value in SMALL_NET.items() for word in (f"--{key}", value)]
     command = words("fit", tmp_path / "cam.yaml", scenes, tmp_path / "run", **over)
     assert main([*command, *small]) == 0
-    found = preprocessing(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    found = check_file(tmp_path / "run" / "checkpoints" / "last.ckpt")["tag2mask"]["preprocessing"]
     assert found["crop_size"] == 64
-    assert found["mean"] == (0.498, 0.498, 0.498)
+    assert found["mean"] == IMAGENET_MEAN  # of ResNet-18
     assert main(["predict", *command[1:], *small]) == 0
     cams = sorted((tmp_path / "run" / "cams").glob("*.npz"))
     assert [path.stem for path in cams] == (tmp_path / "prepared" / "val.txt").read_text().split()

@@ -48,7 +48,7 @@ def test_the_longer_side_is_drawn_from_its_range_and_the_shape_kept() -> None:
 
 def test_padding_is_zero_after_normalisation() -> None:
     crop = TrainingTransform(Preprocessing(long_side=(20, 20), crop_size=32))(np.full((50, 50, 3), 255, np.uint8), 0)
-    white = torch.tensor([(1 - mean) / std for mean, std in zip(TINY.mean, TINY.std, strict=True)])
+    white = torch.tensor([(1 - mean) / std for mean, std in zip(*TINY.normalization, strict=True)])
     inside = (crop != 0).all(0)
     assert inside.sum() == 20 * 20
     torch.testing.assert_close(crop[:, inside], white[:, None].expand(3, 400), rtol=1e-4, atol=1e-4)
@@ -103,7 +103,8 @@ def test_a_shrunk_photograph_keeps_its_mean_colour() -> None:
 def test_a_photograph_comes_back_from_its_normalised_form() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     how = Preprocessing()
-    normalised = (pixels / 255 - how.mean) / how.std
+    mean, std = how.normalization
+    normalised = (pixels / 255 - mean) / std
     back = how.undo(torch.from_numpy(normalised).permute(2, 0, 1).float())
     assert np.array_equal(back, pixels)
 

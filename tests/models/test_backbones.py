@@ -18,6 +18,7 @@ from tag2mask.models.backbones import (
     freeze,
     from_efficientnet_lite,
     load_weights,
+    normalization,
     read_weights,
     undilate,
 )
@@ -308,3 +309,17 @@ def test_renamed_package_weights_tell_cats_from_dogs(photographs: Path, name: st
         top = net.eval()(images).argmax(1)
     assert len(top) == 12
     assert ((top >= first) & (top <= last)).sum() >= 7
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "mean", "std"),
+    [
+        ("resnet50.tv_in1k", "hub", 0.485, 0.229),
+        ("tf_efficientnet_lite0", "package", 0.498, 0.502),
+        ("tf_efficientnet_lite0", "hub", 0.5, 0.5),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", None, 0.485, 0.229),
+    ],
+)
+def test_normalization_is_that_of_the_weights(name: str, weights: str | None, mean: float, std: float) -> None:
+    found = normalization(Backbone(name, weights=weights))
+    assert (found[0][0], found[1][0]) == (mean, std)

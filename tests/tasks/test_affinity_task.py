@@ -12,7 +12,7 @@ from PIL import Image
 from tag2mask import losses
 from tag2mask.cli.main import main
 from tag2mask.data.datamodules import FolderDataModule
-from tag2mask.data.transforms import Preprocessing
+from tag2mask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import write_label
@@ -112,7 +112,7 @@ def test_training_finds_the_outlines_it_is_shown(tmp_path: Path) -> None:
     trainer = Trainer(accelerator="cpu", max_epochs=60, limit_val_batches=0, enable_checkpointing=False, **quiet)
     trainer.fit(task, datamodule=data)
     pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-    pixels = (pixels - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
+    pixels = (pixels - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
     edge = edge_map(task.net.eval(), pixels)
     inside = torch.from_numpy(mask).bool()
     dilated = torch.nn.functional.max_pool2d(inside[None, None].float(), 9, 1, 4)[0, 0] > 0
@@ -148,7 +148,8 @@ def test_edges_are_those_of_the_trained_network(edge_checkpoint: Path, sample: P
     edges = Edges(edge_checkpoint)
     found = edges(image)
     task = AffinityTask.load_from_checkpoint(edge_checkpoint, weights_only=True).eval()
-    normalised = (torch.from_numpy(image).permute(2, 0, 1) / 255 - 0.498) / 0.502
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # of ResNet-18
+    normalised = (torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std
     torch.testing.assert_close(found, edge_map(task.net, normalised))
     assert found.shape == tuple(-(-side // 4) for side in image.shape[:2])
     assert 0 <= found.min() <= found.max() <= 1

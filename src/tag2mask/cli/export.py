@@ -50,12 +50,12 @@ def _network(checkpoint: Path) -> Exportable:
 def describe(path: Path, network: Exportable) -> str:
     """What the file takes and gives, in three lines."""
     prepared = network.preprocessing
-    side = prepared.max_side
+    (mean, std), side = prepared.normalization, prepared.max_side
     shrunk = "" if side is None else f"; larger photographs shrunk to {side} pixels before"
     shape = "(B, G, H, W), before the softmax" if network.output == SCORES else "(B, C, h, w), before ReLU"
     return (
         f"written to {printable(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
-        f"image (B, 3, H, W) float32: RGB / 255, minus {list(prepared.mean)}, over {list(prepared.std)}{shrunk}\n"
+        f"image (B, 3, H, W) float32: RGB / 255, minus {list(mean)}, over {list(std)}{shrunk}\n"
         f"{network.output} {shape}: {', '.join(network.class_names)}"
     )
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,17 +70,24 @@ class WSSSDataModule(LightningDataModule):
         """
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # one image may be left to predict
-        self.save_hyperparameters(logger=False)
-        self.hparams["preprocessing"] = asdict(preprocessing)  # plain, so that checkpoints load with weights_only
+        self.save_hyperparameters(logger=False, ignore=["preprocessing"])  # the network's checkpoint holds it
         self.root = Path(root)
         self.train_split, self.val_split, self.predict_split = train_split, val_split, predict_split
         self.batch_size, self.num_workers = batch_size, min(num_workers, cores())
-        self.preprocessing = preprocessing
+        self.stated_preprocessing = preprocessing
         self.subset, self.seed = subset, seed or 0
         self.labels = None if labels is None else Path(labels)
         self._read: set[str] = set()
         if not 0 < subset <= 1:
             raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Sizes, flips and normalisation; what the settings leave open of it, the weights of the network say."""
+        network: Any = None if self.trainer is None else self.trainer.lightning_module
+        if network is None:
+            return self.stated_preprocessing
+        return self.stated_preprocessing.normalized_by(*network.normalization)
 
     @property
     def num_classes(self) -> int:

@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index for its version when imported
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import albumentations as A
 import cv2
@@ -12,6 +12,9 @@ import numpy as np
 import torch
 
 from tag2mask.classes import IGNORE
+
+Channels = tuple[float, float, float]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
@@ -24,21 +27,31 @@ class Preprocessing:
         long_side: range from which the longer side of a training image is drawn, in pixels.
         crop_size: side of the training crop, in pixels; smaller images are padded with zeros after normalisation.
         flip: share of training images that are mirrored.
-        mean: of each channel, for values in [0, 1]; the default is ImageNet's, EfficientNet-Lite wants 0.498.
-        std: of each channel, likewise; EfficientNet-Lite wants 0.502.
+        mean: of each channel, of values in [0, 1]; null takes the mean that the weights of the network expect.
+        std: standard deviation of each channel, likewise.
         max_side: longer side to which larger photographs are shrunk for evaluation; null keeps their size.
     """
 
     long_side: tuple[int, int] = (320, 640)
     crop_size: int = 512
     flip: float = 0.5
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Channels | None = None
+    std: Channels | None = None
     max_side: int | None = None
+
+    def normalized_by(self, mean: Channels, std: Channels) -> "Preprocessing":
+        """Return the same with ``mean`` and ``std`` where they are left open."""
+        return replace(self, mean=self.mean or mean, std=self.std or std)
+
+    @property
+    def normalization(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of each channel; ImageNet's where they are left open and no network is known."""
+        return self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
 
     def undo(self, image: torch.Tensor) -> np.ndarray:
         """Return what a network's input (3, h, w) shows, (h, w, 3) uint8."""
-        pixels = image.detach().cpu().float().permute(1, 2, 0).numpy() * np.asarray(self.std) + np.asarray(self.mean)
+        mean, std = self.normalization
+        pixels = image.detach().cpu().float().permute(1, 2, 0).numpy() * np.asarray(std) + np.asarray(mean)
         return np.asarray((pixels * 255).round().clip(0, 255), np.uint8)
 
 
@@ -57,7 +70,7 @@ class TrainingTransform:
             [
                 A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
                 A.HorizontalFlip(p=how.flip),
-                A.Normalize(how.mean, how.std),
+                A.Normalize(*how.normalization),
                 A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),
                 A.RandomCrop(size, size),
                 A.ToTensorV2(),
@@ -83,7 +96,7 @@ class EvaluationTransform:
     def __init__(self, how: Preprocessing) -> None:
         """Build the pipeline."""
         self.max_side = how.max_side
-        self.pipeline = A.Compose([A.Normalize(how.mean, how.std), A.ToTensorV2()])
+        self.pipeline = A.Compose([A.Normalize(*how.normalization), A.ToTensorV2()])
 
     def __call__(self, image: np.ndarray) -> torch.Tensor:
         """Transform one image."""

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tag2mask.errors import DamagedError, MismatchError, MissingError, SettingError, UnreachableError
 
 HUB, PACKAGE, NONE = "hub", "package", "none"
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Backbone:
     dilate: bool = True
     freeze_norm: bool = False
     frozen: tuple[str, ...] = ()
+
+
+def normalization(config: Backbone) -> tuple[Channels, Channels]:
+    """Return mean and standard deviation of each channel, of values in [0, 1], that the weights were trained with.
+
+    They are timm's for a network of that name; the weights of the pip package want (x - 127) / 128.
+    """
+    if config.weights == PACKAGE:
+        return (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)
+    pretrained = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
+    found = resolve_data_config(pretrained_cfg=pretrained.to_dict() if pretrained else {})
+    return found["mean"], found["std"]
 
 
 def build(config: Backbone) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tag2mask import __version__
 from tag2mask.errors import MismatchError, MissingError, SettingError
+from tag2mask.models.backbones import Channels, normalization
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.optim import SGD
 
@@ -47,6 +48,11 @@ class NetworkTask(LightningModule):
     @abstractmethod
     def parts(self) -> tuple[nn.Module, list[nn.Module]]:
         """The part of the network that starts from pretrained weights, and those that start at random."""
+
+    @property
+    def normalization(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of each channel that the weights of the backbone expect."""
+        return normalization(self.net.config)
 
     def fill(self) -> None:
         """Load pretrained weights into a network that neither they nor a checkpoint have filled."""
