@@ -20,7 +20,7 @@ from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
-from tag2mask.refine.recipes import CRF
+from tag2mask.refine.dense_crf import CRF
 from tag2mask.tasks.affinity import Edges
 from tag2mask.viz import plots
 

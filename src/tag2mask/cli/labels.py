@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import check_options, check_yaml
 from tag2mask.data.folder import class_names
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, MissingError
 from tag2mask.io import disk, provenance
 from tag2mask.io.files import read_json
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, same_run, write_run
-from tag2mask.refine.recipes import Recipe
+from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
 from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress
@@ -138,21 +139,29 @@ def _job(given: Namespace) -> Job:
             raise InputError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name before anything is written
-    walk = given.recipe.walk
-    if walk is not None and not Path(walk.checkpoint).is_file():
-        raise InputError(
-            f"no checkpoint {walk.checkpoint} of an edge network; train one with `tag2mask fit` and a configuration "
-            "affinity_*.yaml, or leave the walk out (walk: null)"
-        )
-    if walk is not None:
-        from tag2mask.tasks.checkpoints import check_file
+    return Job(given.cams, photos, given.out, with_network(given.recipe, given.cams), given.soft, given.steps)
 
-        check_file(Path(walk.checkpoint), "affinity")
-    return Job(given.cams, photos, given.out, given.recipe, given.soft, given.steps)
+
+def with_network(recipe: Recipe, cams: Path) -> Recipe:
+    """Check the network that guides the walk; where the recipe names none, name the one that made the CAMs."""
+    if not isinstance(recipe, PseudoLabels) or recipe.walk is None:
+        return recipe
+    from tag2mask.tasks.checkpoints import check_file
+
+    walk = recipe.walk
+    if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
+        walk = replace(walk, checkpoint=provenance.record_of(cams).get("checkpoint"))
+    if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
+        raise MissingError(
+            f"no checkpoint {walk.checkpoint or f'in {cams / RUN_FILE}'} of the {walk.task} network; train one with "
+            f"`tag2mask fit` and a configuration {walk.task}_*.yaml, or leave the walk out (walk: null)"
+        )
+    check_file(Path(walk.checkpoint), walk.task)
+    return replace(recipe, walk=walk)
 
 
 def _config(given: Namespace, job: Job) -> dict[str, Any]:
-    """What the labels depend on: the recipe, and what CAMs and edge network were made from."""
+    """What the labels depend on: the recipe, and what CAMs and the network of the walk were made from."""
     record = job.cams / RUN_FILE
     made = read_json(record).get("config", {}) if record.is_file() else {}
     config = {
@@ -167,7 +176,8 @@ def _config(given: Namespace, job: Job) -> dict[str, Any]:
     if job.recipe.walk is not None:
         from tag2mask.tasks.checkpoints import file_digest
 
-        config["edges"] = file_digest(Path(job.recipe.walk.checkpoint))
+        assert job.recipe.walk.checkpoint is not None
+        config["walk_network"] = file_digest(Path(job.recipe.walk.checkpoint))
     return config
 
 
@@ -227,14 +237,14 @@ def _run(given: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str
     index, beside = on_this_machine(os.environ)
     if device == "auto":
         device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    load_edges = None
+    load = None
     if job.recipe.walk is not None:
-        from tag2mask.tasks.affinity import Edges
+        from tag2mask.inference.guides import load_guide
 
-        load_edges = partial(Edges, Path(job.recipe.walk.checkpoint))
+        load = partial(load_guide, job.recipe.walk)
     share = max(1, cores() // beside)
     workers = given.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
-    return make_labels(job, todo, load_edges, workers, device)
+    return make_labels(job, todo, load, workers, device)
 
 
 def _faults(done: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:

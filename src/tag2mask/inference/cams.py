@@ -26,7 +26,9 @@ from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
 from tag2mask.models.tiling import untile
-from tag2mask.refine.recipes import CRF, PseudoLabels, Seed, Walk
+from tag2mask.refine.dense_crf import CRF
+from tag2mask.refine.recipes import EdgeWalk, PseudoLabels
+from tag2mask.refine.seeds import Seed
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.affinity import Edges
 from tag2mask.tasks.cam import CAMInference, CAMTask, Tiles
@@ -260,7 +262,7 @@ class Refiner:
             checkpoints.check_file(Path(edges), "affinity")
             edges = Edges(Path(edges), device)
         self.edges, self.device = edges, device
-        walk = None if edges is None else Walk("loaded", steps=walk_steps)
+        walk = None if edges is None else EdgeWalk("loaded", steps=walk_steps)
         self.recipe = PseudoLabels(Seed(threshold), walk, crf)
 
     @torch.inference_mode()

@@ -23,8 +23,7 @@ from tag2mask.io import folders
 from tag2mask.io.images import read_image, read_note, write_jpeg
 from tag2mask.io.labels import write_label
 from tag2mask.models.segmentation import class_probabilities, label_map
-from tag2mask.refine.recipes import CRF
-from tag2mask.refine.test_time import sharpened
+from tag2mask.refine.dense_crf import CRF
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.segmentation import MaskInference, SegmentationTask
 from tag2mask.viz import plots
@@ -88,7 +87,7 @@ class Segmenter:
         before = class_probabilities(self.net, image.to(self.device), how.scales, how.flip)
         after = before
         if self.crf is not None:
-            after = sharpened(before, self.how.undo(image), self.crf)
+            after = self.crf.sharpen(self.how.undo(image), before)
         shares = class_shares(after.argmax(0), before)
         named = {self.class_names[value - 1]: share for value, share in shares.items()}
         return Found(label_map(after, size).cpu().numpy(), named)
