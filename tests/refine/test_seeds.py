@@ -71,9 +71,9 @@ def test_the_highest_mask_value_fits(classes: Tensor) -> None:
 
 @pytest.mark.parametrize("cam", [torch.rand(1, 2, 2), torch.rand(3, 2, 2)])
 def test_scores_of_another_number_of_classes_are_refused(cam: Tensor) -> None:
-    with pytest.raises(ValueError, match=f"{len(cam) + 1} scores with the background for 2 classes; expected 3"):
+    with pytest.raises(ValueError, match=f"{len(cam) + 1} scores with the background for 2 classes"):
         seed(Seed(0.3).scores(cam), VALUES)
-    with pytest.raises(ValueError, match="for 2 classes; expected 3"):
+    with pytest.raises(ValueError, match="for 2 classes"):
         confident(cam, VALUES)
 
 

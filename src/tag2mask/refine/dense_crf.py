@@ -228,9 +228,7 @@ def _by_pydensecrf(
     """`dense_crf` by the package; it wants arrays that are contiguous and writable."""
     package = _pydensecrf()
     if package is None:
-        raise MissingError(
-            "backend is 'pydensecrf', which is not installed: pip install pydensecrf2, or backend: torch"
-        )
+        raise MissingError("backend 'pydensecrf' is not installed; pip install pydensecrf2, or backend: torch")
     labels, height, width = unary.shape
     crf = package.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(unary.detach().float().cpu().flatten(1).contiguous().numpy())
@@ -247,8 +245,7 @@ def _kernels(
     image: Image, gaussian: Gaussian | None, bilateral: Bilateral | None, device: torch.device
 ) -> list[tuple[float, Lattice]]:
     """Compatibility and filter of each kernel over the pixels."""
-    rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in image.shape[:2]), indexing="ij")
-    place = torch.stack([columns, rows], 2).flatten(0, 1).float()
+    place = torch.cartesian_prod(*(torch.arange(side, device=device) for side in image.shape[:2])).flip(1).float()
     colour = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image).to(device)
     kernels = []
     if gaussian is not None:

@@ -139,10 +139,8 @@ def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     low, high = coordinates.amin(1), coordinates.amax(1)
     digits = (high - low + 4 * axes).tolist()  # vertices reach D beyond, their neighbours D more: no digit overflows
     if math.prod(digits) >= 2**63:
-        raise SettingError(
-            f"a kernel spans {' x '.join(map(str, digits))} lattice cells, more than 64 bits can number; "
-            "raise sxy or srgb"
-        )
+        cells = " x ".join(map(str, digits))
+        raise SettingError(f"a kernel spans {cells} lattice cells, more than 64 bits can number; raise sxy or srgb")
     worth = [math.prod(digits[axis + 1 :]) for axis in range(axes)]
     worth[-1] = 0  # of the coordinate that is left out
     place = torch.tensor(worth, device=corner.device)

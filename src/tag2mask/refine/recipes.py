@@ -207,7 +207,8 @@ class ConfidentSeeds(Recipe):
             return self.crf.from_labels(image, label, labels)
 
         label = confident(maps, cams.classes, self.foreground, self.background, refine if self.crf else None)
-        return Result({"seed": _enlarged(label.cpu().numpy(), cams.size)}, cams)
+        small = Image.fromarray(label.cpu().numpy())
+        return Result({"seed": np.array(small.resize(cams.size[::-1], Image.Resampling.NEAREST))}, cams)
 
 
 def at_size(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -234,8 +235,3 @@ def _shrunk(
     if image is not None and small != (height, width):
         image = np.array(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
     return image, small
-
-
-def _enlarged(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring a label map to the size of the photograph, without new values in between."""
-    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))

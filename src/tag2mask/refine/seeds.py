@@ -49,7 +49,10 @@ def seed(scores: Tensor, classes: Tensor) -> Tensor:
         scores: the background's, then those of the classes, (1 + K, h, w).
         classes: mask values of the classes, (K,).
     """
-    return _values(scores.argmax(0), classes, len(scores))
+    if len(scores) != 1 + len(classes):
+        raise ValueError(f"{len(scores)} scores with the background for {len(classes)} classes; expected one more")
+    values = F.pad(classes.to(scores.device, torch.long), (1, 0), value=BACKGROUND)
+    return values[scores.argmax(0)].to(torch.uint8)
 
 
 def confident(
@@ -71,20 +74,11 @@ def confident(
         Mask values, (h, w) uint8.
     """
     sure, possible = (_refined(cam, threshold, refine) for threshold in (foreground, background))
-    label = _values(sure, classes, 1 + len(cam))
-    return label.masked_fill((sure == BACKGROUND) & (possible != BACKGROUND), IGNORE)
+    undecided = (sure.argmax(0) == BACKGROUND) & (possible.argmax(0) != BACKGROUND)
+    return seed(sure, classes).masked_fill(undecided, IGNORE)
 
 
 def _refined(cam: Tensor, threshold: float, refine: Refine | None) -> Tensor:
-    """Labels 0..K at a threshold, (h, w) int64, refined where there is more than one to choose from."""
+    """Scores (1 + K, h, w) at a threshold, refined where there is more than one label to choose from."""
     scores = Seed(threshold).scores(cam)
-    label = scores.argmax(0)
-    return label if refine is None or len(cam) == 0 else refine(label, len(scores)).argmax(0)
-
-
-def _values(label: Tensor, classes: Tensor, labels: int) -> Tensor:
-    """Mask values (h, w) uint8 of labels 0..K, of which there are ``labels``."""
-    if labels != 1 + len(classes):
-        raise ValueError(f"{labels} scores with the background for {len(classes)} classes; expected {1 + len(classes)}")
-    values = F.pad(classes.to(label.device, torch.long), (1, 0), value=BACKGROUND)
-    return values[label].to(torch.uint8)
+    return scores if refine is None or len(cam) == 0 else refine(scores.argmax(0), len(scores))

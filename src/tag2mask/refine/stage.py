@@ -158,7 +158,8 @@ class _Worker:
         self.job, self.device = job, device
         self.guide = load_guide(device) if load_guide is not None and job.recipe.walk is not None else None
         self.photos = {} if job.photos is None else folders.photos_in(job.photos)
-        self.num_classes = _num_classes(job.cams)
+        classes = provenance.record_of(job.cams).get("config", {}).get("classes")
+        self.num_classes = len(classes) if classes else IGNORE - 1
 
     @torch.inference_mode()
     def __call__(self, name: str) -> tuple[str, str | None]:
@@ -210,12 +211,6 @@ class _Worker:
         vanished = np.setdiff1d(cams.classes.numpy(), np.unique(label)).tolist()
         made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cams.classes))
         write_label(paths[last], label, json.dumps(made._asdict()))
-
-
-def _num_classes(cams: Path) -> int:
-    """Return how many classes the CAM files of a folder are of, or the most there can be where nothing says."""
-    names = provenance.record_of(cams).get("config", {}).get("classes")
-    return len(names) if names else IGNORE - 1
 
 
 _worker: _Worker | None = None
