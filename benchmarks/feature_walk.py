@@ -1,7 +1,7 @@
 """Scores of labels after the random walk over features of a CAM network, over many settings, on few photographs.
 
-usage: python benchmarks/feature_walk.py photographs runs/folder/cam [--layers blocks.4] [--scales unit] [--betas 8]
-       [--steps 64] [--radii 5] [--alphas 2 4] [--thresholds 0.6 0.65] [--out benchmarks/out/feature_walk.json]
+usage: python benchmarks/feature_walk.py photographs runs/folder/cam [--layers blocks.4] [--scales unit] [--betas 10]
+       [--steps 256] [--radii 5] [--alphas 2 4] [--thresholds 0.55 0.6] [--out benchmarks/out/feature_walk.json]
 
 ``photographs`` comes from benchmarks/forty.py; the masks lie in ``photographs_masks``. The run holds ``cams`` and
 ``checkpoints/last.ckpt``. Every combination of the lists is a row: mIoU, mFDR and mFNR, in percent, at the best of the
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--layers", nargs="*", default=[])
     parser.add_argument("--scales", nargs="*", default=["unit"])
-    for option, kind, default in (("betas", float, [8.0]), ("steps", int, [64]), ("radii", int, [5])):
+    for option, kind, default in (("betas", float, [10.0]), ("steps", int, [256]), ("radii", int, [5])):
         parser.add_argument(f"--{option}", nargs="*", type=kind, default=default)
     for option in ("alphas", "thresholds"):
         parser.add_argument(f"--{option}", nargs="*", type=float, default=[])

@@ -193,7 +193,7 @@ def test_shards_are_disjoint_and_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "expected"),
+    ("option", "environment", "expected"),
     [
         (None, {}, (1, 1)),
         ("2/5", {"RANK": "0", "WORLD_SIZE": "8"}, (2, 5)),
@@ -207,8 +207,8 @@ def test_shards_are_disjoint_and_complete() -> None:
         ),
     ],
 )
-def test_which_part_of_the_work(given: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
-    assert which_shard(given, environment) == expected
+def test_which_part_of_the_work(option: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
+    assert which_shard(option, environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,10 @@ def test_a_damaged_cam_file_is_named_and_the_rest_is_done(
     (spoilt / "scene_0002.npz").write_bytes(whole[:200])
     out = tmp_path / "out"
     assert main(command(spoilt, sample, out)) == 1
-    shown = capsys.readouterr().err
-    assert "skipped scene_0002: " in shown
-    assert "1 photographs were skipped: scene_0002" in shown
-    assert "Traceback" not in shown
+    output = capsys.readouterr().err
+    assert "skipped scene_0002: " in output
+    assert "1 photographs were skipped: scene_0002" in output
+    assert "Traceback" not in output
     assert len(list(out.glob("*.png"))) == 11
     assert not read_json(out / "run.json")["finished"]
     (spoilt / "scene_0002.npz").write_bytes(whole)
@@ -332,7 +332,7 @@ def test_pngs_of_somebody_else_are_never_deleted(
 
 
 @pytest.mark.parametrize(
-    ("over", "told"),
+    ("over", "fact"),
     [
         ({"--cams": "/nowhere"}, "no CAM files in /nowhere"),
         ({"--photos": "/nowhere"}, "no folder /nowhere"),
@@ -346,13 +346,13 @@ def test_pngs_of_somebody_else_are_never_deleted(
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_bad_input_is_one_line(
-    cams: Path, sample: Path, tmp_path: Path, over: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+    cams: Path, sample: Path, tmp_path: Path, over: dict[str, str], fact: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [word for pair in over.items() for word in pair]
     assert main(command(cams, sample, tmp_path / "out", *more)) == 2
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    assert told in shown.strip().splitlines()[-1]
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    assert fact in output.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 

@@ -80,15 +80,15 @@ class FeatureWalk(Walk):
         layer: of the backbone, by name (``blocks.4`` of EfficientNet-Lite0); the walk has the size of its map.
         checkpoint: of the CAM network; null takes the one that made the CAMs.
         radius: of the positions that a step can reach; the value of AffinityNet's code.
-        beta: exponent of the affinities; the value of AffinityNet's code.
-        steps: of the walk; AffinityNet's code has 256, which spread too far here.
+        beta: exponent of the affinities; AffinityNet's code has 8, with which 256 steps spread too far here.
+        steps: of the walk; the value of AffinityNet's code.
     """
 
     layer: str
     checkpoint: str | None = None
     radius: int = 5
-    beta: float = 8.0
-    steps: int = 64
+    beta: float = 10.0
+    steps: int = 256
     task: ClassVar[str] = "cam"
 
     def _walk(self, maps: Tensor, guide: Tensor) -> Tensor:
