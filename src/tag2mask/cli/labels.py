@@ -157,6 +157,10 @@ def with_network(recipe: Recipe, cams: Path) -> Recipe:
             f"`tag2mask fit` and a configuration {walk.task}_*.yaml, or leave the walk out (walk: null)"
         )
     check_file(Path(walk.checkpoint), walk.task)
+    if isinstance(walk, FeatureWalk):
+        from tag2mask.inference.guides import load_guide
+
+        load_guide(walk, "cpu")  # refuses a layer that is not there, before worker processes would end of it
     return replace(recipe, walk=walk)
 
 
