@@ -44,7 +44,7 @@ SEEDS = $(call place,out,$(SEEDS_FILE),seeds)
 LABELS = $(call place,out,$(LABELS_FILE),labels)
 PHOTOS = $(if $(call given,DATA),--photos $(PHOTOS_$(SET)))
 EDGES = $(or $(if $(call given,AFFINITY_RUN),,$(call setting,checkpoint,$(LABELS_FILE))),$(AFFINITY_RUN)/checkpoints/last.ckpt)
-WALK = $(if $(filter null ~,$(call written,walk,$(LABELS_FILE))),,--recipe.init_args.walk.checkpoint $(EDGES))
+WALK = $(if $(shell grep -s 'class_path:.*EdgeWalk' $(LABELS_FILE)),--recipe.init_args.walk.checkpoint $(EDGES))
 
 DATA_voc := data/VOCdevkit/VOC2012
 PREPARE_voc = $(TAG2MASK) prepare voc --tags --devkit $(DATA)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from record import peak_mb, write_record
 from torch import Tensor
 
-from tag2mask.refine.random_walk import random_walk, transition
+from tag2mask.refine.random_walk import edge_transition, random_walk
 
 CASES = ((3, 94, 125), (3, 160, 160), (8, 160, 160))
 """Classes, height and width of the maps."""
@@ -49,13 +49,13 @@ def one_by_one(cam: Tensor, matrix: Tensor, steps: int = 256) -> Tensor:
 def measure(classes: int, height: int, width: int, repeat: int) -> dict[str, object]:
     """Measure one size."""
     cam, edge = smooth(classes, height, width, 0), smooth(1, height, width, 1)[0] ** 3
-    walk = seconds(lambda: random_walk(cam, edge, damp=False), repeat)
-    peak, matrix = peak_mb(), transition(edge)
-    difference = (random_walk(cam, edge, damp=False) - one_by_one(cam, matrix)).abs().max().item()
+    walk = seconds(lambda: random_walk(cam, edge_transition(edge)), repeat)
+    peak, matrix = peak_mb(), edge_transition(edge)
+    difference = (random_walk(cam, matrix) - one_by_one(cam, matrix)).abs().max().item()
     return {
         "map": [classes, height, width],
         "cpu_seconds": walk,
-        "of_which_matrix": seconds(lambda: transition(edge), repeat),
+        "of_which_matrix": seconds(lambda: edge_transition(edge), repeat),
         "cpu_seconds_of_256_products": seconds(lambda: one_by_one(cam, matrix), repeat),
         "difference": difference,
         "peak_mb": peak,

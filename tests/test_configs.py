@@ -39,7 +39,7 @@ def test_every_config_of_labels_makes_them(
 ) -> None:
     over = {"cams": cams, "photos": sample / "images", "out": tmp_path / "out", "list": sample / "val.txt"}
     if config.stem == "labels":
-        over["recipe.init_args.walk.checkpoint"] = edge_checkpoint
+        over |= {"recipe.init_args.walk": "EdgeWalk", "recipe.init_args.walk.checkpoint": edge_checkpoint}
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4

@@ -10,7 +10,7 @@ from tag2mask.cli.main import main
 from tag2mask.errors import OccupiedError
 from tag2mask.io.files import read_json
 from tag2mask.io.labels import read_label, write_label
-from tag2mask.refine.test_time import TEST_TIME, sharpened
+from tag2mask.refine.dense_crf import TEST_TIME
 from tests.commands import SMALL_NET, fault, words
 
 CONFIG = "configs/demo/segmentation.yaml"
@@ -27,7 +27,7 @@ def test_the_crf_draws_probabilities_to_the_outline() -> None:
     probabilities[7, :, 30:36] = 0.55
     probabilities[0] = 1 - probabilities[1:].sum(0)
     truth = torch.where(torch.arange(60) < 30, 7, 0).expand(40, 60)
-    after = sharpened(probabilities, image, TEST_TIME)
+    after = TEST_TIME.sharpen(image, probabilities)
     assert (after.argmax(0) == truth).float().mean() > 0.97 > (probabilities.argmax(0) == truth).float().mean()
     torch.testing.assert_close(after.sum(0), torch.ones(40, 60))
     assert (after[1:7] == 0).all()
@@ -35,7 +35,7 @@ def test_the_crf_draws_probabilities_to_the_outline() -> None:
 
 def test_the_crf_leaves_a_photograph_without_objects_as_it_is() -> None:
     probabilities = torch.tensor([0.8, 0.2])[:, None, None].expand(2, 5, 6)
-    assert sharpened(probabilities, np.zeros((5, 6, 3), np.uint8), TEST_TIME) is probabilities
+    assert TEST_TIME.sharpen(np.zeros((5, 6, 3), np.uint8), probabilities) is probabilities
 
 
 # predict

@@ -149,8 +149,9 @@ def test_labels_settled_in_their_configurations_stay(
     assert added(f"labels-{data}") == [["--cams /c", "--out /labels", "--recipe.init_args.walk.checkpoint /e.ckpt"]]
     assert added(f"seg-{data}")[0] == ["--data.init_args.labels /labels"]
     assert "--out /r/labels" in added(f"labels-{data}", "RUN=/r")[0]
-    path.write_text("recipe:\n  init_args:\n    walk: null # none\n")
-    assert not any("walk" in option for option in added(f"labels-{data}")[0])
+    for walk in ("null # none", "{class_path: tag2mask.refine.recipes.FeatureWalk}"):
+        path.write_text(f"recipe:\n  init_args:\n    walk: {walk}\n")
+        assert not any("walk" in option for option in added(f"labels-{data}")[0])
 
 
 def test_options_of_the_person_come_last() -> None:

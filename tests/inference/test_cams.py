@@ -15,14 +15,14 @@ from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError, MissingError, SettingError
 from tag2mask.inference.cams import CAMMaker, PhotoCAMs, cam_runs, iou, read
+from tag2mask.inference.guides import Edges
 from tag2mask.inference.refiner import Refiner
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import two_steps
-from tag2mask.refine.recipes import CRF
-from tag2mask.tasks.affinity import Edges
+from tag2mask.refine.dense_crf import CRF
 from tag2mask.viz import plots
 
 LAST = "checkpoints/last.ckpt"

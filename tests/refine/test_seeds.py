@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from tag2mask.classes import IGNORE
+from tag2mask.errors import SettingError
 from tag2mask.refine.dense_crf import dense_crf, unary_from_labels
-from tag2mask.refine.seeds import Refine, confident, seed, with_background
+from tag2mask.refine.seeds import Refine, Seed, confident, seed
 from tests.arrays import reference
 
 VALUES = torch.tensor([4, 15])
@@ -24,36 +25,36 @@ def swapped(label: Tensor, labels: int) -> Tensor:
 
 def test_a_threshold_is_the_score_of_the_background() -> None:
     cam = torch.rand(2, 3, 4)
-    scores = with_background(cam, threshold=0.25)
+    scores = Seed(0.25).scores(cam)
     assert torch.equal(scores[1:], cam)
     assert torch.equal(scores[0], torch.full((3, 4), 0.25))
 
 
 def test_the_background_by_hand_with_alpha() -> None:
     cam = torch.tensor([[[0.5, 0.0, 1.0]], [[0.25, 0.0, 0.0]]])
-    scores = with_background(cam, alpha=3)
+    scores = Seed(None, 3).scores(cam)
     assert torch.equal(scores[1:], cam)
     torch.testing.assert_close(scores[0], torch.tensor([[0.125, 1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("settings", [Seed(0.3), Seed(None, 2.0)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_becomes_float32(dtype: torch.dtype) -> None:
+def test_half_precision_becomes_float32(dtype: torch.dtype, settings: Seed) -> None:
     cam = torch.rand(2, 3, 4).to(dtype)
-    for given in ({"threshold": 0.3}, {"alpha": 2.0}):
-        scores = with_background(cam, **given)
-        assert scores.dtype == torch.float32
-        assert torch.equal(scores, with_background(cam.float(), **given))
+    scores = settings.scores(cam)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, settings.scores(cam.float()))
 
 
-@pytest.mark.parametrize("given", [{}, {"threshold": 0.3, "alpha": 2.0}])
-def test_the_background_wants_one_of_both(given: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="expected one of them"):
-        with_background(torch.rand(1, 2, 2), **given)
+@pytest.mark.parametrize("values", [(None, None), (0.3, 2.0)])
+def test_a_seed_wants_one_of_threshold_and_alpha(values: tuple[float | None, float | None]) -> None:
+    with pytest.raises(SettingError, match="give one of them"):
+        Seed(*values)
 
 
-def test_a_threshold_or_alpha_of_zero_is_given() -> None:
-    assert not with_background(row(0.5), threshold=0)[0].any()
-    assert (with_background(row(0.5), alpha=0)[0] == 1).all()
+def test_a_threshold_or_alpha_of_zero_counts() -> None:
+    assert not Seed(0).scores(row(0.5))[0].any()
+    assert (Seed(None, 0).scores(row(0.5))[0] == 1).all()
 
 
 def test_the_highest_score_names_the_value_and_the_first_of_equals_wins() -> None:
@@ -65,14 +66,14 @@ def test_the_highest_score_names_the_value_and_the_first_of_equals_wins() -> Non
 
 @pytest.mark.parametrize("classes", [torch.tensor([254]), torch.tensor([254], dtype=torch.int16)])
 def test_the_highest_mask_value_fits(classes: Tensor) -> None:
-    assert seed(with_background(row(0.9, 0.1), threshold=0.5), classes).tolist() == [[254, 0]]
+    assert seed(Seed(0.5).scores(row(0.9, 0.1)), classes).tolist() == [[254, 0]]
 
 
 @pytest.mark.parametrize("cam", [torch.rand(1, 2, 2), torch.rand(3, 2, 2)])
 def test_scores_of_another_number_of_classes_are_refused(cam: Tensor) -> None:
-    with pytest.raises(ValueError, match=f"{len(cam) + 1} scores with the background for 2 classes; expected 3"):
-        seed(with_background(cam, threshold=0.3), VALUES)
-    with pytest.raises(ValueError, match="for 2 classes; expected 3"):
+    with pytest.raises(ValueError, match=f"{len(cam) + 1} scores with the background for 2 classes"):
+        seed(Seed(0.3).scores(cam), VALUES)
+    with pytest.raises(ValueError, match="for 2 classes"):
         confident(cam, VALUES)
 
 
@@ -138,8 +139,8 @@ def never(label: Tensor, labels: int) -> Tensor:
 @pytest.mark.parametrize("refine", [None, never])
 def test_a_photograph_of_no_class_is_background(refine: Refine | None) -> None:
     cam, none = torch.zeros(0, 3, 4), torch.zeros(0, dtype=torch.int16)
-    for given in ({"threshold": 0.0}, {"alpha": 2.0}):
-        scores = with_background(cam, **given)
+    for settings in (Seed(0.0), Seed(None, 2.0)):
+        scores = settings.scores(cam)
         assert scores.shape == (1, 3, 4)
         assert torch.equal(seed(scores, none), torch.zeros(3, 4, dtype=torch.uint8))
     assert torch.equal(confident(cam, none, refine=refine), torch.zeros(3, 4, dtype=torch.uint8))

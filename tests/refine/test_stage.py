@@ -2,12 +2,14 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,136 +19,20 @@ import torch
 
 from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
-from tag2mask.errors import InputError
-from tag2mask.io.cams import CAMs, read_cam, write_cam
+from tag2mask.errors import MissingError, SettingError
+from tag2mask.inference.guides import load_guide
+from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import read_json
-from tag2mask.io.images import write_picture
-from tag2mask.io.labels import read_label
+from tag2mask.io.images import read_image, write_picture
+from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
-from tag2mask.refine.recipes import CRF, ConfidentSeeds, PseudoLabels, Recipe, Seed, Walk
-from tag2mask.refine.stage import cam_names, shard
+from tag2mask.refine.recipes import FeatureWalk, PseudoLabels
+from tag2mask.refine.stage import Made, cam_names, made_of, shard
+from tag2mask.tasks.checkpoints import file_digest
+from tests.commands import fault
 
-PSEUDO, CONFIDENT = (f"tag2mask.refine.recipes.{name}" for name in ("PseudoLabels", "ConfidentSeeds"))
-
-
-def cam_of(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> CAMs:
-    return CAMs(torch.from_numpy(maps).half(), torch.tensor(classes, dtype=torch.long), size)
-
-
-@pytest.fixture
-def half() -> tuple[CAMs, np.ndarray]:
-    """A photograph whose left half is red; a CAM of class 7 lights the left third only."""
-    image = np.full((40, 60, 3), (20, 30, 60), np.uint8)
-    image[:, :30] = (220, 40, 40)
-    cam = np.zeros((1, 10, 15))
-    cam[0, :, :5] = 1
-    return cam_of(cam, (7,), (40, 60)), image
-
-
-def edges_in_the_middle(image: np.ndarray) -> torch.Tensor:
-    edge = torch.zeros(10, 15)
-    edge[:, 7] = 1
-    return edge
-
-
-# recipes
-
-
-def test_seeds_that_are_label_maps_have_no_soft_scores() -> None:
-    with pytest.raises(InputError, match="certainty is null"):
-        ConfidentSeeds(crf=CRF(certainty=None))
-
-
-def test_a_seed_alone_is_the_threshold(half: tuple[CAMs, np.ndarray]) -> None:
-    recipe = PseudoLabels(Seed(0.5), crf=None)
-    found = recipe(half[0], None, None, "cpu")
-    assert list(found.steps) == list(recipe.step_names) == ["seed"]
-    assert not recipe.needs_photo
-    assert found.steps["seed"].dtype == np.uint8
-    assert (found.steps["seed"][:, :18] == 7).all()
-    assert (found.steps["seed"][:, 22:] == 0).all()
-
-
-def test_the_walk_fills_the_object_up_to_its_edge(half: tuple[CAMs, np.ndarray]) -> None:
-    recipe = PseudoLabels(Seed(0.3), Walk("unused.ckpt"), crf=None)
-    found = recipe(*half, edges_in_the_middle, "cpu")
-    assert list(found.steps) == ["seed", "walk"]
-    assert (found.steps["walk"][:, :26] == 7).all()
-    assert (found.steps["walk"][:, 34:] == 0).all()
-    assert found.soft.cam.shape == (1, 10, 15)
-    assert found.soft.cam.max() == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("backend", ["pydensecrf", "torch"])
-@pytest.mark.parametrize("certainty", [0.7, None])
-def test_the_crf_draws_the_label_to_the_outline(
-    half: tuple[CAMs, np.ndarray], backend: str, certainty: float | None
-) -> None:
-    recipe = PseudoLabels(Seed(0.5), crf=CRF(10, certainty, backend=backend))  # type: ignore[arg-type]
-    unsure = half[0]._replace(cam=half[0].cam * 0.5 + 0.3)  # 0.8 and 0.3
-    found = recipe(unsure, half[1], None, "cpu")
-    truth = np.where(np.arange(60) < 30, 7, 0)
-    assert list(found.steps) == ["seed", "crf"]
-    assert (found.steps["crf"] == truth).mean() > 0.97 > (found.steps["seed"] == truth).mean()
-
-
-def test_confident_seeds_leave_the_middle_open() -> None:
-    ramp = np.linspace(0, 1, 16)[None, None].repeat(4, 1)
-    found = ConfidentSeeds(0.7, 0.2, crf=None)(cam_of(ramp, (3,), (4, 16)), None, None, "cpu").steps["seed"]
-    assert found[0, 0] == 0
-    assert found[0, 8] == 255
-    assert found[0, 15] == 3
-
-
-@pytest.mark.parametrize(
-    "recipe", [PseudoLabels(Seed(0.3), Walk("unused.ckpt")), ConfidentSeeds()], ids=["labels", "seeds"]
-)
-def test_a_photograph_of_no_class_is_all_background(recipe: Recipe, half: tuple[CAMs, np.ndarray]) -> None:
-    nothing = cam_of(np.zeros((0, 10, 15)), (), (40, 60))
-    found = recipe(nothing, half[1], edges_in_the_middle, "cpu")
-    assert all((label == 0).all() and label.shape == (40, 60) for label in found.steps.values())
-
-
-def test_where_nothing_has_a_score_the_crf_starts_from_no_opinion(
-    half: tuple[CAMs, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threshold 0 and an empty CAM: 0 / 0 otherwise."""
-    cam, image = half
-    seen = []
-    monkeypatch.setattr(CRF, "marginals", lambda self, image, unary: (seen.append(unary), unary.softmax(0))[1])
-    PseudoLabels(Seed(threshold=0), crf=CRF(certainty=None))(
-        cam._replace(cam=torch.zeros_like(cam.cam)), image, None, "cpu"
-    )
-    assert torch.isfinite(seen[0]).all()
-    assert seen[0].unique().numel() == 1
-
-
-def test_a_large_photograph_is_worked_on_small_and_its_label_large(half: tuple[CAMs, np.ndarray]) -> None:
-    seen = []
-
-    def edges(image: np.ndarray) -> torch.Tensor:
-        seen.append(image.shape)
-        return torch.zeros(5, 8)
-
-    found = PseudoLabels(Seed(0.3), Walk("unused.ckpt"), CRF(2), max_side=30)(*half, edges, "cpu")
-    assert seen == [(20, 30, 3)]
-    assert {label.shape for label in found.steps.values()} == {(40, 60)}
-    small = ConfidentSeeds(max_side=30)(*half, None, "cpu").steps["seed"]
-    assert small.shape == (40, 60)
-
-
-@pytest.mark.parametrize("given", [(None, None), (0.3, 2.0)])
-def test_a_seed_wants_one_of_threshold_and_alpha(given: tuple[float | None, float | None]) -> None:
-    with pytest.raises(InputError, match="give one of them"):
-        Seed(*given)
-
-
-def test_confident_thresholds_out_of_order_are_refused() -> None:
-    with pytest.raises(InputError, match="expected 0 <= background <= foreground"):
-        ConfidentSeeds(0.1, 0.3)
-
-
-# the verb
+PSEUDO = "tag2mask.refine.recipes.PseudoLabels"
+EDGES = {"--recipe.init_args.walk": "EdgeWalk"}
 
 
 def command(cams: Path, sample: Path, out: Path, *more: str, recipe: str = PSEUDO) -> list[str]:
@@ -186,7 +72,8 @@ def test_steps_and_soft_maps_come_on_request(
     cams: Path, sample: Path, edge_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "labels"
-    walk = ["--recipe.init_args.walk.checkpoint", str(edge_checkpoint), "--recipe.init_args.walk.steps", "8"]
+    walk = ["--recipe.init_args.walk", "EdgeWalk", "--recipe.init_args.walk.checkpoint", str(edge_checkpoint)]
+    walk += ["--recipe.init_args.walk.steps", "8"]
     assert main(command(cams, sample, out, *walk, "--steps", "true", "--soft", "true")) == 0
     assert {path.name for path in (out / "steps").iterdir()} == {"seed", "walk"}
     soft = read_cam(out / "soft" / "scene_0000.npz")
@@ -199,6 +86,66 @@ def test_steps_and_soft_maps_come_on_request(
     assert list(result["steps"]) == ["seed", "walk", "crf"]
     assert result["steps"]["crf"] == result["best"]
     assert result["steps"]["seed"]["miou"] != result["best"]["miou"]
+
+
+@pytest.fixture
+def cams_of_a_network(cams: Path, runs: Path, tmp_path: Path) -> Path:
+    """CAM files whose record names the network that made them, as `tag2mask predict` writes it."""
+    folder = Path(shutil.copytree(cams, tmp_path / "cams"))
+    config = read_json(cams / "run.json")["config"] | {"weights": read_json(runs / "full" / "run.json")["weights"]}
+    write_run(folder, config, checkpoint=str(runs / "full" / "checkpoints" / "last.ckpt"))
+    return folder
+
+
+FEATURES = ["--recipe.init_args.walk", "FeatureWalk", "--recipe.init_args.walk.layer", "layer1"]
+FEATURES += ["--recipe.init_args.walk.steps", "4", "--recipe.init_args.crf", "null"]
+
+
+def test_a_walk_over_features_takes_the_network_that_made_the_cams(
+    cams_of_a_network: Path, sample: Path, runs: Path, tmp_path: Path
+) -> None:
+    out, checkpoint = tmp_path / "out", runs / "full" / "checkpoints" / "last.ckpt"
+    words = command(cams_of_a_network, sample, out, *FEATURES, "--steps", "true", "--list", str(sample / "val.txt"))
+    assert main(words) == 0
+    walk = FeatureWalk("layer1", str(checkpoint), steps=4)
+    guide = pickle.loads(pickle.dumps(partial(load_guide, walk)))("cpu")  # as each worker process does
+    assert guide(np.zeros((75, 90, 3), np.uint8)).shape == (64, 20, 24)  # the nearest size of whole strides, over 4
+    for path in sorted(out.glob("*.png")):
+        cam, image = read_cam(cams_of_a_network / f"{path.stem}.npz"), sample / "images" / f"{path.stem}.jpg"
+        expected = PseudoLabels(walk=walk, crf=None)(cam, read_image(image), guide, "cpu").steps
+        assert (read_label(path) == expected["walk"]).mean() > 0.999
+        assert (read_label(out / "steps" / "seed" / path.name) == expected["seed"]).all()
+        assert (expected["walk"] != expected["seed"]).any()
+    config = read_json(out / "run.json")["config"]
+    assert config["recipe"]["init_args"]["walk"]["checkpoint"] == str(checkpoint)
+    assert config["walk_network"] == file_digest(checkpoint) == read_json(runs / "full" / "run.json")["weights"]
+
+
+def test_labels_of_another_network_for_the_walk_are_not_mixed(
+    cams_of_a_network: Path, sample: Path, runs: Path, tmp_path: Path
+) -> None:
+    few = ["--list", str(sample / "val.txt"), "--recipe.init_args.walk.checkpoint"]
+    words = [*command(cams_of_a_network, sample, tmp_path / "out", *FEATURES), *few]
+    checkpoint = runs / "plain" / "checkpoints" / "last.ckpt"
+    other = Path(shutil.copy(checkpoint, tmp_path / "other.ckpt"))
+    assert main([*words, str(other)]) == 0
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["net.classifier.weight"] += 1
+    torch.save(content, other)
+    error = fault([*words, str(other)])
+    assert "walk_network" in str(error)
+
+
+def test_a_layer_that_is_not_there_is_named(cams_of_a_network: Path, sample: Path, tmp_path: Path) -> None:
+    words = command(cams_of_a_network, sample, tmp_path / "out", *FEATURES, "--recipe.init_args.walk.layer", "layer9")
+    assert "layer9" in str(fault([*words, "--workers", "2"]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_walk_over_features_wants_a_network(cams: Path, sample: Path, tmp_path: Path) -> None:
+    error = fault(command(cams, sample, tmp_path / "out", *FEATURES))
+    assert isinstance(error, MissingError)
+    assert str(cams / "run.json") in str(error)
 
 
 def test_several_processes_write_what_one_writes(cams: Path, sample: Path, tmp_path: Path) -> None:
@@ -242,12 +189,12 @@ def test_shards_are_disjoint_and_complete() -> None:
     parts = [shard(names, index, 4) for index in range(1, 5)]
     assert sorted((name for part in parts for name in part), key=int) == names
     for wrong in ((0, 4), (5, 4)):
-        with pytest.raises(InputError, match="expected 1/4 to 4/4"):
+        with pytest.raises(SettingError, match="expected 1/4 to 4/4"):
             shard(names, *wrong)
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "expected"),
+    ("option", "environment", "expected"),
     [
         (None, {}, (1, 1)),
         ("2/5", {"RANK": "0", "WORLD_SIZE": "8"}, (2, 5)),
@@ -261,8 +208,8 @@ def test_shards_are_disjoint_and_complete() -> None:
         ),
     ],
 )
-def test_which_part_of_the_work(given: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
-    assert which_shard(given, environment) == expected
+def test_which_part_of_the_work(option: str | None, environment: dict[str, str], expected: tuple[int, int]) -> None:
+    assert which_shard(option, environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -278,6 +225,16 @@ def test_processes_on_one_machine_share_its_cores_and_gpus(
     environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
     assert on_this_machine(environment) == expected
+
+
+def test_a_label_says_what_it_was_made_from(tmp_path: Path) -> None:
+    made = Made("CAM 12", (3, 7), 4)
+    write_label(tmp_path / "a.png", np.zeros((2, 3)), json.dumps(made._asdict()))
+    assert made_of(tmp_path / "a.png") == made
+    for number, note in enumerate((None, "of somebody else", "[1]", '{"cam": "CAM 12"}')):
+        write_label(tmp_path / f"{number}.png", np.zeros((2, 3)), note)
+        assert made_of(tmp_path / f"{number}.png") is None
+    assert made_of(tmp_path / "none.png") is None
 
 
 def test_work_that_is_done_is_not_done_again(cams: Path, sample: Path, tmp_path: Path) -> None:
@@ -340,10 +297,10 @@ def test_a_damaged_cam_file_is_named_and_the_rest_is_done(
     (spoilt / "scene_0002.npz").write_bytes(whole[:200])
     out = tmp_path / "out"
     assert main(command(spoilt, sample, out)) == 1
-    shown = capsys.readouterr().err
-    assert "skipped scene_0002: " in shown
-    assert "1 photographs were skipped: scene_0002" in shown
-    assert "Traceback" not in shown
+    output = capsys.readouterr().err
+    assert "skipped scene_0002: " in output
+    assert "1 photographs were skipped: scene_0002" in output
+    assert "Traceback" not in output
     assert len(list(out.glob("*.png"))) == 11
     assert not read_json(out / "run.json")["finished"]
     (spoilt / "scene_0002.npz").write_bytes(whole)
@@ -376,37 +333,35 @@ def test_pngs_of_somebody_else_are_never_deleted(
 
 
 @pytest.mark.parametrize(
-    ("over", "told"),
+    ("over", "fact"),
     [
         ({"--cams": "/nowhere"}, "no CAM files in /nowhere"),
         ({"--photos": "/nowhere"}, "no folder /nowhere"),
         ({"--list": "/nowhere.txt"}, "/nowhere.txt"),
         ({"--shard": "5/4"}, "shard 5/4; expected 1/4 to 4/4"),
         ({"--shard": "one"}, "--shard one; expected i/n"),
-        ({"--recipe.init_args.walk.checkpoint": "/nowhere.ckpt"}, "no checkpoint /nowhere.ckpt"),
+        ({**EDGES, "--recipe.init_args.walk.checkpoint": "/nowhere.ckpt"}, "no checkpoint /nowhere.ckpt"),
         ({"--recipe.init_args.crf.stepps": "3"}, "stepps"),
         ({"--recipe": "tag2mask.refine.recipes.Nothing"}, "Nothing"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_bad_input_is_one_line(
-    cams: Path, sample: Path, tmp_path: Path, over: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+    cams: Path, sample: Path, tmp_path: Path, over: dict[str, str], fact: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [word for pair in over.items() for word in pair]
     assert main(command(cams, sample, tmp_path / "out", *more)) == 2
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    assert told in shown.strip().splitlines()[-1]
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    assert fact in output.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_of_a_cam_network_cannot_walk(
-    cams: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_a_cam_network_has_no_edges(cams: Path, sample: Path, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"tag2mask": {"task": "cam", "classes": ["a"], "version": "0"}}, path)
-    assert main(command(cams, sample, tmp_path / "out", "--recipe.init_args.walk.checkpoint", str(path))) == 2
-    assert "affinity" in capsys.readouterr().err.strip().splitlines()[-1]
+    words = ["--recipe.init_args.walk", "EdgeWalk", "--recipe.init_args.walk.checkpoint", str(path)]
+    assert "affinity" in str(fault(command(cams, sample, tmp_path / "out", *words)))
 
 
 def test_a_photograph_of_another_size_is_skipped(
@@ -423,7 +378,7 @@ def test_a_class_beyond_those_of_the_network_is_named(
 ) -> None:
     spoilt = Path(shutil.copytree(cams, tmp_path / "cams"))
     cam = read_cam(spoilt / "scene_0002.npz")
-    write_cam(spoilt / "scene_0002.npz", cam._replace(classes=np.arange(len(cam.classes)) + 6))
+    write_cam(spoilt / "scene_0002.npz", cam._replace(classes=torch.arange(len(cam.classes)) + 6))
     assert main(command(spoilt, sample, tmp_path / "out")) == 1
     assert "scene_0002.npz holds the class" in capsys.readouterr().err
     assert not (tmp_path / "out" / "scene_0002.png").exists()

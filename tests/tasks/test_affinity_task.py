@@ -14,12 +14,13 @@ from tag2mask.cli.main import main
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from tag2mask.errors import InputError
+from tag2mask.inference.guides import Edges
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import write_label
 from tag2mask.io.records import write_run
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.edges import EdgeNet, at_edge_map, edge_map
-from tag2mask.tasks.affinity import AffinityTask, Edges
+from tag2mask.tasks.affinity import AffinityTask
 from tests.commands import SMALL_NET, words
 
 SMALL = Backbone("resnet18", weights=None)

@@ -15,8 +15,7 @@ from tag2mask.io.files import atomic, remove_parts
 from tag2mask.io.images import read_size
 from tag2mask.io.labels import write_label
 from tag2mask.io.records import RUN_FILE, same_run, write_run
-from tag2mask.refine.recipes import CRF
-from tag2mask.refine.test_time import crf_label
+from tag2mask.refine.dense_crf import CRF
 
 UNTAGGED = 2
 """Classes that a photograph without tags is taken to show, for the estimate of the size of its file."""
@@ -186,7 +185,7 @@ class LabelWriter(PredictionWriter):
         Args:
             folder: null is ``masks/<split>`` in the run folder.
             overwrite: replace what is there.
-            crf: dense CRF over the probabilities; null leaves it out. `refine.test_time.TEST_TIME` has the usual one.
+            crf: dense CRF over the probabilities; null leaves it out. `refine.dense_crf.TEST_TIME` has the usual one.
         """
         super().__init__(folder, overwrite)
         self.crf, self.settings = crf, {"crf": crf and asdict(crf)}
@@ -196,7 +195,7 @@ class LabelWriter(PredictionWriter):
         label = outputs.label
         if self.crf is not None:
             image = trainer.datamodule.preprocessing.undo(batch["image"][0])
-            label = crf_label(outputs.probabilities, image, batch["size"][0].tolist(), self.crf)
+            label = self.crf.label(image, outputs.probabilities, batch["size"][0].tolist())
         write_label(path, label.cpu().numpy())
 
     def expected_bytes(self, height: int, width: int, classes: int, pl_module: Any) -> float:

@@ -107,7 +107,7 @@ LABELS = f"""usage: tag2mask labels --config FILE [--OPTION VALUE ...]
 Turn CAM files into label PNGs of the photographs' sizes: threshold, random walk along learned
 boundaries, dense CRF.
 
-reads   CAM files of `tag2mask predict`, the photographs, for the walk an edge network's checkpoint
+reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
 writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
 again   the same command does what is left, and again the labels whose CAM file has changed; with
         another recipe it stops. Damaged CAM files are skipped and named, and the status is 1

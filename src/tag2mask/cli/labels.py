@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingE
 from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, same_run, write_run
-from tag2mask.refine.recipes import Recipe
+from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
 from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress
@@ -115,7 +116,7 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
 
 def _job(args: Namespace) -> Job:
     """Check photographs and edge network, before anything is written."""
-    photos, walk = args.photos, args.recipe.walk
+    photos = args.photos
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
     if args.recipe.needs_photo and photos is None:
@@ -124,20 +125,32 @@ def _job(args: Namespace) -> Job:
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
-    if walk is not None:
-        if not Path(walk.checkpoint).is_file():
-            raise MissingError(
-                f"no checkpoint {walk.checkpoint} of an edge network; train one with `tag2mask fit` and a "
-                "configuration affinity_*.yaml, or leave the walk out (walk: null)"
-            )
-        from tag2mask.tasks.checkpoints import check_file
+    return Job(args.cams, photos, args.out, with_network(args.recipe, args.cams), args.soft, args.steps)
 
-        check_file(Path(walk.checkpoint), "affinity")
-    return Job(args.cams, photos, args.out, args.recipe, args.soft, args.steps)
+
+def with_network(recipe: Recipe, cams: Path) -> Recipe:
+    """Check the network that guides the walk; where the recipe names none, name the one that made the CAMs."""
+    if not isinstance(recipe, PseudoLabels) or recipe.walk is None:
+        return recipe
+    from tag2mask.inference.guides import load_guide
+    from tag2mask.tasks.checkpoints import check_file
+
+    walk = recipe.walk
+    if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
+        walk = replace(walk, checkpoint=provenance.record_of(cams).get("checkpoint"))
+    if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
+        raise MissingError(
+            f"no checkpoint {walk.checkpoint or f'in {cams / RUN_FILE}'} of the {walk.task} network; train one with "
+            f"`tag2mask fit` and a configuration {walk.task}_*.yaml, or leave the walk out (walk: null)"
+        )
+    check_file(Path(walk.checkpoint), walk.task)
+    if isinstance(walk, FeatureWalk):
+        load_guide(walk, "cpu")  # refuses a layer that is not there, before worker processes would end of it
+    return replace(recipe, walk=walk)
 
 
 def _config(job: Job) -> dict[str, Any]:
-    """What the labels depend on: the recipe, and what CAMs and edge network were made from."""
+    """What the labels depend on: the recipe, and what CAMs and the network of the walk were made from."""
     recipe = job.recipe
     config = {
         "recipe": {
@@ -154,7 +167,8 @@ def _config(job: Job) -> dict[str, Any]:
     if recipe.walk is not None:
         from tag2mask.tasks.checkpoints import file_digest
 
-        config["edges"] = file_digest(Path(recipe.walk.checkpoint))
+        assert recipe.walk.checkpoint is not None
+        config["walk_network"] = file_digest(Path(recipe.walk.checkpoint))
     return config
 
 
@@ -196,14 +210,14 @@ def _run(args: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str 
     index, processes = on_this_machine(os.environ)
     if device == "auto":
         device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    load_edges = None
+    load = None
     if walk is not None:
-        from tag2mask.tasks.affinity import Edges
+        from tag2mask.inference.guides import load_guide
 
-        load_edges = partial(Edges, Path(walk.checkpoint))
+        load = partial(load_guide, walk)
     share = max(1, cores() // processes)
     workers = args.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
-    return make_labels(job, todo, load_edges, workers, device)
+    return make_labels(job, todo, load, workers, device)
 
 
 def _damaged(done: Iterator[tuple[str, str | None]]) -> Iterator[str]:

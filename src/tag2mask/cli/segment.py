@@ -18,7 +18,7 @@ from tag2mask.inference.photographs import check_outputs, find_photos, outputs, 
 from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
-from tag2mask.refine.test_time import TEST_TIME
+from tag2mask.refine.dense_crf import TEST_TIME
 from tag2mask.tasks.settings import MaskInference
 from tag2mask.utils.progress import progress
 

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from tag2mask.inference.cams import PhotoCAMs
+from tag2mask.inference.guides import Edges
 from tag2mask.io.labels import write_label
-from tag2mask.refine.recipes import CRF, PseudoLabels, Seed, Walk
-from tag2mask.tasks.affinity import Edges
+from tag2mask.refine.dense_crf import CRF
+from tag2mask.refine.recipes import EdgeWalk, PseudoLabels
+from tag2mask.refine.seeds import Seed
 from tag2mask.viz import plots
 
 
@@ -68,7 +70,7 @@ class Refiner:
         if isinstance(edges, str | Path):
             edges = Edges(Path(edges), device)
         self.edges, self.device = edges, device
-        walk = None if edges is None else Walk("loaded", steps=walk_steps)
+        walk = None if edges is None else EdgeWalk("loaded", steps=walk_steps)
         self.recipe = PseudoLabels(Seed(threshold), walk, crf)
 
     @torch.inference_mode()

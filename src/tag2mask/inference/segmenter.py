@@ -13,8 +13,7 @@ from torch import Tensor
 
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.models.segmentation import class_probabilities, label_map
-from tag2mask.refine.recipes import CRF
-from tag2mask.refine.test_time import sharpened
+from tag2mask.refine.dense_crf import CRF
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.segmentation import SegmentationTask
 from tag2mask.tasks.settings import MaskInference
@@ -64,7 +63,7 @@ class Segmenter:
         probabilities = class_probabilities(self.net, image.to(self.device), scales, flip)
         final = probabilities
         if self.crf is not None:
-            final = sharpened(probabilities, self.preprocessing.undo(image), self.crf)
+            final = self.crf.sharpen(self.preprocessing.undo(image), probabilities)
         shares = class_shares(final.argmax(0), probabilities)
         return label_map(final, size).cpu().numpy(), {self.class_names[v - 1]: share for v, share in shares.items()}
 

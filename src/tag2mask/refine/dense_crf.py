@@ -5,7 +5,7 @@ energy of pydensecrf (Potts compatibility, kernels normalised symmetrically), by
 agree to rounding, unless the number of pixels is no multiple of 4: then pydensecrf's lattice also holds one to three
 black points at the corner, which move the marginals of a few pixels (by 0.01 at most on the photographs we tried).
 
-Shape letters in this file: L labels, H x W pixels of a photograph, P pixels of one or several photographs.
+Shape letters in this file: L labels, H x W the photograph, P = H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.errors import InputError
+from tag2mask.classes import BACKGROUND
+from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.refine import permutohedral
 from tag2mask.refine.permutohedral import Lattice
 
@@ -24,10 +25,10 @@ Backend = Literal["auto", "pydensecrf", "torch"]
 Image = np.ndarray | Tensor
 
 
-def _positive(name: str, value: float) -> None:
+def _require_positive(name: str, value: float) -> None:
     """Refuse a width of 0 or less."""
     if not value > 0:
-        raise InputError(f"{name} is {value}; expected a number above 0 (leave the kernel out by null)")
+        raise SettingError(f"{name} is {value}; expected a number above 0 (leave the kernel out by null)")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Gaussian:
     compat: float = 3.0
 
     def __post_init__(self) -> None:
-        _positive("Gaussian sxy", self.sxy)
+        _require_positive("Gaussian sxy", self.sxy)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,67 @@ class Bilateral:
     compat: float = 10.0
 
     def __post_init__(self) -> None:
-        _positive("Bilateral sxy", self.sxy)
-        _positive("Bilateral srgb", self.srgb)
+        _require_positive("Bilateral sxy", self.sxy)
+        _require_positive("Bilateral srgb", self.srgb)
+
+
+@dataclass(frozen=True)
+class CRF:
+    """Settings of the CRF, and where it starts from.
+
+    Attributes:
+        steps: of the mean field; 1 to 10.
+        certainty: probability of the label that a pixel has, the others share the rest; null takes soft scores instead.
+        gaussian: kernel over positions; null leaves it out.
+        bilateral: kernel over positions and colours; null leaves it out.
+        backend: ``pydensecrf``, ``torch`` (ours), or ``auto``: the first where it is installed.
+    """
+
+    steps: int = 10
+    certainty: float | None = 0.7
+    gaussian: Gaussian | None = Gaussian()
+    bilateral: Bilateral | None = Bilateral()
+    backend: Backend = "auto"
+
+    def from_labels(self, image: np.ndarray, label: Tensor, labels: int) -> Tensor:
+        """Return the probabilities (L, H, W) that start from a map (H, W) of labels 0 to L - 1."""
+        if self.certainty is None:
+            raise ValueError("certainty is None; a label map has no scores to take in its place")
+        return self._marginals(image, unary_from_labels(label, labels, self.certainty))
+
+    def from_scores(self, image: np.ndarray, scores: Tensor) -> Tensor:
+        """Return the probabilities (L, H, W) that start from scores (L, H, W) of at least zero."""
+        if self.certainty is not None:
+            return self.from_labels(image, scores.argmax(0), len(scores))
+        total = scores.sum(0, keepdim=True)
+        shares = torch.where(total > 0, scores / total, 1 / len(scores))  # without any score all are as likely
+        return self._marginals(image, unary_from_probabilities(shares))
+
+    def sharpen(self, image: np.ndarray, probabilities: Tensor) -> Tensor:
+        """Return a segmentation network's probabilities (L, H, W) after the CRF; label 0 is the background.
+
+        Only the background and the classes that win somewhere take part: the others would only cost time.
+        """
+        winners = probabilities.argmax(0).unique()
+        values = torch.cat([winners.new_tensor([BACKGROUND]), winners]).unique()
+        if len(values) == 1:
+            return probabilities
+        after = torch.zeros_like(probabilities)
+        after[values] = self.from_scores(image, probabilities[values])
+        return after
+
+    def label(self, image: np.ndarray, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the label map (H, W) uint8, at another ``size``, of probabilities (L, h, w) after the CRF."""
+        from tag2mask.models.segmentation import label_map  # takes seconds to import, which `labels` does not need
+
+        return label_map(self.sharpen(image, probabilities), size)
+
+    def _marginals(self, image: np.ndarray, unary: Tensor) -> Tensor:
+        return dense_crf(image, unary, self.gaussian, self.bilateral, self.steps, self.backend)
+
+
+TEST_TIME = CRF(10, None, Gaussian(sxy=3, compat=3), Bilateral(sxy=80, srgb=13, compat=10))
+"""Settings that Puzzle-CAM segments with; those of its pseudo-labels are the defaults of `CRF`."""
 
 
 def dense_crf(
@@ -77,8 +137,8 @@ def dense_crf(
 
     Args:
         image: the photograph, (H, W, 3) uint8.
-        unary: negative log-probabilities before the CRF, (L, H, W). Labels that are nowhere in the photograph only
-            cost time: leave them out.
+        unary: negative log-probabilities before the CRF, (L, H, W), of any float type. Labels that are nowhere in the
+            photograph only cost time: leave them out.
         gaussian: smoothing kernel; None leaves it out.
         bilateral: edge-following kernel; None leaves it out.
         steps: updates of the mean field; 0 returns ``softmax(-unary)``.
@@ -91,39 +151,24 @@ def dense_crf(
     if backend == "pydensecrf":
         return _by_pydensecrf(image, unary, gaussian, bilateral, steps)
     if backend == "torch":
-        return mean_field([image], [unary], gaussian, bilateral, steps)[0]
-    raise InputError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
+        return mean_field(image, unary, gaussian, bilateral, steps)
+    raise SettingError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
 
 
 @torch.no_grad()
 def mean_field(
-    images: Sequence[Image],
-    unaries: Sequence[Tensor],
-    gaussian: Gaussian | None = Gaussian(),
-    bilateral: Bilateral | None = Bilateral(),
-    steps: int = 10,
-    together: int | None = None,
-) -> list[Tensor]:
-    """Return what `dense_crf` returns, for several photographs, in PyTorch on the device of the unaries.
-
-    Args:
-        images: photographs, each (H, W, 3) uint8; sizes may differ.
-        unaries: negative log-probabilities of each, (L, H, W); L may differ. Half precision is filtered in float32.
-        gaussian: smoothing kernel; None leaves it out.
-        bilateral: edge-following kernel; None leaves it out.
-        steps: updates of the mean field.
-        together: photographs that share a lattice, which bounds the memory. None takes one at a time on the CPU,
-            where sharing gains nothing, and all of them on a GPU.
-    """
-    for image, unary in zip(images, unaries, strict=True):
-        _check(image, unary)
-    if together is None:
-        together = 1 if all(unary.device.type == "cpu" for unary in unaries) else len(images)
-    marginals: list[Tensor] = []
-    for first in range(0, len(images), together):
-        part = slice(first, first + together)
-        marginals += _mean_field(images[part], unaries[part], gaussian, bilateral, steps)
-    return marginals
+    image: Image, unary: Tensor, gaussian: Gaussian | None, bilateral: Bilateral | None, steps: int
+) -> Tensor:
+    """Return what `dense_crf` returns, in PyTorch on the device of ``unary``."""
+    log_prior = unary.detach().float().neg().flatten(1).T
+    kernels = _kernels(image, gaussian, bilateral, unary.device) if steps else []
+    marginals = _softmax(log_prior)
+    for _ in range(steps):
+        energy = log_prior
+        for compat, kernel in kernels:
+            energy = energy.add(kernel.filter(marginals), alpha=compat)
+        marginals = _softmax(energy)
+    return marginals.T.reshape(unary.shape)
 
 
 def unary_from_probabilities(probabilities: Tensor, floor: float = 1e-5) -> Tensor:
@@ -146,10 +191,10 @@ def unary_from_labels(label: Tensor, num_labels: int, certainty: float = 0.7) ->
         (L, H, W) float32.
     """
     if not 0 < certainty < 1:
-        raise InputError(f"certainty is {certainty}; expected a number within (0, 1)")
+        raise SettingError(f"certainty is {certainty}; expected a number within (0, 1)")
     low, high = int(label.min()), int(label.max())
     if low < 0 or high >= num_labels:
-        raise InputError(f"the label map holds {low}..{high}; expected 0..{num_labels - 1}: renumber its labels")
+        raise MismatchError(f"the label map holds {low}..{high}; expected 0..{num_labels - 1}: renumber its labels")
     rest = (1 - certainty) / max(num_labels - 1, 1)
     chance = torch.full((num_labels, *label.shape), rest, device=label.device)
     return -chance.scatter_(0, label.long()[None], certainty).log()
@@ -158,11 +203,11 @@ def unary_from_labels(label: Tensor, num_labels: int, certainty: float = 0.7) ->
 def _check(image: Image, unary: Tensor) -> None:
     """Refuse an image or a unary of another kind or size than expected."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, torch.uint8):
-        raise InputError(
+        raise MismatchError(
             f"the image is {tuple(image.shape)} {image.dtype}; expected (height, width, 3) uint8: convert it to RGB"
         )
     if unary.ndim != 3 or tuple(unary.shape[1:]) != tuple(image.shape[:2]):
-        raise InputError(
+        raise MismatchError(
             f"the unary is {tuple(unary.shape)}, the image {tuple(image.shape)}; expected (labels, height, width) of "
             "the image: resize the scores first"
         )
@@ -183,7 +228,7 @@ def _by_pydensecrf(
     """`dense_crf` by the package; it wants arrays that are contiguous and writable."""
     package = _pydensecrf()
     if package is None:
-        raise InputError("backend is 'pydensecrf', which is not installed: pip install pydensecrf2, or backend: torch")
+        raise MissingError("backend 'pydensecrf' is not installed; pip install pydensecrf2, or backend: torch")
     labels, height, width = unary.shape
     crf = package.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(unary.detach().float().cpu().flatten(1).contiguous().numpy())
@@ -196,64 +241,24 @@ def _by_pydensecrf(
     return marginals.view(labels, height, width).to(unary.device)
 
 
-def _mean_field(
-    images: Sequence[Image],
-    unaries: Sequence[Tensor],
-    gaussian: Gaussian | None,
-    bilateral: Bilateral | None,
-    steps: int,
-) -> list[Tensor]:
-    """`mean_field` of photographs that share a lattice; labels that a photograph lacks have probability 0."""
-    log_prior = _rows(unaries)
-    kernels = _kernels(images, gaussian, bilateral, log_prior.device) if steps else []
-    marginals = _softmax(log_prior)
-    for _ in range(steps):
-        energy = log_prior
-        for compat, kernel in kernels:
-            energy = energy.add(kernel.filter(marginals), alpha=compat)
-        marginals = _softmax(energy)
-    sizes = [unary.shape for unary in unaries]
-    parts = marginals.split([height * width for _, height, width in sizes])
-    return [part[:, : size[0]].T.reshape(size) for part, size in zip(parts, sizes, strict=True)]
-
-
 def _kernels(
-    images: Sequence[Image], gaussian: Gaussian | None, bilateral: Bilateral | None, device: torch.device
+    image: Image, gaussian: Gaussian | None, bilateral: Bilateral | None, device: torch.device
 ) -> list[tuple[float, Lattice]]:
-    """Compatibility and filter of each kernel over the pixels of all images."""
-    features, group = _features(images, device)
+    """Compatibility and filter of each kernel over the pixels."""
+    place = torch.cartesian_prod(*(torch.arange(side, device=device) for side in image.shape[:2])).flip(1).float()
+    colour = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image).to(device)
     kernels = []
     if gaussian is not None:
-        kernels.append((gaussian.compat, _normalised(features[:, :2] / gaussian.sxy, group)))
+        kernels.append((gaussian.compat, _normalised(place / gaussian.sxy)))
     if bilateral is not None:
-        scaled = torch.cat([features[:, :2] / bilateral.sxy, features[:, 2:] / bilateral.srgb], 1)
-        kernels.append((bilateral.compat, _normalised(scaled, group)))
+        features = torch.cat([place / bilateral.sxy, colour.flatten(0, 1).float() / bilateral.srgb], 1)
+        kernels.append((bilateral.compat, _normalised(features)))
     return kernels
 
 
-def _rows(unaries: Sequence[Tensor]) -> Tensor:
-    """Log-probabilities of all pixels, (P, most labels), -inf where a photograph has fewer labels."""
-    most = max(len(unary) for unary in unaries)
-    rows = [unary.detach().float().neg().flatten(1).T for unary in unaries]
-    return torch.cat([torch.nn.functional.pad(row, (0, most - row.shape[1]), value=-torch.inf) for row in rows])
-
-
-def _features(images: Sequence[Image], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Column, row, red, green and blue of all pixels, (P, 5), and the photograph of each, (P,), if there are many."""
-    features = []
-    for image in images:
-        colour = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image).to(device)
-        rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in image.shape[:2]), indexing="ij")
-        features.append(torch.cat([columns[..., None], rows[..., None], colour], 2).float().flatten(0, 1))
-    if len(images) == 1:
-        return features[0], None
-    counts = torch.tensor([len(pixels) for pixels in features], device=device)
-    return torch.cat(features), torch.arange(len(features), device=device).repeat_interleave(counts)
-
-
-def _normalised(features: Tensor, group: Tensor | None) -> Lattice:
-    """Lattice whose kernel K is divided by the square roots of its row sums on both sides."""
-    lattice = permutohedral.build(features, group)
+def _normalised(features: Tensor) -> Lattice:
+    """Lattice over points (P, D) whose kernel is divided by the square roots of its row sums on both sides."""
+    lattice = permutohedral.build(features)
     total = lattice.filter(torch.ones_like(features[:, :1])).squeeze(1)
     return lattice.scaled((total + 1e-20).rsqrt())
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tag2mask.errors import InputError
+from tag2mask.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -59,30 +59,25 @@ class Lattice:
         )
 
 
-def build(features: Tensor, group: Tensor | None = None) -> Lattice:
-    """Return the lattice around the points.
-
-    Args:
-        features: position of each point in units of the Gaussian's standard deviation, (P, D) float32.
-        group: number of each point's group, (P,) int64 from 0. Points of different groups do not see each other.
-    """
+def build(features: Tensor) -> Lattice:
+    """Return the lattice around points (P, D), whose unit is the standard deviation of the Gaussian."""
     points, dimensions = features.shape
     corner, rank, slice_weight = _simplex(features.T.float().contiguous())
-    keys, steps = _keys(corner, rank, group)
-    found, order = keys.flatten().sort(stable=True)
-    first = torch.ones_like(found, dtype=torch.bool)
-    first[1:] = found[1:] != found[:-1]
+    keys, steps = _keys(corner, rank)
+    ordered, order = keys.flatten().sort(stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
     number = first.cumsum(0, dtype=torch.int32) - 1
     vertex = torch.empty_like(number).scatter_(0, order, number)
     start = first.nonzero().flatten()
     alpha = 1 / (1 + 2.0**-dimensions)
     return Lattice(
         splat_index=(order // (dimensions + 1)).int(),
-        splat_start=F.pad(start, (0, 1), value=len(found)).int(),
+        splat_start=F.pad(start, (0, 1), value=len(ordered)).int(),
         splat_weight=slice_weight.flatten().index_select(0, order),
         slice_index=vertex.view(points, dimensions + 1),
         slice_weight=slice_weight * alpha,
-        neighbours=_neighbours(found[start], steps),
+        neighbours=_neighbours(ordered[start], steps),
     )
 
 
@@ -130,11 +125,11 @@ def _elevate(features: Tensor) -> Tensor:
     return torch.stack([total, *reversed(elevated)])
 
 
-def _keys(corner: Tensor, rank: Tensor, group: Tensor | None) -> tuple[Tensor, Tensor]:
+def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     """Number the vertices of each point's simplex.
 
-    A key is a number whose digits are the group and the first D coordinates (the last follows from them), so that a
-    step along an axis adds the same to every key.
+    A key is a number whose digits are the first D coordinates (the last follows from them), so that a step along an
+    axis adds the same to every key.
 
     Returns:
         The keys, (P, D + 1) int64, and the steps along the axes, (D + 1,) int64.
@@ -143,18 +138,13 @@ def _keys(corner: Tensor, rank: Tensor, group: Tensor | None) -> tuple[Tensor, T
     coordinates = corner[:-1].long()
     low, high = coordinates.amin(1), coordinates.amax(1)
     digits = (high - low + 4 * axes).tolist()  # vertices reach D beyond, their neighbours D more: no digit overflows
-    groups = 1 if group is None else int(group.max()) + 1
-    if groups * math.prod(digits) >= 2**63:
-        raise InputError(
-            f"a kernel spans {' x '.join(map(str, digits))} lattice cells in {groups} image(s), more than 64 bits can "
-            "number: raise sxy or srgb, or pass fewer images at once"
-        )
+    if math.prod(digits) >= 2**63:
+        cells = " x ".join(map(str, digits))
+        raise SettingError(f"a kernel spans {cells} lattice cells, more than 64 bits can number; raise sxy or srgb")
     worth = [math.prod(digits[axis + 1 :]) for axis in range(axes)]
     worth[-1] = 0  # of the coordinate that is left out
     place = torch.tensor(worth, device=corner.device)
     key = ((coordinates - low[:, None]) * place[:-1, None]).sum(0)
-    if group is not None:
-        key += group * math.prod(digits)
     steps = place.sum() - axes * place
     walked = torch.empty_like(rank).scatter_(0, rank, steps[:, None].expand_as(rank)).flip(0)[:-1]
     return torch.cat([key[None], key + walked.cumsum(0)]).T.contiguous(), steps

@@ -4,35 +4,42 @@ Shape letters in this file: K classes of one image, h x w its map.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.classes import BACKGROUND, IGNORE
+from tag2mask.errors import SettingError
 
 Refine = Callable[[Tensor, int], Tensor]
 """What smooths labels: a map (h, w) int64 of labels 0..L-1, and L -> their probabilities (L, h, w)."""
 
 
-def with_background(cam: Tensor, threshold: float | None = None, alpha: float | None = None) -> Tensor:
-    """Put the score of the background before those of the classes.
+@dataclass(frozen=True)
+class Seed:
+    """The background's score, beside those of the classes. One of the two settings is given, the other is None.
 
-    Args:
-        cam: in [0, 1], (K, h, w); K may be 0.
-        threshold: a constant score, as IRN and Puzzle-CAM take it.
+    Attributes:
+        threshold: a constant score in [0, 1], as IRN and Puzzle-CAM take it.
         alpha: (1 - highest CAM) ** alpha instead, as AffinityNet takes it: a higher one makes less background.
-
-    Returns:
-        (1 + K, h, w) float32.
     """
-    cam = cam.float()
-    if threshold is not None and alpha is None:
-        return F.pad(cam, (0, 0, 0, 0, 1, 0), value=threshold)
-    if alpha is not None and threshold is None:
-        highest = F.pad(cam, (0, 0, 0, 0, 1, 0)).amax(0, keepdim=True)  # 0 without any class
-        return torch.cat([(1 - highest) ** alpha, cam])
-    raise ValueError(f"threshold is {threshold} and alpha {alpha}; expected one of them: leave the other out")
+
+    threshold: float | None = 0.3
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.alpha is None):
+            raise SettingError(f"threshold {self.threshold} and alpha {self.alpha}: give one of them, the other null")
+
+    def scores(self, cam: Tensor) -> Tensor:
+        """Put the background's score before those of the classes: (K, h, w) -> (1 + K, h, w) float32; K may be 0."""
+        if self.alpha is None:
+            return F.pad(cam.float(), (0, 0, 0, 0, 1, 0), value=self.threshold)
+        scores = F.pad(cam.float(), (0, 0, 0, 0, 1, 0))
+        scores[0] = (1 - scores.amax(0)) ** self.alpha
+        return scores
 
 
 def seed(scores: Tensor, classes: Tensor) -> Tensor:
@@ -42,7 +49,10 @@ def seed(scores: Tensor, classes: Tensor) -> Tensor:
         scores: the background's, then those of the classes, (1 + K, h, w).
         classes: mask values of the classes, (K,).
     """
-    return _values(scores.argmax(0), classes, len(scores))
+    if len(scores) != 1 + len(classes):
+        raise ValueError(f"{len(scores)} scores with the background for {len(classes)} classes; expected one more")
+    values = F.pad(classes.to(scores.device, torch.long), (1, 0), value=BACKGROUND)
+    return values[scores.argmax(0)].to(torch.uint8)
 
 
 def confident(
@@ -64,20 +74,11 @@ def confident(
         Mask values, (h, w) uint8.
     """
     sure, possible = (_refined(cam, threshold, refine) for threshold in (foreground, background))
-    label = _values(sure, classes, 1 + len(cam))
-    return label.masked_fill((sure == BACKGROUND) & (possible != BACKGROUND), IGNORE)
+    undecided = (sure.argmax(0) == BACKGROUND) & (possible.argmax(0) != BACKGROUND)
+    return seed(sure, classes).masked_fill(undecided, IGNORE)
 
 
 def _refined(cam: Tensor, threshold: float, refine: Refine | None) -> Tensor:
-    """Labels 0..K at a threshold, (h, w) int64, refined where there is more than one to choose from."""
-    scores = with_background(cam, threshold)
-    label = scores.argmax(0)
-    return label if refine is None or len(cam) == 0 else refine(label, len(scores)).argmax(0)
-
-
-def _values(label: Tensor, classes: Tensor, labels: int) -> Tensor:
-    """Mask values (h, w) uint8 of labels 0..K, of which there are ``labels``."""
-    if labels != 1 + len(classes):
-        raise ValueError(f"{labels} scores with the background for {len(classes)} classes; expected {1 + len(classes)}")
-    values = F.pad(classes.to(label.device, torch.long), (1, 0), value=BACKGROUND)
-    return values[label].to(torch.uint8)
+    """Scores (1 + K, h, w) at a threshold, refined where there is more than one label to choose from."""
+    scores = Seed(threshold).scores(cam)
+    return scores if refine is None or len(cam) == 0 else refine(scores.argmax(0), len(scores))

@@ -1,6 +1,6 @@
 """The stage that turns a folder of CAM files into a folder of label PNGs, on all cores, resumably and in shards."""
 
-import re
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from tag2mask.classes import IGNORE
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, MismatchError, MissingError, SettingError
 from tag2mask.io import disk, folders, provenance
 from tag2mask.io.cams import CAMs, read_cam, write_cam
-from tag2mask.io.files import read_json, remove_parts
+from tag2mask.io.files import remove_parts
 from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
 from tag2mask.io.labels import write_label
 from tag2mask.io.records import RUN_FILE, STEPS
-from tag2mask.refine.recipes import EdgeFinder, Recipe, Result
+from tag2mask.refine.recipes import Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
 SOFT = "soft"
-MARK = "tag2mask labels, from"
-"""How the note of a label PNG begins."""
+LoadGuide = Callable[[str], Guide]
+"""Loads the network that guides the walk to a device."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
         return {**paths, names[-1]: self.out / f"{name}.png"}
 
     def expected_bytes(self, name: str) -> list[float]:
-        """Estimate the sizes of these files; none where the CAM file cannot be read, which is said in its turn."""
+        """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
         path = self.cams / f"{name}.npz"
         try:
             height, width = read_cam(path).size
@@ -65,51 +65,43 @@ class Job:
 
 
 class Made(NamedTuple):
-    """What a label PNG says of itself.
+    """What a label PNG was made from; it stands in the PNG as a JSON note.
 
     Attributes:
-        cam: of the CAM file that it was made from, `io.provenance.of_cam`.
-        vanished: mask values of the tags that have no pixel in it.
-        tags: how many there are.
+        cam: digest of the CAM file, `io.provenance.of_cam`.
+        vanished: mask values of the tags that have no pixel in the label.
+        tags: number of tags.
     """
 
     cam: str
     vanished: tuple[int, ...]
     tags: int
 
-    def note(self) -> str:
-        """Return the note that the label PNG carries."""
-        return f"{MARK} {self.cam}; {self.tags} tags, without a pixel: {' '.join(map(str, self.vanished)) or 'none'}"
-
 
 def made_of(path: Path) -> Made | None:
-    """Read what a label PNG says of itself; None where it says nothing."""
-    found = re.fullmatch(rf"{MARK} (.+); (\d+) tags, without a pixel: ([\d ]+|none)", read_note(path) or "")
-    if found is None:
+    """Read what a label PNG was made from; None where there is no such file or its note is not of this stage."""
+    try:
+        note = json.loads(read_note(path) or "")
+        return Made(note["cam"], tuple(note["vanished"]), note["tags"])
+    except (ValueError, TypeError, KeyError):
         return None
-    vanished = () if found[3] == "none" else tuple(map(int, found[3].split()))
-    return Made(found[1], vanished, int(found[2]))
 
 
 def stale(job: Job, names: Sequence[str]) -> list[str]:
     """Return the photographs whose label was made from another CAM file than there is now."""
-    found = []
-    for name in names:
-        made = made_of(job.out / f"{name}.png") if (job.out / f"{name}.png").is_file() else None
-        if made is not None and made.cam != provenance.of_cam(job.cams / f"{name}.npz"):
-            found.append(name)
-    return found
+    made = {name: made_of(job.out / f"{name}.png") for name in names}
+    return [name for name, one in made.items() if one and one.cam != provenance.of_cam(job.cams / f"{name}.npz")]
 
 
 def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
-    """Return the names of the CAM files, sorted; or of those on a list of photographs, of which each must have one."""
+    """Return the names of the CAM files, sorted, or only of the photographs on a list; each of these must have one."""
     there = folders.files_in(cams, folders.CAM_ENDINGS)
     if not there:
-        raise InputError(f"no CAM files in {cams}; make them with `tag2mask predict`")
+        raise MissingError(f"no CAM files in {cams}; make them with `tag2mask predict`")
     names = sorted(there) if listed is None else folders.read_list(listed)
     missing = [name for name in names if name not in there]
     if missing or not names:
-        raise InputError(
+        raise MissingError(
             f"{len(missing)} of {len(names)} names in {listed} have no CAM file in {cams}"
             + (f", the first {missing[0]}" if missing else "")
             + "; make them with `tag2mask predict`, or shorten the list"
@@ -120,7 +112,7 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
 def shard(names: Sequence[str], index: int, count: int) -> list[str]:
     """Return the share ``index`` (1 to ``count``) of ``names``: every ``count``-th."""
     if not 1 <= index <= count:
-        raise InputError(f"shard {index}/{count}; expected 1/{count} to {count}/{count}")
+        raise SettingError(f"shard {index}/{count}; expected 1/{count} to {count}/{count}")
     return list(names[index - 1 :: count])
 
 
@@ -128,120 +120,108 @@ def remaining(job: Job, names: Sequence[str]) -> list[str]:
     """Return the photographs whose label is not there yet; remove what a killed process left half-written."""
     if not job.out.is_dir():
         return list(names)
-    own = set(names)
-    for folder in {path.parent for name in names[:1] for path in job.outputs(name).values()}:
-        remove_parts(folder, own)
+    for folder in {path.parent for path in job.outputs("").values()}:
+        remove_parts(folder, set(names))
     done = {path.stem for path in job.out.glob("*.png")}
     return [name for name in names if name not in done]
 
 
 def make_labels(
-    job: Job,
-    names: Sequence[str],
-    load_edges: Callable[[str], EdgeFinder] | None = None,
-    workers: int = 1,
-    device: str = "cpu",
+    job: Job, names: Sequence[str], load_guide: LoadGuide | None = None, workers: int = 1, device: str = "cpu"
 ) -> Iterator[tuple[str, str | None]]:
     """Make the labels of ``names``, in any order.
 
     Args:
         job: what is made from what.
         names: photographs to do.
-        load_edges: loads the edge network to a device, in each process; needed where the recipe walks.
+        load_guide: called with the device in each process; needed where the recipe walks.
         workers: processes.
         device: that torch computes on.
 
     Yields:
         The name of each photograph as it is done, and what was wrong with its files, or None.
     """
-    if workers <= 1:
-        worker = _Worker(job, load_edges, device)
-        with one_thread():  # as the processes of a pool: the same files, bit by bit
-            for name in names:
-                yield name, worker(name)
+    if workers > 1:
+        yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_guide, device))
         return
-    yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_edges, device))
-
-
-def _classes_of(cams: Path) -> int:
-    """Return how many classes the CAM files of a folder are of, or the most there can be where nothing says."""
-    record = cams / RUN_FILE
-    known = read_json(record).get("config", {}).get("classes") if record.is_file() else None
-    return len(known) if known else IGNORE - 1
+    worker = _Worker(job, load_guide, device)
+    with one_thread():  # as the processes of a pool: the same files, bit by bit
+        for name in names:
+            yield worker(name)
 
 
 class _Worker:
     """Makes the files of one photograph after another."""
 
-    def __init__(self, job: Job, load_edges: Callable[[str], EdgeFinder] | None, device: str) -> None:
+    def __init__(self, job: Job, load_guide: LoadGuide | None, device: str) -> None:
         self.job, self.device = job, device
-        self.edges = load_edges(device) if load_edges is not None and job.recipe.walk is not None else None
+        self.guide = load_guide(device) if load_guide is not None and job.recipe.walk is not None else None
         self.photos = {} if job.photos is None else folders.photos_in(job.photos)
-        self.highest = _classes_of(job.cams)
+        classes = provenance.record_of(job.cams).get("config", {}).get("classes")
+        self.num_classes = len(classes) if classes else IGNORE - 1
 
     @torch.inference_mode()
-    def __call__(self, name: str) -> str | None:
-        """Write the files of one photograph; return what was wrong with what it is made from."""
+    def __call__(self, name: str) -> tuple[str, str | None]:
+        """Write the files of one photograph; return its name, and what was wrong with what it is made from."""
         try:
-            cam = self._cam(self.job.cams / f"{name}.npz")
-            image = self._photo(name, cam)
+            cams = self._cams(self.job.cams / f"{name}.npz")
+            image = self._photo(name, cams.size)
         except InputError as error:
-            return str(error)
-        self._write(name, cam, self.job.recipe(cam, image, self.edges, self.device))
-        return None
+            return name, str(error)
+        self._write(name, cams, self.job.recipe(cams, image, self.guide, self.device))
+        return name, None
 
-    def _cam(self, path: Path) -> CAMs:
-        cam = read_cam(path)
-        if (highest := max(cam.classes.tolist(), default=0)) > self.highest:
-            raise InputError(
-                f"{path} holds the class {highest} of {self.highest} that {RUN_FILE} beside it names; "
+    def _cams(self, path: Path) -> CAMs:
+        cams = read_cam(path)
+        if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
+            raise MismatchError(
+                f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
                 "delete it and run `tag2mask predict` again"
             )
-        return cam
+        return cams
 
-    def _photo(self, name: str, cam: CAMs) -> np.ndarray | None:
-        """Read the photograph, if the recipe needs it; else compare its size alone, where there is one."""
+    def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
+        """Read the photograph if the recipe needs it; where it is not needed but there, compare its size alone."""
         path, needed = self.photos.get(folders.unified(name)), self.job.recipe.needs_photo
         if path is None and needed:
             near = folders.near_photo(self.job.photos, name) if self.job.photos else ""
             expected = f"; expected {name}.jpg, .png or the like: name its folder"
-            raise InputError(f"no photograph {name} in {self.job.photos}{near or expected}")
+            raise MissingError(f"no photograph {name} in {self.job.photos}{near or expected}")
         if path is None:
             return None
         image = read_image(path) if needed else None
-        size = read_size(path) if image is None else image.shape[:2]
-        wanted = cam.size
-        if size != wanted:
-            raise InputError(
-                f"the CAM file of {name} is of a photograph of {cam.size[0]} x {cam.size[1]} pixels (height x width), "
-                f"the one in {self.job.photos} has {size[0]} x {size[1]}; "
-                f"{sizes_hint(path, size, wanted)}"
+        own = read_size(path) if image is None else image.shape[:2]
+        if own != size:
+            raise MismatchError(
+                f"the CAM file of {name} is of a photograph of {size[0]} x {size[1]} pixels (height x width), "
+                f"the one in {self.job.photos} has {own[0]} x {own[1]}; {sizes_hint(path, own, size)}"
             )
         return image
 
-    def _write(self, name: str, cam: CAMs, result: Result) -> None:
-        *before, last = self.job.outputs(name).items()
-        for key, path in before:
-            if key == SOFT:
-                write_cam(path, result.soft)
-            else:
-                write_label(path, result.steps[key])
-        label = result.steps[last[0]]
-        vanished = np.setdiff1d(cam.classes.numpy(), np.unique(label)).tolist()
-        made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cam.classes))
-        write_label(last[1], label, made.note())
+    def _write(self, name: str, cams: CAMs, result: Result) -> None:
+        """Write the label last: where it stands, all is done."""
+        paths = self.job.outputs(name)
+        last = self.job.recipe.step_names[-1]
+        for key in paths.keys() - {SOFT, last}:
+            write_label(paths[key], result.steps[key])
+        if SOFT in paths:
+            write_cam(paths[SOFT], result.soft)
+        label = result.steps[last]
+        vanished = np.setdiff1d(cams.classes.numpy(), np.unique(label)).tolist()
+        made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cams.classes))
+        write_label(paths[last], label, json.dumps(made._asdict()))
 
 
 _worker: _Worker | None = None
 
 
-def _start(job: Job, load_edges: Callable[[str], EdgeFinder] | None, device: str) -> None:
+def _start(job: Job, load_guide: LoadGuide | None, device: str) -> None:
     """Make a process ready."""
     global _worker
     torch.set_num_threads(1)  # the processes are the parallelism
-    _worker = _Worker(job, load_edges, device)
+    _worker = _Worker(job, load_guide, device)
 
 
 def _work(name: str) -> tuple[str, str | None]:
     assert _worker is not None
-    return name, _worker(name)
+    return _worker(name)

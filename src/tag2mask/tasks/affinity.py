@@ -1,18 +1,14 @@
 """Training of the edge network whose boundaries steer the random walk (IRN, as Puzzle-CAM uses it)."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from tag2mask import losses
 from tag2mask.errors import SettingError
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.edges import EdgeNet, at_edge_map, edge_map
+from tag2mask.models.edges import EdgeNet, at_edge_map
 from tag2mask.models.paths import pair_affinity, pair_labels
-from tag2mask.tasks import checkpoints
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
 
@@ -71,18 +67,3 @@ class AffinityTask(NetworkTask):
         parts = {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"}
         self.log_dict({**parts, "train/edge": edge.detach().mean()}, batch_size=size)
         return terms["loss"]
-
-
-class Edges:
-    """A trained edge network, ready for photographs: (H, W, 3) uint8 -> edge map (H / 4, W / 4) in [0, 1]."""
-
-    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
-        """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
-        task = checkpoints.load(AffinityTask, checkpoint, device)
-        self.net, normalization = task.net, (task.preprocessing[key] for key in ("mean", "std"))
-        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        """Return the boundaries of one photograph, on the device of the network."""
-        pixels = torch.from_numpy(image).to(self.mean.device).permute(2, 0, 1).float() / 255
-        return edge_map(self.net, (pixels - self.mean) / self.std)
