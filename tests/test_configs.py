@@ -120,4 +120,5 @@ def test_a_task_without_settings_is_the_default_configuration() -> None:
         found = json.loads(json.dumps(asdict(defaults[key])))
         stated = found | settings[key]
         stated |= {part: found[part] | stated[part] for part in ("attention", "contrast") if stated.get(part)}
+        stated.pop("for_batch", found.pop("for_batch", None))  # 32 photographs a step, which is the batch
         assert found == stated | ({"name": "resnet50"} if key == "backbone" else {})  # there with its weights: .tv_in1k

@@ -344,9 +344,7 @@ def test_missing_photographs_are_counted_and_the_first_named(
     assert finished or not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("more", "told"), [(("--workers", "0"), "--workers 0"), (("--lists", "some"), "invalid choice: 'some'")]
-)
+@pytest.mark.parametrize(("more", "told"), [(("--workers", "0"), "--workers 0"), (("--lists", "some"), "'some'")])
 def test_a_wrong_word_is_one_line(
     more: tuple[str, ...], told: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ from torchmetrics import MeanMetric
 
 from tag2mask import losses
 from tag2mask.io.cams import CAMs
-from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
@@ -35,8 +34,8 @@ class CAMTask(NetworkTask):
         num_classes: int,
         class_names: tuple[str, ...] = (),
         backbone: Backbone = Backbone(dilate=False),
-        tiles: Tiles | None = Tiles(attention=Attention(layer="layer2")),
-        optimizer: SGD = SGD(lr=0.01, for_batch=32),
+        tiles: Tiles | None = Tiles(),
+        optimizer: SGD = SGD(),
         inference: CAMInference = CAMInference(),
         validation: CAMInference | None = None,
     ) -> None:

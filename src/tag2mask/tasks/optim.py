@@ -27,7 +27,7 @@ class SGD:
             accumulated gradients, it grows or shrinks in proportion (https://arxiv.org/abs/1706.02677). None leaves it.
     """
 
-    lr: float = 0.1
+    lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
     nesterov: bool = True

@@ -47,7 +47,8 @@ class Tiles:
         ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
         maps: the equivariance loss compares ``raw`` maps, as printed, or ``normalized`` ones.
         learns: branch that the equivariance loss moves: ``both``, as printed, ``full`` or ``tiled``.
-        attention: region self-attention (RSA), Eq. 3-6; null leaves the CAMs of the tiles as they are.
+        attention: region self-attention (RSA), Eq. 3-6; null leaves the CAMs of the tiles as they are. The default's
+            layer is half the depth of ResNet-50.
         contrast: cross-image foreground contrast (CFC); null leaves it out.
     """
 
@@ -56,7 +57,7 @@ class Tiles:
     ramp: float = 0.5
     maps: Literal["raw", "normalized"] = "normalized"
     learns: Literal["both", "full", "tiled"] = "full"
-    attention: Attention | None = Attention()
+    attention: Attention | None = Attention(layer="layer2")
     contrast: Contrast | None = Contrast()
 
 
