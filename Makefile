@@ -6,9 +6,11 @@
 # leave open.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
-.PHONY: help setup doctor demo demo-cam demo-seg test lint bench ablation clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
+.PHONY: help setup doctor demo demo-cam demo-seg test test-fast lint bench ablation clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
+JOBS ?= 2
+# processes of the tests
 VENV ?= .venv
 BIN := $(VENV)/bin
 TAG2MASK := $(BIN)/tag2mask
@@ -132,8 +134,11 @@ eval-voc eval-coco: setup ## Score CAMs and pseudo-labels against masks of train
 report-voc report-coco: setup ## Put all of it on one page: runs/voc/report.html, runs/coco/report.html
 	$(TAG2MASK) report runs/$(SET)
 
-test: setup  ## Run the tests (TAG2MASK_DATA=folder of real photographs adds those that want some)
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## Run all tests (TAG2MASK_DATA=folder of real photographs adds those that want some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-fast: setup ## Run the tests but the slow ones: whole trainings, several processes, networks of full size
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
 
 lint: setup  ## Run ruff and mypy
 	$(BIN)/ruff check .

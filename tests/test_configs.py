@@ -23,7 +23,11 @@ def name(path: Path) -> str:
 MASKS = {"voc": "SegmentationClass", "coco": "masks/train2014"}
 
 
-@pytest.mark.parametrize("config", RUNS, ids=name)
+LARGE = [path for path in RUNS if "resn" in path.stem]
+TRAINED = [pytest.param(path, marks=pytest.mark.slow if path in LARGE else (), id=name(path)) for path in RUNS]
+
+
+@pytest.mark.parametrize("config", TRAINED)
 def test_every_config_trains_and_validates(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     data = config.parent.name
     root: Path = request.getfixturevalue(data if data in MASKS else "sample")

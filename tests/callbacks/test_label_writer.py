@@ -53,6 +53,7 @@ def trained(segmentation_checkpoint: Path) -> list[str]:
     return ["--ckpt_path", str(segmentation_checkpoint)]
 
 
+@pytest.mark.slow
 def test_predict_writes_masks_goes_on_and_stops_at_another_network(
     sample: Path, trained: list[str], tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_predict_writes_masks_goes_on_and_stops_at_another_network(
     assert main([*other, "--overwrite"]) == 0
 
 
+@pytest.mark.slow
 def test_predict_with_the_crf_writes_other_masks(sample: Path, trained: list[str], tmp_path: Path) -> None:
     crf = "{steps: 3, certainty: null, bilateral: {sxy: 80, srgb: 13, compat: 10}}"
     writer = f"[{{class_path: tag2mask.callbacks.writers.LabelWriter, init_args: {{crf: {crf}}}}}]"

@@ -90,6 +90,7 @@ def test_a_configuration_of_other_bytes_is_one_line(
     assert f"{path} is not UTF-8 text (invalid start byte at byte 28); save it as UTF-8" in line(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_ctrl_c_in_fit_says_how_to_go_on(workers: str, sample: Path, tmp_path: Path) -> None:
     over = {"trainer__max_epochs": "1000", "trainer__limit_val_batches": "0", "trainer__logger": "false"}

@@ -207,6 +207,7 @@ def begin(many: Path, out: Path) -> tuple[subprocess.Popen[str], list[int]]:
     return process, started(process.pid)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_leaves_no_process_and_ends_with_the_same_files(many: Path, out: Path) -> None:
     assert main(command(many, out / "unbroken")) == 0
     broken = out / "broken"
@@ -448,6 +449,7 @@ def real(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_masks_are_pycocotools_with_the_smallest_area_on_top(split: str, photographs: Path, real: Path) -> None:
     truth = COCO(str(photographs / "coco" / "annotations" / f"instances_{split}2014.json"))

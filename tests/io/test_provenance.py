@@ -103,6 +103,7 @@ def spoilt(trained: Path, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_untouched_byte_for_byte(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
     """4 steps with a checkpoint every 2: the last step is a multiple, whose checkpoint was written twice."""
     before = content(RUN)
@@ -290,6 +291,7 @@ def test_the_report_leaves_out_scores_of_files_that_were_made_anew(
     assert "made anew since" in (RUN / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_longer_training_goes_on_at_the_rate_of_its_length(spoilt: Path) -> None:
     """3 epochs after 1: from step 5 on the rates are those of an unbroken run of 3, and 12 steps are made, not 13."""
     longer = {"trainer__max_epochs": "3", "trainer__log_every_n_steps": "1"}

@@ -148,6 +148,7 @@ def test_a_walk_over_features_wants_a_network(cams: Path, sample: Path, tmp_path
     assert str(cams / "run.json") in str(error)
 
 
+@pytest.mark.slow
 def test_several_processes_write_what_one_writes(cams: Path, sample: Path, tmp_path: Path) -> None:
     assert main(command(cams, sample, tmp_path / "one")) == 0
     assert main([*command(cams, sample, tmp_path / "two"), "--workers", "2"]) == 0
@@ -252,6 +253,7 @@ def test_work_that_is_done_is_not_done_again(cams: Path, sample: Path, tmp_path:
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != gone)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_files(cams: Path, sample: Path, tmp_path: Path) -> None:
     assert main(command(cams, sample, tmp_path / "unbroken", "--steps", "true")) == 0
     slow = "import time, tag2mask.refine.stage as l; w = l._Worker._write\n"
@@ -274,6 +276,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_processes_do_not_outlive_a_killed_parent(cams: Path, sample: Path, tmp_path: Path) -> None:
     words = [*command(cams, sample, tmp_path / "out"), "--workers", "2"]
     process = subprocess.Popen([sys.executable, "-m", "tag2mask", *words], stderr=subprocess.DEVNULL)

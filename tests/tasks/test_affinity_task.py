@@ -94,6 +94,7 @@ def test_affinity_loss_is_finite_at_the_ends_and_without_pairs() -> None:
     assert torch.isfinite(ends.grad).all()
 
 
+@pytest.mark.slow
 def test_training_finds_the_outlines_it_is_shown(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     root = tmp_path / "own"

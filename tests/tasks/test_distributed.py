@@ -21,6 +21,8 @@ from tag2mask.io.files import read_json
 from tests.commands import SMALL_NET, WANDB, words
 from tests.wandb_file import WandbRun
 
+pytestmark = pytest.mark.slow
+
 CAM, AFFINITY = "configs/demo/cam_tuned.yaml", "configs/demo/affinity.yaml"
 TWO = {"trainer__devices": "2", "trainer__strategy": "ddp"}
 TWO_NODES = {"trainer__devices": "1", "trainer__num_nodes": "2", "trainer__strategy": "ddp"}

@@ -12,6 +12,8 @@ import torch
 from tag2mask.cli.main import main
 from tests.commands import SMALL_NET, WANDB, words
 
+pytestmark = pytest.mark.slow
+
 CONFIG = "configs/demo/cam_tuned.yaml"
 LAST = Path("checkpoints/last.ckpt")
 

@@ -64,6 +64,7 @@ def boxes(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_training_finds_the_objects_it_is_shown(tmp_path: Path) -> None:
     root = boxes(tmp_path / "own")
     how = Preprocessing(long_side=(64, 64), crop_size=64)

@@ -42,6 +42,7 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "3/3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_scoring_and_prediction_tell_lines_to_a_file_without_bars_or_colours(
     sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

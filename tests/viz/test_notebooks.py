@@ -49,6 +49,7 @@ def execute(kernel: KernelManager, cells: list[nbformat.NotebookNode]) -> list[n
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_on_the_sample_set(path: Path, kernel: KernelManager) -> None:
     checks = [new_code_cell(CHECKS[path.stem])] if path.stem in CHECKS else []
