@@ -5,8 +5,8 @@ import pytest
 from tag2mask.cli.main import main
 from tag2mask.data.checks import unlearnable
 from tag2mask.data.photos import Photo
+from tests.cli.test_changed_data import CONFIGS, SMALL, words
 from tests.folders import photograph, tags_file
-from tests.io.test_provenance import CONFIGS, SMALL, words
 
 
 def told(*tags: tuple[int, ...] | None, names: str = "cat dog cow") -> list[str]:
