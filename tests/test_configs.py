@@ -23,11 +23,13 @@ def name(path: Path) -> str:
 MASKS = {"voc": "SegmentationClass", "coco": "masks/train2014"}
 
 
-LARGE = [path for path in RUNS if "resn" in path.stem]
-TRAINED = [pytest.param(path, marks=pytest.mark.slow if path in LARGE else (), id=name(path)) for path in RUNS]
+def of_every(configs: list[Path]) -> list[Any]:
+    """Parameters of a test; large networks and COCO are slow."""
+    slow = [path for path in configs if "resn" in path.stem or path.parent.name == "coco"]
+    return [pytest.param(path, marks=pytest.mark.slow if path in slow else (), id=name(path)) for path in configs]
 
 
-@pytest.mark.parametrize("config", TRAINED)
+@pytest.mark.parametrize("config", of_every(RUNS))
 def test_every_config_trains_and_validates(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     data = config.parent.name
     root: Path = request.getfixturevalue(data if data in MASKS else "sample")
@@ -37,7 +39,7 @@ def test_every_config_trains_and_validates(config: Path, tmp_path: Path, request
     assert main(words("fit", config, root, tmp_path, **over)) == 0
 
 
-@pytest.mark.parametrize("config", LABELS, ids=name)
+@pytest.mark.parametrize("config", of_every(LABELS))
 def test_every_config_of_labels_makes_them(
     config: Path, sample: Path, cams: Path, edge_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -111,6 +111,7 @@ def place(
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "text"), blocks("python"), ids=lambda value: value if "\n" not in value else "")
 def test_python_snippets_run(name: str, text: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)

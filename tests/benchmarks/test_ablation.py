@@ -72,6 +72,7 @@ def test_rows_that_differ_in_how_cams_are_made_are_trained_once(
     assert records(tmp_path / "alone", "rsa") == [rsa]
 
 
+@pytest.mark.slow
 def test_a_panel_shows_photographs_under_each_row_with_its_threshold(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "smoke"
 

@@ -18,6 +18,8 @@ from tag2mask.io.labels import read_label
 from tests.commands import SMALL_NET, WANDB, words
 from tests.wandb_file import WandbRun
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["background", *CLASSES]
 SETTINGS = {
     "trainer__max_epochs": "2",

@@ -225,11 +225,10 @@ def test_predict_takes_tags_from_the_data_else_predicts_them_and_goes_on_where_i
     assert cams[0].stat().st_mtime_ns == kept
     assert cams[1].read_bytes() == again
     capsys.readouterr()
-    with_flip = [path.read_bytes() for path in cams]
-    assert main([*command, "--model.init_args.inference.flip", "false"]) == 2
-    assert "inference.flip: True, now False" in line(capsys)
-    assert main([*command, "--model.init_args.inference.flip", "false", "--overwrite"]) == 0
-    assert [path.read_bytes() for path in cams] != with_flip
+    assert main([*command, "--model.init_args.inference.stride", "8"]) == 2
+    assert "inference.stride: 4, now 8" in line(capsys)
+    assert main([*command, "--model.init_args.inference.stride", "8", "--overwrite"]) == 0
+    assert cams[1].read_bytes() != again
 
 
 def test_evaluate_scores_cams_and_a_perfect_label_folder(

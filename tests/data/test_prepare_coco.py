@@ -472,6 +472,7 @@ def test_real_masks_are_pycocotools_with_the_smallest_area_on_top(split: str, ph
     assert overlapping > 10000
 
 
+@pytest.mark.slow
 def test_the_real_lists_are_of_all_photographs(photographs: Path, real: Path) -> None:
     for split in ("train", "val"):
         there = sorted(path.stem for path in (photographs / "coco" / f"{split}2014").glob("*.jpg"))

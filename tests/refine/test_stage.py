@@ -68,6 +68,7 @@ def test_labels_are_palette_pngs_of_the_size_of_the_photograph(cams: Path, sampl
     assert record["config"]["recipe"]["init_args"]["crf"]["steps"] == 10
 
 
+@pytest.mark.slow
 def test_steps_and_soft_maps_come_on_request(
     cams: Path, sample: Path, edge_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,7 +61,7 @@ def batch() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_every_method_trains_and_logs_its_terms(sample: Path, tmp_path: Path, method: str, precision: str) -> None:
     run = trainer(tmp_path, max_steps=2, limit_val_batches=0, precision=precision)
     run.fit(task(METHODS[method]), datamodule=data(sample))
