@@ -19,7 +19,7 @@ from tag2mask.cli.options import Parser
 from tests.commands import SMALL_NET, words
 from tests.messages import head, messages
 
-PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
 HERE = Path.cwd()
 
 
