@@ -39,8 +39,10 @@ labels = $(if $(call setting,labels,$(1)),$(call moved,$(1)),--data.init_args.la
 moved = $(if $(and $(call given,DATA PREPARED),$(call setting,root,$(1))),$(addprefix --data.init_args.labels ,\
   $(patsubst $(call setting,root,$(1))/%,$(PREPARED)/%,$(filter $(call setting,root,$(1))/%,$(call setting,labels,$(1))))))
 
-SEEDS_FILE = configs/$(SET)/seeds.yaml
-LABELS_FILE = configs/$(SET)/labels.yaml
+TUNED = $(if $(findstring _tuned,$(CONFIG)),_tuned)
+# thresholds belong to the CAMs
+SEEDS_FILE = configs/$(SET)/seeds$(TUNED).yaml
+LABELS_FILE = configs/$(SET)/labels$(TUNED).yaml
 place = $(or $(if $(call given,RUN),,$(call setting,$(1),$(2))),$(RUN)/$(3))
 SEEDS = $(call place,out,$(SEEDS_FILE),seeds)
 LABELS = $(call place,out,$(LABELS_FILE),labels)

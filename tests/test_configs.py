@@ -12,7 +12,7 @@ from tag2mask.tasks.cam import CAMTask
 from tests.commands import line, words
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if not path.stem.startswith("sweep"))
-LABELS = [path for path in CONFIGS if path.stem in ("labels", "seeds")]
+LABELS = [path for path in CONFIGS if path.stem.startswith(("labels", "seeds"))]
 RUNS = [path for path in CONFIGS if path not in LABELS]
 
 
@@ -44,7 +44,7 @@ def test_every_config_of_labels_makes_them(
     config: Path, sample: Path, cams: Path, edge_checkpoint: Path, tmp_path: Path
 ) -> None:
     over = {"cams": cams, "photos": sample / "images", "out": tmp_path / "out", "list": sample / "val.txt"}
-    if config.stem == "labels":
+    if config.stem.startswith("labels"):
         over |= {"recipe.init_args.walk": "EdgeWalk", "recipe.init_args.walk.checkpoint": edge_checkpoint}
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
