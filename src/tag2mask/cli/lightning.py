@@ -34,7 +34,7 @@ from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
 from tag2mask.io.records import digest, made_with
-from tag2mask.tasks.checkpoints import check_file, shown
+from tag2mask.tasks.checkpoints import check_file, some_of
 from tag2mask.utils.processes import end_with_parent
 
 ALIASES = {
@@ -258,8 +258,8 @@ def require_labels(folder: Path, class_names: Sequence[str]) -> None:
     classes = provenance.record_of(folder)["config"].get("classes")
     if classes is not None and list(classes) != list(class_names):
         raise MismatchError(
-            f"{folder} was made for the classes {shown(classes, class_names)}, the data has "
-            f"{shown(class_names, classes)}; names and order must be the same: make the labels again"
+            f"{folder} was made for the classes {some_of(classes, class_names)}, the data has "
+            f"{some_of(class_names, classes)}; names and order must be the same: make the labels again"
         )
 
 

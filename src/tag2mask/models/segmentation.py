@@ -57,8 +57,8 @@ class SegmentationNet(nn.Module):
             return
         whole = build(self.config)
         load_weights(whole, self.config.name, self.config.weights)
-        given = {_plain(name): value for name, value in whole.state_dict().items()}
-        self.encoder.load_state_dict({name: given[_plain(name)] for name in self.encoder.state_dict()})
+        pretrained = {_plain(name): value for name, value in whole.state_dict().items()}
+        self.encoder.load_state_dict({name: pretrained[_plain(name)] for name in self.encoder.state_dict()})
 
     def train(self, mode: bool = True) -> "SegmentationNet":
         """Switch between training and evaluation; frozen layers of the encoder stay in evaluation."""

@@ -100,9 +100,9 @@ class CAMTask(NetworkTask):
             terms["attention_entropy"] = steps.entropy
         contrast, lam = steps.full.new_zeros(()), 0.0
         if tiles.contrast is not None:
-            found = self.contrast(tiles.contrast, steps, label, tiles.grid)
-            contrast, lam = found.pop("loss_contrast"), tiles.contrast.lam
-            terms |= found
+            cfc = self.contrast(tiles.contrast, steps, label, tiles.grid)
+            contrast, lam = cfc.pop("loss_contrast"), tiles.contrast.lam
+            terms |= cfc
         loss, branches = losses.two_step_loss(
             steps.full, steps.tiled, label, beta, contrast, lam, tiles.maps, tiles.learns
         )

@@ -38,10 +38,10 @@ def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
         raise DamagedError(f"{path} is not a whole checkpoint ({reason}); use another one or train again")
     if not isinstance(content, dict) or "tag2mask" not in content:
         raise MismatchError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
-    found = content["tag2mask"]["task"]
-    if kind is not None and found != kind:
+    trained = content["tag2mask"]["task"]
+    if kind is not None and trained != kind:
         raise MismatchError(
-            f"{path} is a checkpoint of the {found} network; expected one of the {kind} network, trained with a "
+            f"{path} is a checkpoint of the {trained} network; expected one of the {kind} network, trained with a "
             f"configuration {kind}_*.yaml"
         )
     return content
@@ -71,12 +71,12 @@ def require_same_classes(content: Mapping[str, Any], class_names: Sequence[str])
     trained = content["tag2mask"]["classes"]
     if list(trained) != list(class_names):
         raise MismatchError(
-            f"the checkpoint has the classes {shown(trained, class_names)}, the data {shown(class_names, trained)}; "
+            f"the checkpoint has the classes {some_of(trained, class_names)}, the data {some_of(class_names, trained)}; "
             "names and order must be the same: use the data set that it was trained on"
         )
 
 
-def shown(names: Sequence[str], others: Sequence[str]) -> str:
+def some_of(names: Sequence[str], others: Sequence[str]) -> str:
     """Return a few of the names, up to the first one that differs in another list, and the number of all names."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(names, others, strict=False)))
     begin = max(0, same - 2)

@@ -108,15 +108,15 @@ class SegmentationTask(NetworkTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Count the pixels of one photograph, at its full size; return its mask."""
-        found = self.segment(batch["image"], batch["size"], self.validation)
-        self.scores.update(found.label, batch["mask"][0])
-        return found
+        result = self.segment(batch["image"], batch["size"], self.validation)
+        self.scores.update(result.label, batch["mask"][0])
+        return result
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores: means over all classes, over the foreground, and each class."""
-        found = self.scores.compute()
-        self.log_dict({f"val/{key}": value.float() for key, value in found.items() if not value.ndim})
-        self.log_dict(by_class(found, (VOC[0], *self.class_names)))
+        scores = self.scores.compute()
+        self.log_dict({f"val/{key}": value.float() for key, value in scores.items() if not value.ndim})
+        self.log_dict(by_class(scores, (VOC[0], *self.class_names)))
 
     on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
     on_test_epoch_end = on_validation_epoch_end
@@ -125,13 +125,13 @@ class SegmentationTask(NetworkTask):
         """Return the mask of one photograph, over scales and flips."""
         return self.segment(batch["image"], batch["size"], self.inference)
 
-    def segment(self, image: Tensor, size: Tensor, how: MaskInference) -> Segmentation:
+    def segment(self, image: Tensor, size: Tensor, inference: MaskInference) -> Segmentation:
         """Make the mask of one photograph.
 
         Args:
             image: normalised, (1, 3, h, w).
             size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
-            how: scales and flips.
+            inference: scales and flips.
         """
-        probabilities = class_probabilities(self.net, image[0], how.scales, how.flip)
+        probabilities = class_probabilities(self.net, image[0], inference.scales, inference.flip)
         return Segmentation(label_map(probabilities, size[0].tolist()), probabilities)
