@@ -71,7 +71,8 @@ def require_same_classes(content: Mapping[str, Any], class_names: Sequence[str])
     trained = content["tag2mask"]["classes"]
     if list(trained) != list(class_names):
         raise MismatchError(
-            f"the checkpoint has the classes {some_of(trained, class_names)}, the data {some_of(class_names, trained)}; "
+            f"the checkpoint has the classes {some_of(trained, class_names)}, the data "
+            f"{some_of(class_names, trained)}; "
             "names and order must be the same: use the data set that it was trained on"
         )
 
