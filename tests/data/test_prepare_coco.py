@@ -152,7 +152,7 @@ def test_a_finished_split_is_neither_read_nor_painted_again(
     assert main(command(root, out)) == 0
     shown = capsys.readouterr().out
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
-    monkeypatch.setattr(instances, "read_instances", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(instances, "read_scenes", lambda _: pytest.fail("read again"))
     before = contents(out)
     assert main(command(root, out, "--verify")) == 0
     assert capsys.readouterr().out == shown

@@ -7,7 +7,7 @@ scene again and writing the masks that are not there yet: the digests in the tab
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +104,7 @@ class Stage:
         }
         self.begun = same_run(split.masks, self.config, overwrite)
         self.rows: dict[str, coco.Row] = {}
-        self.instances: instances.Instances | None = None
+        self.scenes: list[instances.Scene] | None = None
         if not (split.masks / RUN_FILE).exists() and _mask_names(split.masks):
             raise InputError(f"{split.masks} holds PNG files that were not made here; name another folder with --out")
 
@@ -115,11 +115,8 @@ class Stage:
             self.rows = finished
         else:
             print(f"reading {self.split.annotations}", file=sys.stderr)
-            self.instances = found = instances.read_instances(self.split.annotations)
-            self.rows = {
-                picture.name: coco.Row(found.tags(index), picture.height, picture.width, "")
-                for index, picture in enumerate(found.pictures)
-            }
+            self.scenes = instances.read_scenes(self.split.annotations)
+            self.rows = {scene.name: coco.Row(scene.tags, scene.height, scene.width, "") for scene in self.scenes}
         coco.require_photos(self.split, list(self.rows))
 
     def names(self, lists: str) -> list[str]:
@@ -145,21 +142,23 @@ class Stage:
 
     def expected_bytes(self) -> list[float]:
         """Estimate the sizes of the masks that `paint` will write."""
-        if self.instances is None:
+        if self.scenes is None:
             return []
         there = _mask_names(self.split.masks) if self.begun else set()
         return [disk.label_bytes(row.height, row.width) for name, row in self.rows.items() if name not in there]
 
     def paint(self, workers: int) -> None:
         """Write the masks that are not there yet, then the table; nothing where the split is finished."""
-        if self.instances is None:
+        if self.scenes is None:
             return
         if not self.begun:
             self._clear()
             write_run(self.split.masks, self.config, finished=False)
         remove_parts(self.split.masks, {*self.rows, "run"})
         there = _mask_names(self.split.masks)
-        jobs = ((scene, None if name in there else self.split.masks / f"{name}.png") for name, scene in self._scenes())
+        jobs = (
+            (scene, None if scene.name in there else self.split.masks / f"{scene.name}.png") for scene in self.scenes
+        )
         done = progress(spread(_paint, jobs, workers), len(self.rows), f"masks of {self.split.folder}")
         for name, pixels in done:
             self.rows[name] = self.rows[name]._replace(mask=pixels)
@@ -167,11 +166,6 @@ class Stage:
         _write_text(self.split.table, text)
         checksum = hashlib.sha256(text.encode()).hexdigest()
         write_run(self.split.masks, self.config, finished=True, files=len(self.rows), checksum=checksum)
-
-    def _scenes(self) -> Iterator[tuple[str, instances.Scene]]:
-        assert self.instances is not None
-        for index, picture in enumerate(self.instances.pictures):
-            yield picture.name, self.instances.scene(index)
 
     def _clear(self) -> None:
         """Delete what was made of other annotations: the table first, without which nothing is trained on the rest."""
@@ -245,7 +239,7 @@ def _paint(job: tuple[instances.Scene, Path | None]) -> tuple[str, str]:
     label = instances.paint(scene)
     if path is not None:
         write_label(path, label)
-    return scene.picture.name, _digest(label)
+    return scene.name, _digest(label)
 
 
 def _compare(job: tuple[Path, coco.Row]) -> tuple[Path, str | None]:
