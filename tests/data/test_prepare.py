@@ -21,7 +21,7 @@ from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import derive_aug, prepare_voc, read_sbd
 from tag2mask.errors import InputError
 from tag2mask.io.labels import read_label, write_label
-from tag2mask.io.records import digest
+from tag2mask.io.records import digest_of_file
 from tests.commands import line
 from tests.folders import photograph, tags_file
 
@@ -107,7 +107,7 @@ def packed(path: Path, content: dict[str, bytes]) -> Archive:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    return Archive(path.as_uri(), digest(path, "md5"), path.stat().st_size)
+    return Archive(path.as_uri(), digest_of_file(path, "md5"), path.stat().st_size)
 
 
 @pytest.fixture

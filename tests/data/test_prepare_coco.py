@@ -26,7 +26,7 @@ from tag2mask.data.prepare.fetch import Archive
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label, write_label
-from tag2mask.io.records import RUN_FILE, digest
+from tag2mask.io.records import RUN_FILE, digest_of_file
 from tests.coco_scenes import (
     CAT,
     DOG,
@@ -378,7 +378,7 @@ def site(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with zipfile.ZipFile(path, "w") as packed:
             for each in sorted((root / name).iterdir()):
                 packed.write(each, f"{name}/{each.name}")
-        archive = Archive(path.as_uri(), digest(path, "md5"), path.stat().st_size)
+        archive = Archive(path.as_uri(), digest_of_file(path, "md5"), path.stat().st_size)
         monkeypatch.setitem(prepare_coco.ARCHIVES, name, archive)
     return folder
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from tag2mask.io import provenance
 from tag2mask.io.files import atomic, write_json
-from tag2mask.io.records import RUN_FILE, commit, write_run
+from tag2mask.io.records import RUN_FILE, commit, digest_of_data, record_of, write_run
 
 
 class RunRecord(Callback):
@@ -36,7 +36,7 @@ class RunRecord(Callback):
         self.facts = {
             "seed": seed,
             "classes": self.classes,
-            "data_hash": provenance.digest([self.classes, list(self.inputs.items())]),
+            "data_hash": digest_of_data([self.classes, list(self.inputs.items())]),
             "masks_hash": data.masks_digest(),
         }
         if data.labels is not None:
@@ -52,7 +52,7 @@ class RunRecord(Callback):
 
     def go_on(self, root: Path, checkpoint: Path) -> None:
         """Say from which checkpoint a run goes on and what has changed since; keep the earlier changes."""
-        before = provenance.record_of(root)
+        before = record_of(root)
         if "starts_from" in before.get("config", {}):
             self.record["starts_from"] = before["config"]["starts_from"]
         difference, changes = self.difference(root), list(before.get("changes", []))
@@ -65,7 +65,7 @@ class RunRecord(Callback):
 
     def compare_masks(self, root: Path) -> None:
         """Say where the masks that score have changed under a run."""
-        before = provenance.record_of(root).get("masks_hash", self.facts["masks_hash"])
+        before = record_of(root).get("masks_hash", self.facts["masks_hash"])
         if before != self.facts["masks_hash"]:
             rank_zero_info(
                 f"photographs or masks of the validation split have changed since {root} was trained: scores in its "
@@ -91,4 +91,4 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             root = Path(trainer.default_root_dir)
             end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
-            write_json(root / RUN_FILE, provenance.record_of(root) | end)
+            write_json(root / RUN_FILE, record_of(root) | end)

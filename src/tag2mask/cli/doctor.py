@@ -13,7 +13,7 @@ from typing import Any
 from tag2mask import __version__
 from tag2mask.cli.options import WIDTH, Parser
 from tag2mask.cli.wandb_runs import logged_in
-from tag2mask.io.disk import shown
+from tag2mask.io.disk import readable_size
 from tag2mask.utils.processes import cores
 
 DESCRIPTION = """Look at this installation: versions, GPUs, optional parts, room, data sets. The status is 1 where
@@ -60,7 +60,7 @@ def doctor(words: list[str]) -> int:
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="data sets elsewhere")
     folders = parser.parse_args(words).folders
     parts = {"machine": machine, "packages": packages, "GPU": gpus, "optional": optional, "W&B": wandb}
-    print(f"tag2mask {__version__} in {Path(__file__).parent}")
+    print(f"tag2mask {__version__} in {Path(__file__).parents[1]}")
     faults = [fault for title, part in parts.items() for fault in _print_part(title, part)]
     faults += _print_part("data", lambda: data_sets(folders))
     for fault in faults:
@@ -85,11 +85,12 @@ def _print_part(title: str, part: Callable[[], Iterator[str]]) -> list[Fault]:
 def machine() -> Iterator[str]:
     """Python, the system, cores, memory, the disk of the working folder."""
     here, number = Path.cwd(), platform.python_version()
-    memory = shown(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    memory = readable_size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     yield f"Python {number}, {platform.system()} {platform.machine()}, {sys.executable}"
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         yield Fault(f"Python {number}; expected 3.10 to 3.12: make setup PYTHON=python3.11")
-    yield f"{cores()} cores, {memory} of memory, {shown(shutil.disk_usage(here).free)} free on the disk of {here}"
+    free = readable_size(shutil.disk_usage(here).free)
+    yield f"{cores()} cores, {memory} of memory, {free} free on the disk of {here}"
     if not os.access(here, os.W_OK):
         yield f"{here} cannot be written; give --trainer.default_root_dir and --out"
 
@@ -142,7 +143,7 @@ def gpus() -> Iterator[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         facts = torch.cuda.get_device_properties(index)
-        yield f"{index}: {facts.name}, {shown(facts.total_memory)}, CUDA {torch.version.cuda}"
+        yield f"{index}: {facts.name}, {readable_size(facts.total_memory)}, CUDA {torch.version.cuda}"
     if not count:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
         yield f"none ({built}): all runs on the CPU; the demo in minutes, VOC and COCO not in useful time"

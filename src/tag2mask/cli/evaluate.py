@@ -11,7 +11,7 @@ from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.io import provenance
 from tag2mask.io.files import read_json, write_json
 from tag2mask.io.folders import read_classes
-from tag2mask.io.records import commit, versions
+from tag2mask.io.records import commit, record_of, versions
 from tag2mask.metrics import evaluation as scoring
 from tag2mask.metrics.functional import THRESHOLDS
 from tag2mask.utils.processes import one_thread
@@ -80,7 +80,7 @@ def _write_evaluation(predictions: Path, result: dict[str, Any], args: argparse.
 
 def _class_names(option: str | None, predictions: Path) -> tuple[str, ...]:
     """Names by mask value, the background first: of ``--classes``, the folder's record, or VOC."""
-    foreground = provenance.record_of(predictions).get("config", {}).get("classes")
+    foreground = record_of(predictions).get("config", {}).get("classes")
     recorded = (classes.VOC[0], *foreground) if foreground else None
     if option is None:
         return recorded or classes.VOC

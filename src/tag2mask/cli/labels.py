@@ -21,7 +21,7 @@ from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
-from tag2mask.io.records import RUN_FILE, made_with, same_run, write_run
+from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
 from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
 from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
@@ -137,7 +137,7 @@ def with_network(recipe: Recipe, cams: Path) -> Recipe:
 
     walk = recipe.walk
     if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
-        walk = replace(walk, checkpoint=provenance.record_of(cams).get("checkpoint"))
+        walk = replace(walk, checkpoint=record_of(cams).get("checkpoint"))
     if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
         raise MissingError(
             f"no checkpoint {walk.checkpoint or f'in {cams / RUN_FILE}'} of the {walk.task} network; train one with "
@@ -159,7 +159,7 @@ def _config(job: Job) -> dict[str, Any]:
         },
         "cams": str(job.cams),
         "cams_made_with": made_with(job.cams),
-        "classes": provenance.record_of(job.cams).get("config", {}).get("classes"),
+        "classes": record_of(job.cams).get("config", {}).get("classes"),
         "steps": job.steps,
         "soft": job.soft,
         "step_names": list(recipe.step_names),

@@ -33,7 +33,7 @@ from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
-from tag2mask.io.records import digest, made_with
+from tag2mask.io.records import digest_of_file, made_with, record_of
 from tag2mask.tasks.checkpoints import check_file, some_of
 from tag2mask.utils.processes import end_with_parent
 
@@ -212,7 +212,7 @@ class TagsToMasksCLI(LightningCLI):
         for photos in (data.labelled(), data.val_photos if scored else []):
             check_masks(photos, data.num_classes)
             pairs = [(photo, photo.mask) for photo in photos if photo.mask is not None]
-            if not (pairs and provenance.record_of(pairs[0][1].parent)):
+            if not (pairs and record_of(pairs[0][1].parent)):
                 require_classes([mask for _, mask in pairs])
             check_sampled_tags(pairs, data.class_names)
 
@@ -227,7 +227,7 @@ class TagsToMasksCLI(LightningCLI):
             require_labels(labels, self.datamodule.class_names)
             record["labels_made_with"] = made
         if start is not None:
-            record["starts_from"] = digest(start)
+            record["starts_from"] = digest_of_file(start)
         return RunRecord(config, record, self.settings.seed_everything, self.datamodule)
 
     def _use_last(self) -> None:
@@ -255,7 +255,7 @@ def checkpoints_of(root: str | None) -> str:
 def require_labels(folder: Path, class_names: Sequence[str]) -> None:
     """Refuse labels that a stage made for other classes, or from what has changed since."""
     provenance.require_current(folder, "make them again with `tag2mask labels`")
-    classes = provenance.record_of(folder)["config"].get("classes")
+    classes = record_of(folder)["config"].get("classes")
     if classes is not None and list(classes) != list(class_names):
         raise MismatchError(
             f"{folder} was made for the classes {some_of(classes, class_names)}, the data has "

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tag2mask.io import provenance
 from tag2mask.io.provenance import LAST
+from tag2mask.io.records import record_of
 
 
 def logged_in() -> bool:
@@ -42,7 +42,7 @@ def name_run(logger: Any, root: Path, task: str, overwrite: bool) -> None:
         overwrite: whatever the run folder holds is discarded.
     """
     goes_on = not overwrite and (root / LAST).is_file()
-    before = provenance.record_of(root).get("wandb_id") if goes_on else None
+    before = record_of(root).get("wandb_id") if goes_on else None
     folder = root.resolve()
     logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
     logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir

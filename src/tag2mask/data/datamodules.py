@@ -19,6 +19,7 @@ from tag2mask.data.transforms import EvaluationTransform, Preprocessing, Trainin
 from tag2mask.errors import InputError
 from tag2mask.io import provenance
 from tag2mask.io.folders import masks_in
+from tag2mask.io.records import digest_of_data
 from tag2mask.utils.processes import cores
 
 
@@ -138,7 +139,7 @@ class WSSSDataModule(LightningDataModule):
     def masks_digest(self) -> str:
         """Return a digest of the masks that score while training, and of their names."""
         masks = [(p.name, "no mask" if p.mask is None else provenance.of_label(p.mask)) for p in self.val_photos]
-        return provenance.digest(masks)
+        return digest_of_data(masks)
 
     def _some(self, split: str) -> list[Photo]:
         """Return the photographs of a split, of the training split those that are drawn."""

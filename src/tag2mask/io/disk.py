@@ -69,6 +69,3 @@ def readable_size(size: float) -> str:
         if size < 999.5:
             return f"{size:.0f} {unit}" if size >= 9.95 else f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
-
-
-shown = readable_size  # the name in other rooms

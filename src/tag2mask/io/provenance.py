@@ -28,8 +28,6 @@ Inputs = Mapping[str, str]
 """Name of a photograph -> what its file was made from, in words and digests."""
 RunState = Literal["new", "unfinished", "finished"]
 
-digest = digest_of_data  # the name in other rooms
-
 
 def write_inputs(folder: Path, inputs: Inputs) -> None:
     """Write ``inputs.csv`` into a folder."""

@@ -102,9 +102,6 @@ def digest_of_file(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-digest = digest_of_file  # the name in other rooms
-
-
 def versions() -> dict[str, str]:
     """Return the versions of tag2mask, of Python and of the installed `PACKAGES`."""
     installed = {"tag2mask": __version__, "python": platform.python_version()}

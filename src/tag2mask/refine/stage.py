@@ -16,7 +16,7 @@ from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import remove_parts
 from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
 from tag2mask.io.labels import write_label
-from tag2mask.io.records import RUN_FILE, STEPS
+from tag2mask.io.records import RUN_FILE, STEPS, record_of
 from tag2mask.refine.recipes import Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
@@ -157,7 +157,7 @@ class _Worker:
         self.job, self.device = job, device
         self.guide = load_guide(device) if load_guide is not None and job.recipe.walk is not None else None
         self.photos = {} if job.photos is None else folders.photos_in(job.photos)
-        classes = provenance.record_of(job.cams).get("config", {}).get("classes")
+        classes = record_of(job.cams).get("config", {}).get("classes")
         self.num_classes = len(classes) if classes else IGNORE - 1
 
     @torch.inference_mode()

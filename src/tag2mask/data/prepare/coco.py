@@ -20,7 +20,7 @@ from tag2mask.errors import InputError
 from tag2mask.io import disk
 from tag2mask.io.files import atomic, read_json, remove_parts
 from tag2mask.io.labels import read_label, write_label
-from tag2mask.io.records import RUN_FILE, digest, same_run, write_run
+from tag2mask.io.records import RUN_FILE, digest_of_file, same_run, write_run
 from tag2mask.utils.processes import spread
 from tag2mask.utils.progress import progress
 
@@ -98,7 +98,7 @@ class Stage:
         self.split = split
         self.config = {
             "prepare": "coco",
-            "annotations": digest(split.annotations),
+            "annotations": digest_of_file(split.annotations),
             "rule": instances.RULE,
             "classes": list(classes.COCO),
         }
@@ -198,7 +198,7 @@ def _finished(split: coco.Split) -> dict[str, coco.Row] | None:
     record = read_json(split.masks / RUN_FILE)
     if not record.get("finished") or not split.table.is_file():
         return None
-    if digest(split.table) != record.get("checksum"):
+    if digest_of_file(split.table) != record.get("checksum"):
         raise InputError(
             f"{split.table} has changed: it has not the checksum in {split.masks / RUN_FILE}; delete it and give "
             "the same command: it is made again"

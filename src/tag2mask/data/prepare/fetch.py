@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from tag2mask.errors import InputError
 from tag2mask.io import disk
-from tag2mask.io.records import digest
+from tag2mask.io.records import digest_of_file
 from tag2mask.utils.progress import progress
 
 BLOCK = 1_000_000
@@ -84,7 +84,7 @@ def obtain(archive: Archive, folder: Path, download: bool = True) -> Path | None
 
 
 def _is_whole(path: Path, archive: Archive) -> bool:
-    return digest(path, "md5") == archive.md5
+    return digest_of_file(path, "md5") == archive.md5
 
 
 def _download(address: str, part: Path) -> None:
@@ -100,7 +100,7 @@ def _download(address: str, part: Path) -> None:
             file.write(block)
             left -= len(block)
     if left > 0:
-        raise OSError(f"the connection broke off {disk.shown(left)} before the end")
+        raise OSError(f"the connection broke off {disk.readable_size(left)} before the end")
 
 
 @contextmanager
