@@ -21,6 +21,7 @@ from tag2mask.io.records import write_run
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.edges import EdgeNet, at_edge_map, edge_map
 from tag2mask.tasks.affinity import AffinityTask
+from tag2mask.tasks.optim import SGD
 from tests.commands import SMALL_NET, words
 
 SMALL = Backbone("resnet18", weights=None)
@@ -109,7 +110,7 @@ def test_training_finds_the_outlines_it_is_shown(tmp_path: Path) -> None:
     how = Preprocessing(long_side=(64, 64), crop_size=64)
     data = FolderDataModule(str(root), batch_size=8, num_workers=0, preprocessing=how, labels=str(root / "masks"))
     torch.manual_seed(0)
-    task = AffinityTask(1, backbone=SMALL, radius=4)
+    task = AffinityTask(1, backbone=SMALL, radius=4, optimizer=SGD(lr=0.1))
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     trainer = Trainer(accelerator="cpu", max_epochs=60, limit_val_batches=0, enable_checkpointing=False, **quiet)
     trainer.fit(task, datamodule=data)
