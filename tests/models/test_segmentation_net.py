@@ -135,12 +135,11 @@ def test_probabilities_are_the_mean_over_scales() -> None:
 
 
 @pytest.mark.parametrize("size", [(97, 61), (200, 13), (5, 7), (1, 1)])
-@pytest.mark.parametrize("budget", [1, 300, 2**24])
-def test_a_label_map_in_strips_is_that_of_scaled_probabilities(size: tuple[int, int], budget: int) -> None:
+def test_a_label_map_is_that_of_scaled_probabilities(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     probabilities = torch.rand(3, 11, 8).softmax(0)
     whole = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
-    found = label_map(probabilities, size, budget)
+    found = label_map(probabilities, size)
     assert found.dtype == torch.uint8
     top = whole.topk(2, 0).values
     clear = top[0] - top[1] > 1e-5

@@ -59,9 +59,9 @@ def build(config: Backbone) -> nn.Module:
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name}*")[:5]
         raise SettingError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
-    if config.output_stride not in (8, 16, 32):
-        raise SettingError(f"{config.name} cannot have output stride {config.output_stride}; expected 8, 16 or 32")
     try:
+        if config.output_stride not in (8, 16, 32):
+            raise NotImplementedError("no such stride")
         model = timm.create_model(config.name, num_classes=0, global_pool="", output_stride=config.output_stride)
     except (TypeError, NotImplementedError, AssertionError) as error:
         raise SettingError(
@@ -116,17 +116,14 @@ def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
         raise SettingError(f"nothing to freeze is named {sorted(unknown)[0]!r}; the parts are {names}")
 
 
-def load_weights(model: nn.Module, name: str, source: str) -> None:
-    """Fill ``model`` (from `build`) with pretrained weights.
-
-    Args:
-        model: what is filled.
-        name: timm's name of it.
-        source: ``hub``, ``package`` or a path, as in `Backbone`.
+def load_weights(model: nn.Module, name: str, source: str | None) -> None:
+    """Fill ``model`` (from `build`, of timm's ``name``) with the weights that `Backbone` describes.
 
     Raises:
         InputError: the weights cannot be had, or are another network's.
     """
+    if source in (None, NONE):
+        return
     state = read_weights(name, source)
     own = model.state_dict()
     if any(key.startswith("_conv_stem") for key in state):
@@ -144,7 +141,13 @@ def load_weights(model: nn.Module, name: str, source: str) -> None:
 def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
     """Return the pretrained state dict of timm's model ``name`` from ``source``."""
     if source == HUB:
-        return _from_hub(name)
+        try:
+            return timm.create_model(name, pretrained=True).state_dict()
+        except Exception as error:  # whatever the network, the hub and their libraries raise
+            raise UnreachableError(
+                f"the weights of {name} cannot be downloaded from timm's hub ({_first_line(error)}); where there is no "
+                "network, give a file of them: --model.init_args.backbone.weights PATH"
+            ) from error
     path = _package_file(name) if source == PACKAGE else Path(source)
     if not path.is_file():
         raise MissingError(
@@ -157,16 +160,6 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise DamagedError(f"{path} holds something else than names and tensors; name a file of weights")
     return state
-
-
-def _from_hub(name: str) -> Mapping[str, Tensor]:
-    try:
-        return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # whatever the network, the hub and their libraries raise
-        raise UnreachableError(
-            f"the weights of {name} cannot be downloaded from timm's hub ({_first_line(error)}); where there is no "
-            "network, give a file of them: --model.init_args.backbone.weights PATH"
-        ) from error
 
 
 def _package_file(name: str) -> Path:

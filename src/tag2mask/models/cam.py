@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tag2mask.errors import SettingError
 from tag2mask.models.attention import Attention
-from tag2mask.models.backbones import NONE, Backbone, build, feature_width, freeze, load_weights
+from tag2mask.models.backbones import Backbone, build, feature_width, freeze, load_weights
 from tag2mask.models.tiling import pad_to_multiple, tile, untile
 
 
@@ -40,8 +40,7 @@ class CAMNet(nn.Module):
 
     def load_pretrained(self) -> None:
         """Fill the backbone from the source that its settings name; nothing where they name none."""
-        if self.config.weights not in (None, NONE):
-            load_weights(self.backbone, self.config.name, self.config.weights)
+        load_weights(self.backbone, self.config.name, self.config.weights)
 
     def train(self, mode: bool = True) -> "CAMNet":
         """Switch between training and evaluation; frozen layers stay in evaluation."""

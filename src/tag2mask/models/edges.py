@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.models.backbones import NONE, Backbone, build, freeze, load_weights
+from tag2mask.models.backbones import Backbone, build, freeze, load_weights
 from tag2mask.models.tiling import pad_to_multiple
 
 STRIDE = 4
@@ -51,8 +51,7 @@ class EdgeNet(nn.Module):
 
     def load_pretrained(self) -> None:
         """Fill the backbone from the source that its settings name; nothing where they name none."""
-        if self.config.weights not in (None, NONE):
-            load_weights(self.backbone, self.config.name, self.config.weights)
+        load_weights(self.backbone, self.config.name, self.config.weights)
 
     def train(self, mode: bool = True) -> "EdgeNet":
         """Switch between training and evaluation; the backbone stays in evaluation and without gradients."""

@@ -1,7 +1,7 @@
 """DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611), and label maps of photographs from it.
 
 Shape letters in this file: B images, G classes with the background, H x W a photograph, h x w what the network sees of
-it, K classes that win somewhere in it.
+it.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,17 @@ from tag2mask.errors import SettingError
 from tag2mask.models.backbones import NONE, Backbone, build, freeze, load_weights, undilate
 from tag2mask.models.tiling import pad_to_multiple
 
-RATES = (6, 12, 18)
-"""Dilations of the ASPP, the usual ones at output stride 16."""
-
 
 class SegmentationNet(nn.Module):
     """DeepLabV3+ of segmentation-models-pytorch on any timm network that honours ``output_stride``."""
 
     model: Any
 
-    def __init__(self, num_classes: int, backbone: Backbone, rates: tuple[int, int, int] = RATES) -> None:
-        """Build the network with random weights.
-
-        Args:
-            num_classes: classes with the background, G.
-            backbone: encoder and its weights; its output stride is 8 or 16.
-            rates: dilations of the ASPP.
-        """
+    def __init__(self, num_classes: int, backbone: Backbone) -> None:
+        """Build the network for ``num_classes`` G with random weights; the encoder's output stride is 8 or 16."""
         super().__init__()
         self.config = backbone
-        self.model = _deeplab(num_classes, backbone, rates)
+        self.model = _deeplab(num_classes, backbone)
         if not backbone.dilate:
             undilate(self.encoder)
         self.to(memory_format=torch.channels_last)
@@ -74,7 +65,7 @@ class SegmentationNet(nn.Module):
         return scores[..., :height, :width]
 
 
-def _deeplab(num_classes: int, backbone: Backbone, rates: tuple[int, int, int]) -> nn.Module:
+def _deeplab(num_classes: int, backbone: Backbone) -> nn.Module:
     """Build the network; ``SettingError`` where its encoder cannot be one."""
     if backbone.output_stride not in (8, 16):
         raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
@@ -87,7 +78,7 @@ def _deeplab(num_classes: int, backbone: Backbone, rates: tuple[int, int, int]) 
             f"tu-{backbone.name}",
             encoder_weights=None,
             encoder_output_stride=backbone.output_stride,
-            decoder_atrous_rates=rates,
+            decoder_atrous_rates=(6, 12, 18),  # the usual ones at output stride 16
             classes=num_classes,
         ).eval()
         with torch.no_grad():
@@ -128,40 +119,20 @@ def class_probabilities(net: nn.Module, image: Tensor, scales: Sequence[float], 
     return total / len(scales)
 
 
-def label_map(probabilities: Tensor, size: Sequence[int], budget: int = 2**24) -> Tensor:
+def label_map(probabilities: Tensor, size: Sequence[int]) -> Tensor:
     """Return the most probable class at each pixel of the photograph, (H, W) uint8.
 
-    Probabilities are scaled to the photograph bilinearly, a strip of rows at a time, so that a photograph of 100
-    megapixels needs no more memory than its label. Only classes that win somewhere in ``probabilities`` can win.
-
-    Args:
-        probabilities: (G, h, w), G at most 255.
-        size: H and W.
-        budget: numbers that a strip may hold.
+    Probabilities (G, h, w) are scaled to the photograph bilinearly, one class after another: memory does not grow with
+    the number of classes. Only classes that win somewhere in ``probabilities`` can win.
     """
     winner = probabilities.argmax(0)
-    height, width = (int(side) for side in size)
-    rows = probabilities.shape[1]
-    if (rows, probabilities.shape[2]) == (height, width):
+    size = tuple(int(side) for side in size)
+    if winner.shape == size:
         return winner.to(torch.uint8)
-    values = winner.unique()
-    few = probabilities[values]  # (K, h, w)
-    at = ((torch.arange(height, device=few.device) + 0.5) * (rows / height) - 0.5).clamp(0, rows - 1)
-    above = at.long()
-    below, share = (above + 1).clamp_max(rows - 1), (at - above)[:, None]
-    label = torch.empty((height, width), dtype=torch.uint8, device=few.device)
-    step = max(1, budget // (len(values) * width))
-    for first in range(0, height, step):
-        part = slice(first, first + step)
-        strip = torch.lerp(few[:, above[part]], few[:, below[part]], share[part])
-        _most_probable(F.interpolate(strip, width, mode="linear", align_corners=False), values.tolist(), label[part])
+    label = torch.zeros(size, dtype=torch.uint8, device=winner.device)
+    best = torch.full(size, -torch.inf, device=winner.device)
+    for value in winner.unique().tolist():
+        scaled = F.interpolate(probabilities[None, value : value + 1], size, mode="bilinear", align_corners=False)[0, 0]
+        label.masked_fill_(scaled > best, value)
+        torch.maximum(best, scaled, out=best)
     return label
-
-
-def _most_probable(maps: Tensor, values: Sequence[int], label: Tensor) -> None:
-    """Write the value of the highest map of (K, S, W) into ``label`` (S, W); ten times as fast as argmax on a CPU."""
-    best = maps[0].clone()
-    label.fill_(values[0])
-    for value, other in zip(values[1:], maps[1:], strict=True):
-        label.masked_fill_(other > best, value)
-        torch.maximum(best, other, out=best)

@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from tag2mask import losses
-from tag2mask.errors import SettingError
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.edges import EdgeNet, at_edge_map
 from tag2mask.models.paths import pair_affinity, pair_labels
@@ -56,14 +55,8 @@ class AffinityTask(NetworkTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the affinity loss and log its terms."""
-        if "mask" not in batch:
-            raise SettingError("the edge network learns from labels; give their folder with --data.init_args.labels")
+        self.require_labels(batch)
         edge = self(batch["image"]).float().sigmoid()
         pairs = pair_labels(at_edge_map(batch["mask"]), self.radius)
         terms = losses.affinity_loss(pair_affinity(edge, self.radius), *pairs, counted=self.mean_over_ranks)
-        self.require_finite(terms["loss"], terms, batch["name"])
-        size = len(batch["image"])
-        self.log("train/loss", terms["loss"], prog_bar=True, batch_size=size)
-        parts = {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"}
-        self.log_dict({**parts, "train/edge": edge.detach().mean()}, batch_size=size)
-        return terms["loss"]
+        return self.logged(terms.pop("loss"), {**terms, "edge": edge.mean()}, batch)

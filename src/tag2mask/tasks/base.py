@@ -40,8 +40,7 @@ class NetworkTask(LightningModule):
         super().__init__()
         self.num_classes = num_classes
         self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
-        self.total_steps = 1
-        self.filled = False
+        self.total_steps, self.filled = 1, False
         self.preprocessing: dict[str, Any] = {}
 
     @property
@@ -76,14 +75,11 @@ class NetworkTask(LightningModule):
         return int(source.batch_size * self.trainer.world_size)
 
     @property
-    def images_a_step(self) -> int:
-        """Photographs between two steps of the optimiser: several batches where gradients are accumulated."""
-        return self.images_at_once * int(self.trainer.accumulate_grad_batches)
-
-    @property
     def scaled_optimizer(self) -> SGD:
         """The optimiser's settings for the number of photographs that a step has here."""
-        return self.optimizer if self.optimizer.for_batch is None else self.optimizer.scaled_to(self.images_a_step)
+        if self.optimizer.for_batch is None:
+            return self.optimizer
+        return self.optimizer.scaled_to(self.images_at_once * int(self.trainer.accumulate_grad_batches))
 
     def configure_optimizers(self) -> Any:
         """Return SGD and its schedule, stepped with every training step."""
@@ -97,9 +93,19 @@ class NetworkTask(LightningModule):
         """
         self.total_steps = int(self.trainer.estimated_stepping_batches)
         self._settle_rates()
+        batches, devices = int(self.trainer.accumulate_grad_batches), self.trainer.world_size
+        images = self.images_at_once * batches
         for logger in self.trainer.loggers:
-            logger.log_hyperparams({"images_at_once": self.images_at_once, "images_a_step": self.images_a_step})
-        rank_zero_info(self.account())
+            logger.log_hyperparams({"images_at_once": self.images_at_once, "images_a_step": images})
+        made_of = f"batches of {self.images_at_once // devices} on {devices} device(s)"
+        made_of += f", {batches} of them accumulated" if batches > 1 else ""
+        rate = f"learning rate {self.scaled_optimizer.lr:g}"
+        rank_zero_info(f"{images} photographs a step ({made_of}), {rate}, {self.total_steps} steps{self.remark}")
+
+    @property
+    def remark(self) -> str:
+        """What else is said when a training begins, as the end of a sentence."""
+        return ""
 
     def _settle_rates(self) -> None:
         """Take rates, decay and momentum from the settings, and the rate of this step from the length of this training.
@@ -120,37 +126,34 @@ class NetworkTask(LightningModule):
         """Return the digest of all weights, with which files that were made by them are compared."""
         return checkpoints.weights_digest(self.state_dict())
 
-    def account(self) -> str:
-        """Return in words how many photographs make a step, and the learning rate that goes with it."""
-        batches, devices = int(self.trainer.accumulate_grad_batches), self.trainer.world_size
-        made_of = f"batches of {self.images_at_once // devices} on {devices} device(s)"
-        made_of += f", {batches} of them accumulated" if batches > 1 else ""
-        rate = f"learning rate {self.scaled_optimizer.lr:g}"
-        return f"{self.images_a_step} photographs a step ({made_of}), {rate}, {self.total_steps} steps"
-
-    @property
-    def ranks(self) -> int:
-        """Processes that train together."""
-        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a number, or of each of several, over all ranks; without a gradient."""
-        if self.ranks == 1:
+        if not (dist.is_available() and dist.is_initialized()):
             return value
         mean = value.detach().double()
         dist.all_reduce(mean)
-        return mean / self.ranks
+        return mean / dist.get_world_size()
 
-    def require_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        """Stop the training where a loss is not finite, naming the step, its terms and the images."""
-        if torch.isfinite(loss):
-            return
-        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise SettingError(
-            f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(names)}. Look at those "
-            "images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the last "
-            "checkpoint is sound"
-        )
+    def require_labels(self, batch: Mapping[str, Any]) -> None:
+        """Stop a training on tags of a network that learns from label maps."""
+        if "mask" not in batch:
+            raise SettingError(
+                f"the {self.kind} network learns from labels; give their folder with --data.init_args.labels"
+            )
+
+    def logged(self, loss: Tensor, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """Log a loss and its terms, and return the loss; stop the training where it is not finite."""
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} {value.item():g}" for name, value in {**terms, "loss": loss}.items())
+            raise SettingError(
+                f"the loss is not finite at step {self.global_step}: {values}; images {', '.join(batch['name'])}. Look "
+                "at those images, lower --model.init_args.optimizer.lr, or train in another --trainer.precision; the "
+                "last checkpoint is sound"
+            )
+        size = len(batch["image"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=size)
+        return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note what the checkpoint is of, and how images are prepared for it."""

@@ -16,7 +16,7 @@ from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, 
 from tag2mask.models.tiling import by_image
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
-from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
+from tag2mask.tasks.settings import CAMInference, Tiles
 
 
 class CAMTask(NetworkTask):
@@ -65,10 +65,11 @@ class CAMTask(NetworkTask):
         """The backbone, and the classifier."""
         return self.net.backbone, [self.net.classifier]
 
-    def account(self) -> str:
-        """Return the same as for every network, and how many photographs CFC compares."""
+    @property
+    def remark(self) -> str:
+        """How many photographs CFC compares."""
         compares = self.tiles is not None and self.tiles.contrast is not None
-        return super().account() + (f"; CFC compares {self.images_at_once} at a time" if compares else "")
+        return f"; CFC compares {self.images_at_once} at a time" if compares else ""
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before ReLU, (B, C, H / stride, W / stride)."""
@@ -77,16 +78,13 @@ class CAMTask(NetworkTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss, Eq. 16, and log each term."""
-        images, label = batch["image"], batch["label"]
+        label = batch["label"]
         if self.tiles is None:
-            loss = losses.classification_loss(self(images).float().mean((2, 3)), label)
+            loss = losses.classification_loss(self(batch["image"]).float().mean((2, 3)), label)
             terms = {"loss_cls": loss}
         else:
             loss, terms = self.two_step_loss(self.tiles, self.branches(self.tiles, batch), label)
-        self.require_finite(loss, terms, batch["name"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=len(images))
-        return loss
+        return self.logged(loss, terms, batch)
 
     def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
         """Run both branches on a batch."""
@@ -100,27 +98,14 @@ class CAMTask(NetworkTask):
             terms["attention_entropy"] = steps.entropy
         contrast, lam = steps.full.new_zeros(()), 0.0
         if tiles.contrast is not None:
-            cfc = self.contrast(tiles.contrast, steps, label, tiles.grid)
-            contrast, lam = cfc.pop("loss_contrast"), tiles.contrast.lam
-            terms |= cfc
-        loss, branches = losses.two_step_loss(
-            steps.full, steps.tiled, label, beta, contrast, lam, tiles.maps, tiles.learns
-        )
+            features, cam = (by_image(tiled, tiles.grid) for tiled in (steps.tile_features, steps.tile_cam))
+            features, cfc = features.detach() if tiles.contrast.detach_features else features, tiles.contrast
+            guards = cfc.alpha, cfc.per_class, cfc.repel, cfc.least
+            terms |= losses.cross_image_foreground_contrast(features, cam, label, *guards, self._of_all_ranks)
+            contrast, lam = terms.pop("loss_contrast"), cfc.lam
+        both = steps.full, steps.tiled, label
+        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.maps, tiles.learns)
         return loss, branches | terms
-
-    def contrast(self, contrast: Contrast, steps: TwoSteps, label: Tensor, grid: int) -> dict[str, Tensor]:
-        """Return the terms of CFC over the images of all ranks."""
-        features = by_image(steps.tile_features, grid)
-        return losses.cross_image_foreground_contrast(
-            features.detach() if contrast.detach_features else features,
-            by_image(steps.tile_cam, grid),
-            label,
-            contrast.alpha,
-            contrast.per_class,
-            contrast.repel,
-            contrast.least,
-            self._of_all_ranks,
-        )
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
         """Concatenate a tensor over ranks, so that DDP's mean of gradients is the gradient of the joint batch.
@@ -128,12 +113,12 @@ class CAMTask(NetworkTask):
         Each rank computes the same loss of all vectors, and passes the gradient on to its own, times the number of
         ranks. (Gathering with gradients is wrong for some strides: https://github.com/pytorch/pytorch/issues/120386.)
         """
-        if self.ranks == 1:
+        if self._trainer is None or self.trainer.world_size == 1:
             return x
         gathered = self.all_gather(x.detach())
         assert isinstance(gathered, Tensor)
         parts = list(gathered.unbind())
-        parts[self.global_rank] = x + (self.ranks - 1) * (x - x.detach())
+        parts[self.global_rank] = x + (len(parts) - 1) * (x - x.detach())
         return torch.cat(parts)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -169,14 +154,9 @@ class CAMTask(NetworkTask):
             without attention.
         """
         height, width = (int(side) for side in size[0])
-        stride = inference.stride
+        small = -(-height // inference.stride), -(-width // inference.stride)
         maps, scores, entropy = multi_scale_cam(
-            self.net,
-            image[0],
-            inference.scales,
-            inference.flip,
-            (-(-height // stride), -(-width // stride)),
-            inference.attention,
+            self.net, image[0], inference.scales, inference.flip, small, inference.attention
         )
         if (label[0] < 0).any():
             present = scores.sigmoid() > inference.tag_threshold

@@ -52,8 +52,8 @@ class SegmentationTask(NetworkTask):
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
         Args:
-            num_classes: foreground classes. From the command line it comes from the data.
-            class_names: their names, likewise; saved with the network.
+            num_classes: foreground classes; linked to the data, with their names, by the command line.
+            class_names: their names, saved with the network.
             backbone: encoder and its weights.
             optimizer: learning rates and their decay; ``new_factor`` is the decoder's rate against the encoder's.
             inference: how `predict` makes masks.
@@ -88,19 +88,14 @@ class SegmentationTask(NetworkTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the cross-entropy over labelled pixels."""
         images = batch["image"]
-        if "mask" not in batch:
-            raise SettingError(
-                "the segmentation network learns from labels; give their folder with --data.init_args.labels"
-            )
+        self.require_labels(batch)
         if len(images) < 2:
             raise SettingError(
                 "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
         loss = losses.segmentation_loss(self(images), batch["mask"], self.mean_over_ranks)
-        self.require_finite(loss, {"loss": loss}, batch["name"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
-        return loss
+        return self.logged(loss, {}, batch)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
@@ -126,12 +121,6 @@ class SegmentationTask(NetworkTask):
         return self.segment(batch["image"], batch["size"], self.inference)
 
     def segment(self, image: Tensor, size: Tensor, inference: MaskInference) -> Segmentation:
-        """Make the mask of one photograph.
-
-        Args:
-            image: normalised, (1, 3, h, w).
-            size: height and width of the photograph, (1, 2), of which ``image`` may be a smaller copy.
-            inference: scales and flips.
-        """
+        """Make the mask, of ``size`` (1, 2) H and W, of one normalised photograph or a smaller copy, (1, 3, h, w)."""
         probabilities = class_probabilities(self.net, image[0], inference.scales, inference.flip)
         return Segmentation(label_map(probabilities, size[0].tolist()), probabilities)
