@@ -4,7 +4,6 @@ All sums, exponentials and logarithms are taken in float32, whatever the precisi
 """
 
 from tag2mask.losses.affinity import affinity_loss
-from tag2mask.losses.classification import classification_loss
 from tag2mask.losses.contrast import (
     SIMILARITY_BOUND,
     background_vectors,
@@ -18,9 +17,8 @@ from tag2mask.losses.contrast import (
     shows_class,
     sigmoid_weights,
 )
-from tag2mask.losses.equivariance import equivariance_loss, normalize_cam
 from tag2mask.losses.segmentation import segmentation_loss
-from tag2mask.losses.two_step import ramp, two_step_loss
+from tag2mask.losses.two_step import classification_loss, equivariance_loss, normalize_cam, ramp, two_step_loss
 
 __all__ = [
     "SIMILARITY_BOUND",

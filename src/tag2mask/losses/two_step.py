@@ -1,14 +1,51 @@
-"""The loss of the two-step method, Eq. 7-16.
+"""The loss of the two-step method: Eq. 8, 15 and 16.
 
 Shape letters in this file: B images, C foreground classes, H x W a map.
 """
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from tag2mask.losses.classification import classification_loss
-from tag2mask.losses.equivariance import equivariance_loss, normalize_cam
+
+def classification_loss(scores: Tensor, label: Tensor) -> Tensor:
+    """Multi-label soft-margin loss, Eq. 8: the mean over images and classes of binary cross-entropies.
+
+    Args:
+        scores: class scores before the sigmoid, such as the mean of each class's CAM, (B, C).
+        label: 1 where the class is in the image, else 0, (B, C).
+    """
+    return F.multilabel_soft_margin_loss(scores.float(), label.float())
+
+
+def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
+    r"""Return the distance between the CAM of the whole image and the CAM merged from its tiles, Eq. 15.
+
+    .. math:: L_{re} = \frac{1}{BCHW} \sum_{b,c,h,w} y_{bc} \, | C_{bchw} - \hat{C}^*_{bchw} |
+
+    The paper prints the bare norm. This is the form of Puzzle-CAM (https://arxiv.org/abs/2101.11253), ``masking`` in
+    its code: absent classes add nothing, but count in the denominator.
+
+    Args:
+        full: CAM of the whole image, before ReLU and scaling, (B, C, H, W).
+        tiled: CAM merged from the tiles, likewise.
+        label: 1 where the class is in the image, else 0, (B, C).
+    """
+    if full.shape != tiled.shape:
+        raise ValueError(f"the two CAMs differ in size: full {tuple(full.shape)}, tiled {tuple(tiled.shape)}")
+    distance = (full.float() - tiled.float()).abs().mean((2, 3))  # (B, C)
+    return (distance * label.float()).mean()
+
+
+def normalize_cam(cam: Tensor) -> Tensor:
+    """Cut maps (B, C, H, W) at zero and divide each by its maximum, as CAMs are at inference.
+
+    Eq. 15 then compares shapes, not scores. Puzzle-CAM and the paper compare raw maps, SEAM normalized ones. The
+    maximum carries no gradient.
+    """
+    cam = cam.float().relu()
+    return cam / (cam.detach().amax((2, 3), keepdim=True) + 1e-5)
 
 
 def ramp(step: int, steps: int, share: float) -> float:
@@ -30,7 +67,7 @@ def two_step_loss(
     maps: Literal["raw", "normalized"] = "raw",
     learns: Literal["both", "full", "tiled"] = "both",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""Return the loss of both branches, Eq. 16, and its terms.
+    r"""Return the loss of both branches, Eq. 16, and its terms ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
 
     .. math:: L = L_{cls} + \lambda L_{pos} + \beta L_{re}, \quad
               L_{cls} = \ell(\bar{C}, y) + \ell(\bar{\hat{C}}^*, y)
@@ -47,9 +84,6 @@ def two_step_loss(
         lam: weight of the contrastive loss, lambda.
         maps: compare ``raw`` maps in Eq. 15, as printed, or ``normalized`` ones, see `normalize_cam`.
         learns: branch that Eq. 15 moves, ``both`` as printed; the other branch is its target, without a gradient.
-
-    Returns:
-        The loss, a scalar, and ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
     """
     pair = full.detach() if learns == "tiled" else full, tiled.detach() if learns == "full" else tiled
     if maps == "normalized":
