@@ -112,7 +112,7 @@ class MaskPictures(Callback):
         parts = [(title, image), *((key, plots.heat(image, heat)) for key, heat in heats.items())]
         row = plots.row([*parts, *((key, plots.label_colours(label)) for key, label in labels.items())])
         folder = Path(self.folder or Path(trainer.default_root_dir) / "pictures") / f"step_{trainer.global_step:06d}"
-        write_picture(folder / file, row, fast=True)
+        write_picture(folder / file, row)
         names = {**dict(enumerate((VOC[0], *pl_module.class_names))), IGNORE: "ignored"}
         masks = {key: {"mask_data": label, "class_labels": names} for key, label in labels.items()}
         settings: dict[str, Any] = {"caption": [title], "file_type": ["jpg"]}  # a PNG takes ten times as long

@@ -14,9 +14,6 @@ from tag2mask.classes import IGNORE
 from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.files import atomic
 
-ROUNDING = 1e-3
-"""How far float16 may move a value of 0 or 1."""
-
 
 class CAMs(NamedTuple):
     """The class activation maps of one photograph, in memory and in files.
@@ -44,7 +41,6 @@ def read_cam(path: Path) -> CAMs:
     """Read a CAM file; the maps are float16.
 
     Raises:
-        MissingError: there is no such file.
         DamagedError: it is cut short or another file, a value is not in [0, 1], or a class is not one of 1 to 254 or
             stands twice.
     """
@@ -68,7 +64,7 @@ def _fault(cam: np.ndarray, classes: np.ndarray, size: np.ndarray) -> str | None
     if 0 in cam.shape[1:] or not all(np.issubdtype(x.dtype, np.integer) for x in (classes, size)) or size.min() < 1:
         return f"maps {cam.shape[1:]}, classes of {classes.dtype}, size {size.tolist()}, expected whole numbers above 0"
     low, high = cam.min(initial=0), cam.max(initial=0)  # a value that is not a number comes out of both
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # float16 rounds
         return f"values from {low} to {high}, expected numbers in [0, 1]"
     values = classes.tolist()
     if len(set(values)) < len(values) or not all(0 < value < IGNORE for value in values):

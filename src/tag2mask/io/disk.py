@@ -9,46 +9,33 @@ from typing import TypeVar
 from tag2mask.errors import SpaceError
 
 Item = TypeVar("Item")
-
-SAMPLE = 200
-"""Photographs from which an estimate is made."""
 BLOCK = 4096
 """Bytes of a disk block: on most file systems a file takes a multiple of this."""
-PACKED = 0.8
-"""Size of compressed CAMs in float16, as a share of the uncompressed size; measured in docs/scaling.md."""
-LABEL = 0.02
-"""Bytes of a label PNG for each pixel; measured in docs/scaling.md."""
 
 
 def sample(items: Sequence[Item]) -> Sequence[Item]:
-    """Return about `SAMPLE` of the items, evenly spaced."""
-    return items[:: max(1, len(items) // SAMPLE)]
+    """Return about 200 of the items, evenly spaced: enough for an estimate."""
+    return items[:: max(1, len(items) // 200)]
 
 
 def cam_bytes(height: int, width: int, classes: int) -> float:
-    """Estimate the size of a CAM file from height, width and number of its maps."""
-    return 2 * PACKED * classes * height * width
+    """Estimate the size of a CAM file: 1.6 bytes for each value, measured in docs/scaling.md."""
+    return 1.6 * classes * height * width
 
 
 def label_bytes(height: int, width: int) -> float:
-    """Estimate the size of a label PNG."""
-    return LABEL * height * width
+    """Estimate the size of a label PNG: 0.02 bytes for each pixel, measured in docs/scaling.md."""
+    return 0.02 * height * width
 
 
 def require_room(folder: Path, count: int, sizes: Iterable[float], files: str) -> str:
-    """Check that the disk has room for the files of a stage.
+    """Raise ``SpaceError`` where the files of a stage will not fit on the disk, else return a line that says the sizes.
 
     Args:
         folder: where the files go; it need not exist yet.
         count: how many files will be written.
         sizes: expected bytes of some of them.
         files: what the message calls the files, such as ``masks``.
-
-    Returns:
-        A line for the user: how many files, how large they are together, how much is free.
-
-    Raises:
-        SpaceError: the files will not fit.
     """
     blocks = [BLOCK * math.ceil(max(1.0, size) / BLOCK) for size in sizes]
     needed = count * sum(blocks) / max(1, len(blocks))

@@ -7,7 +7,7 @@ here are in the Unicode form NFC (macOS writes NFD). Files whose names begin wit
 import os
 import unicodedata
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from tag2mask.classes import IGNORE, is_background
@@ -33,14 +33,8 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
-def photos_in(folder: Path) -> dict[str, Path]:
-    """Return name -> photograph of a folder; ``MismatchError`` where two share a name."""
-    return files_in(folder, PHOTO_ENDINGS)
-
-
-def masks_in(folder: Path) -> dict[str, Path]:
-    """Return name -> label PNG of a folder; ``MismatchError`` where two share a name."""
-    return files_in(folder, MASK_ENDINGS)
+photos_in, masks_in = partial(files_in, endings=PHOTO_ENDINGS), partial(files_in, endings=MASK_ENDINGS)
+"""The same for photographs and for label PNGs."""
 
 
 def unread(folder: Path, endings: tuple[str, ...]) -> str | None:
@@ -60,11 +54,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 
 
 def near_photo(folder: Path, name: str) -> str:
-    """Name a file, in a folder or its subfolders, that may be meant by the name of a photograph that is missing there.
-
-    Returns:
-        The end of a message: which file, and what to do; empty where no file is near.
-    """
+    """Return the end of a message: which file near a folder may be the photograph that is missing there; else empty."""
     stem = without_ending(name).casefold()
     for path in _all_in(folder):
         if stem not in (unified(path.stem).casefold(), unified(path.name).casefold()):
@@ -121,22 +111,19 @@ def read_list(path: Path) -> list[str]:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Read the foreground classes, one a line in the order of the mask values; a first line may be the background.
+    """Read the foreground classes, one a line in the order of the mask values; the first line may be the background.
 
     Raises:
-        DamagedError: no class, too many, one twice, or the background on another line than the first.
+        DamagedError: no class, too many, one twice, or the background on another line.
     """
-    lines = [plain(line) for line in read_text(path, "a class a line").splitlines()]
-    named = [(number, line) for number, line in enumerate(lines, 1) if line]
-    if named and is_background(named[0][1]):
-        del named[0]
-    for number, line in named:
-        if is_background(line):
-            raise DamagedError(
-                f"{path}, line {number}: {line!r} is the background, which has the value 0 and no line among the "
-                "classes; take the line out, and see that the others stand in the order of the mask values 1, 2, ..."
-            )
-    return check_classes(tuple(line for _, line in named), path)
+    names = [name for name in map(plain, read_text(path, "a class a line").splitlines()) if name]
+    names = names[1:] if names and is_background(names[0]) else names
+    if wrong := next(filter(is_background, names), None):
+        raise DamagedError(
+            f"{path} names {wrong!r}, the background, which has the value 0 and no line among the classes; take the "
+            "line out, and see that the others stand in the order of the mask values 1, 2, ..."
+        )
+    return check_classes(tuple(names), path)
 
 
 def check_classes(names: tuple[str, ...], path: Path) -> tuple[str, ...]:

@@ -17,12 +17,6 @@ from tag2mask.errors import DamagedError
 from tag2mask.io.files import atomic
 from tag2mask.io.images import open_picture
 
-TO_ONE_CLASS = (
-    "import sys, pathlib, numpy as np; from PIL import Image; [Image.fromarray(np.minimum(Image.open(path), 1))"
-    '.save(path) for path in pathlib.Path(sys.argv[1]).glob("[!.]*.[pP][nN][gG]")]'
-)
-"""A program that writes 1 over every value above 0 in the masks of a folder."""
-
 
 def write_label(path: Path, label: np.ndarray, note: str | None = None) -> None:
     """Write a label map (H, W) of mask values as a palette PNG, with a ``note`` for `read_note`."""
@@ -43,12 +37,7 @@ def label_png(label: np.ndarray, note: str | None = None) -> bytes:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Read a label map, (H, W) uint8: the values of a palette or grey PNG.
-
-    Raises:
-        MissingError: there is no such file.
-        DamagedError: it cannot be read, or is a coloured picture.
-    """
+    """Read a label map, (H, W) uint8: the values of a palette or grey PNG; ``DamagedError`` for a coloured picture."""
     with open_picture(path, "mask") as image:
         mode, label = image.mode, np.array(image, dtype=np.uint8)
     if mode not in ("P", "L", "1"):
@@ -57,12 +46,9 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def require_classes(masks: Sequence[Path]) -> None:
-    """Refuse masks that all hold the values 0 and 255 alone: 255 is ``IGNORE``, so they show no class.
+    """Raise ``DamagedError`` where all masks hold the values 0 and 255 alone: 255 is ``IGNORE``, so they show no class.
 
-    Masks are opened until one of them shows a class: most often the first.
-
-    Raises:
-        DamagedError: with the command that writes class 1 in the place of 255.
+    The message has the command that writes class 1 in the place of 255. Masks are opened until one shows a class.
     """
     ignored = False
     for path in masks:
@@ -71,7 +57,11 @@ def require_classes(masks: Sequence[Path]) -> None:
             return
         ignored = ignored or classes.IGNORE in values
     if ignored:
-        command = shlex.join([sys.executable, "-c", TO_ONE_CLASS, str(masks[0].parent)])
+        program = (
+            "import sys, pathlib, numpy as np; from PIL import Image; [Image.fromarray(np.minimum(Image.open(path), 1))"
+            '.save(path) for path in pathlib.Path(sys.argv[1]).glob("[!.]*.[pP][nN][gG]")]'
+        )
+        command = shlex.join([sys.executable, "-c", program, str(masks[0].parent)])
         raise DamagedError(
             f"the masks in {masks[0].parent} hold only 0 and 255, which are the background and what is ignored: no "
             f"class; if 255 stands for one class, this writes 1 in its place: {command}"
