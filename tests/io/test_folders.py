@@ -82,7 +82,7 @@ def test_any_spelling_of_background_is_the_background(name: str, tmp_path: Path)
     path.write_text(f"\n{name}\ncat\ndog\n")
     assert folders.read_classes(path) == ("cat", "dog")
     path.write_text(f"cat\n{name}\ndog\n")
-    with pytest.raises(DamagedError, match=rf"classes\.txt, line 2: '{name}' is the background"):
+    with pytest.raises(DamagedError, match=name):
         folders.read_classes(path)
 
 

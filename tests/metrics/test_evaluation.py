@@ -55,7 +55,7 @@ def test_masks_of_black_and_white_are_refused(scored: tuple[Path, Path]) -> None
 @pytest.mark.parametrize(
     ("lines", "fact"),
     [
-        ("cat\nBackground\n", "line 2: 'Background' is the background"),
+        ("cat\nBackground\n", "'Background', the background"),
         ("cat\ncat\n", "has 2 names, 1 of them different"),
         ("\n", "names no class"),
     ],
