@@ -11,28 +11,11 @@ BACKGROUND = 0
 IGNORE = 255
 """Mask value of pixels that are neither trained on nor scored."""
 
-VOC = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+VOC = tuple(
+    (
+        "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,"
+        "pottedplant,sheep,sofa,train,tvmonitor"
+    ).split(",")
 )
 """PASCAL VOC 2012, by mask value."""
 
@@ -58,12 +41,7 @@ def is_background(name: str) -> bool:
 @cache
 def palette() -> np.ndarray:
     """Return the VOC colour map, (256, 3) uint8: the colour of each mask value, by the devkit's bit interleaving."""
-    colours = np.zeros((256, 3), np.uint8)
-    for value in range(256):
-        rest = value
-        for bit in range(7, -1, -1):
-            for channel in range(3):
-                colours[value, channel] |= ((rest >> channel) & 1) << bit
-            rest >>= 3
+    values, channels, bits = np.ogrid[:256, :3, :8]
+    colours = (((values >> (3 * bits + channels)) & 1) << (7 - bits)).sum(2).astype(np.uint8)
     colours.setflags(write=False)  # there is one for all
     return colours

@@ -87,8 +87,8 @@ def state(folder: Path) -> str | None:
 def outdated(folder: Path) -> str | None:
     """Say why a folder of CAM files, labels or masks is out of date; None where it is not.
 
-    CAM files and masks are out of date where the run of their network holds other weights now; labels are where their
-    CAM files have changed, or are out of date themselves. What is not there any more is not compared.
+    CAM files and masks are where the run of their network holds other weights now; labels are where their CAM files
+    have changed or are out of date. What is not there any more is not compared.
     """
     record = record_of(folder)
     config, checkpoint = record.get("config", {}), Path(record.get("checkpoint", ""))
@@ -120,17 +120,11 @@ def vanished(record: Mapping[str, Any]) -> str:
 
 
 def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[dict[str, str], list[str], list[str]]:
-    """Find the files of an earlier run that a stage must make again, since they were made from other inputs.
+    """Find the files of a folder that a stage must make again, since they were made from other inputs than ``now``.
 
-    Args:
-        folder: of the files.
-        now: the inputs of this stage, for each photograph on its list.
-        done: names of the files that are there.
-        files: what messages call the files, such as ``masks``.
-
-    Returns:
-        The inputs to record (files that are not on the list keep theirs), the names of the files to make again, and
-        lines for the user.
+    The arguments ``now`` and ``done`` are the inputs of each photograph on the list and the names of the files that are
+    there; ``files`` is what messages call the files. Returned are the inputs to record (files that are not on the list
+    keep theirs), the names of the files to make again, and lines for the user.
     """
     before = read_inputs(folder)
     if before is None:
@@ -152,9 +146,8 @@ def training_state(
 ) -> RunState:
     """Say whether a training starts anew in a run folder, goes on there, or is finished there.
 
-    Raises:
-        MismatchError: the folder holds a training with other settings, or on other data, and ``overwrite`` is not set.
-        MissingError: the training there is finished, but its checkpoint is gone.
+    Without ``overwrite``, a training with other settings or on other data there is a ``MismatchError``, and a finished
+    one without its checkpoint a ``MissingError``.
     """
     if overwrite:
         return "new"
@@ -201,9 +194,8 @@ def changed_input(before: Inputs, now: Inputs) -> str | None:
 def discard(run: Path) -> None:
     """Delete what a training and the stages after it left in a run folder: nothing of it is of the next network.
 
-    A folder without the record of a training stays as it is. Checkpoints, logs, pictures, scores and the report go, and
-    the CAM files, labels and masks in every folder with the record of a stage. Other files stay, and the folders of
-    other trainings.
+    A folder without the record of a training, other files and the folders of other trainings stay. Checkpoints, logs,
+    pictures, scores and the report go, and CAM files, labels and masks in folders with the record of a stage.
     """
     if not _is_training(run):
         return

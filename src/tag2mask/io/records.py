@@ -19,21 +19,13 @@ from tag2mask.io.files import read_json, write_json
 RUN_FILE = "run.json"
 STEPS = "steps"
 """Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy", "opencv-python-headless")
-"""Packages that the numbers of a run depend on."""
 
 
 def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
     """Write ``run.json`` into ``folder``: the configuration, the command, commit, versions, time and ``facts``."""
-    record = {
-        "config": config,
-        "command": " ".join(sys.argv),
-        "commit": commit(),
-        "versions": versions(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **facts,
-    }
-    write_json(folder / RUN_FILE, record)
+    record = {"config": config, "command": " ".join(sys.argv), "commit": commit(), "versions": versions()}
+    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_json(folder / RUN_FILE, {**record, "time": time, **facts})
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -50,13 +42,10 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> bool:
-    """Say whether a stage can continue in a folder, since the files there were made with the same configuration.
+    """Say whether a stage goes on in a folder: its files were made with the same configuration.
 
-    Returns:
-        False where the folder has no ``run.json`` (nothing was begun) or where ``overwrite`` is set.
-
-    Raises:
-        MismatchError: the files there were made with another configuration.
+    It is False where the folder has no ``run.json`` or ``overwrite`` is set. Another configuration is a
+    ``MismatchError``.
     """
     record = {} if overwrite else record_of(folder)
     if record and (changed := changed_setting(record, config)):
@@ -103,9 +92,9 @@ def digest_of_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of tag2mask, of Python and of the installed `PACKAGES`."""
+    """Return the versions of tag2mask, of Python and of the installed packages that the numbers of a run depend on."""
     installed = {"tag2mask": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
+    for name in ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy", "opencv-python-headless"):
         with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
     return installed

@@ -16,11 +16,7 @@ Task = TypeVar("Task", bound=Any)
 
 
 def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """Return the content of a checkpoint of ours.
-
-    Args:
-        path: of the file.
-        kind: of the network that is wanted, ``cam``, ``affinity`` or ``segmentation``; None takes every kind.
+    """Return the content of a checkpoint of ours, of the ``kind`` cam, affinity or segmentation (None: any).
 
     Raises:
         MissingError: there is no such file.
@@ -48,12 +44,7 @@ def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def load(task_class: type[Task], path: str | Path, device: str = "cpu") -> Task:
-    """Return the trained network of a checkpoint as a task in evaluation mode, with its ``preprocessing``.
-
-    Args:
-        task_class: a subclass of `NetworkTask`.
-        path: of the checkpoint.
-        device: of the network.
+    """Return the trained network of a checkpoint as a `NetworkTask` in evaluation mode, with its ``preprocessing``.
 
     Raises:
         InputError: as for `check_file`; also where the checkpoint does not say how images are normalised.
@@ -70,10 +61,10 @@ def require_same_classes(content: Mapping[str, Any], class_names: Sequence[str])
     """Raise ``MismatchError`` where a checkpoint was trained for other classes than those of the data."""
     trained = content["tag2mask"]["classes"]
     if list(trained) != list(class_names):
+        ours, theirs = some_of(trained, class_names), some_of(class_names, trained)
         raise MismatchError(
-            f"the checkpoint has the classes {some_of(trained, class_names)}, the data "
-            f"{some_of(class_names, trained)}; "
-            "names and order must be the same: use the data set that it was trained on"
+            f"the checkpoint has the classes {ours}, the data {theirs}; names and order must be the same: use the data "
+            "set that it was trained on"
         )
 
 

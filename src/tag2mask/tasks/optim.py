@@ -44,13 +44,9 @@ class SGD:
     def build(
         self, pretrained: nn.Module, new: Iterable[nn.Module], steps: Callable[[], int]
     ) -> tuple[torch.optim.SGD, LambdaLR]:
-        """Return the optimiser and its schedule, to be stepped once a training step.
+        """Return the optimiser of ``pretrained`` and ``new`` layers and its schedule, stepped once a training step.
 
-        Args:
-            pretrained: layers that start from pretrained weights.
-            new: layers that start at random.
-            steps: says how many steps the training has. It is asked after the first step only, because a trainer may
-                not know when optimisers are made.
+        The number of ``steps`` is asked for after the first step only: before, a trainer may not know it.
         """
         groups = parameter_groups(pretrained, new, self)
         nesterov = self.nesterov and self.momentum > 0

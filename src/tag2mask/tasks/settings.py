@@ -32,7 +32,6 @@ class Contrast:
     least: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the share below which tiles are left out: above 1 nothing would be compared."""
         if not 0 <= self.least <= 1:
             raise SettingError(f"least is {self.least}; expected a share of the longest vector, 0 to 1, such as 0.05")
 
@@ -85,7 +84,6 @@ class CAMInference:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the floor."""
         if not 0 <= self.floor < 1:
             raise SettingError(f"floor is {self.floor}; expected a number of at least 0 and below 1")
 
@@ -107,7 +105,6 @@ class MaskInference:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        """Check the scales."""
         if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
             raise SettingError(f"scales are {list(self.scales)}; expected one or more numbers above 0 and at most 8")
 
