@@ -42,6 +42,6 @@ def is_background(name: str) -> bool:
 def palette() -> np.ndarray:
     """Return the VOC colour map, (256, 3) uint8: the colour of each mask value, by the devkit's bit interleaving."""
     values, channels, bits = np.ogrid[:256, :3, :8]
-    colours = (((values >> (3 * bits + channels)) & 1) << (7 - bits)).sum(2).astype(np.uint8)
+    colours: np.ndarray = (((values >> (3 * bits + channels)) & 1) << (7 - bits)).sum(2).astype(np.uint8)
     colours.setflags(write=False)  # there is one for all
     return colours

@@ -171,6 +171,6 @@ def test_labels_are_taken_under_the_middle_of_each_position(size: tuple[int, int
 
 def test_a_checkpoint_of_a_cam_network_is_no_edge_network(tmp_path: Path) -> None:
     task = AffinityTask(2, backbone=SMALL)
-    with pytest.raises(InputError, match="not one of the affinity network but of cam"):
+    with pytest.raises(InputError, match="checkpoint of the cam network"):
         task.on_load_checkpoint({"tag2mask": {"task": "cam", "classes": ["a", "b"]}})
     task.on_load_checkpoint({"tag2mask": {"task": "affinity", "classes": ["x", "y", "z"]}})  # edges have no classes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tag2mask import __version__
-from tag2mask.errors import MismatchError, MissingError, SettingError
+from tag2mask.errors import MissingError, SettingError
 from tag2mask.models.backbones import Channels, normalization
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.optim import SGD
@@ -100,12 +100,7 @@ class NetworkTask(LightningModule):
         made_of = f"batches of {self.images_at_once // devices} on {devices} device(s)"
         made_of += f", {batches} of them accumulated" if batches > 1 else ""
         rate = f"learning rate {self.scaled_optimizer.lr:g}"
-        rank_zero_info(f"{images} photographs a step ({made_of}), {rate}, {self.total_steps} steps{self.remark}")
-
-    @property
-    def remark(self) -> str:
-        """What else is said when a training begins, as the end of a sentence."""
-        return ""
+        rank_zero_info(f"{images} photographs a step ({made_of}), {rate}, {self.total_steps} steps")
 
     def _settle_rates(self) -> None:
         """Take rates, decay and momentum from the settings, and the rate of this step from the length of this training.
@@ -166,14 +161,8 @@ class NetworkTask(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network."""
-        note = checkpoint.get("tag2mask", {"task": "another project"})
-        if note["task"] != self.kind:
-            raise MismatchError(
-                f"the checkpoint is not one of the {self.kind} network but of {note['task']}; give one made by "
-                f"`tag2mask fit` with a configuration {self.kind}_*.yaml"
-            )
-        if self.kind != "affinity":  # edges have no classes
+        """Refuse a checkpoint of another network or, but for edges, of other classes."""
+        checkpoints.require_kind(checkpoint, self.kind)
+        if self.kind != "affinity":
             checkpoints.require_same_classes(checkpoint, self.class_names)
-        self.preprocessing = note.get("preprocessing") or {}
-        self.filled = True
+        self.preprocessing, self.filled = checkpoint["tag2mask"].get("preprocessing") or {}, True

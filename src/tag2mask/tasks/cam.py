@@ -6,6 +6,7 @@ Shape letters in this file: B images, C foreground classes, H x W the image, h x
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -65,11 +66,11 @@ class CAMTask(NetworkTask):
         """The backbone, and the classifier."""
         return self.net.backbone, [self.net.classifier]
 
-    @property
-    def remark(self) -> str:
-        """How many photographs CFC compares."""
-        compares = self.tiles is not None and self.tiles.contrast is not None
-        return f"; CFC compares {self.images_at_once} at a time" if compares else ""
+    def on_train_start(self) -> None:
+        """Say how many photographs CFC compares."""
+        super().on_train_start()
+        if self.tiles is not None and self.tiles.contrast is not None:
+            rank_zero_info(f"CFC compares {self.images_at_once} photographs at a time")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before ReLU, (B, C, H / stride, W / stride)."""

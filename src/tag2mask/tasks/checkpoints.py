@@ -32,15 +32,18 @@ def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
         content, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0][:120]
     if content is None:
         raise DamagedError(f"{path} is not a whole checkpoint ({reason}); use another one or train again")
-    if not isinstance(content, dict) or "tag2mask" not in content:
-        raise MismatchError(f"{path} is not a checkpoint of tag2mask; give the .ckpt file that `tag2mask fit` wrote")
-    trained = content["tag2mask"]["task"]
-    if kind is not None and trained != kind:
-        raise MismatchError(
-            f"{path} is a checkpoint of the {trained} network; expected one of the {kind} network, trained with a "
-            f"configuration {kind}_*.yaml"
-        )
-    return content
+    require_kind(content, kind, str(path))
+    checked: dict[str, Any] = content
+    return checked
+
+
+def require_kind(content: Any, kind: str | None, path: str = "the checkpoint") -> None:
+    """Raise ``MismatchError`` where a checkpoint is not of tag2mask, or of another network than the ``kind``."""
+    trained = content["tag2mask"]["task"] if isinstance(content, dict) and "tag2mask" in content else None
+    if trained is None or kind not in (None, trained):
+        of = f"a checkpoint of the {trained} network" if trained else "not a checkpoint of tag2mask"
+        wanted = f"with a configuration {kind}_*.yaml" if kind else "into its run folder"
+        raise MismatchError(f"{path} is {of}; give the .ckpt file that `tag2mask fit` wrote {wanted}")
 
 
 def load(task_class: type[Task], path: str | Path, device: str = "cpu") -> Task:
