@@ -53,7 +53,7 @@ def read_table(path: Path) -> dict[str, Row]:
     """Read the table of a split, name by name."""
     value_of = {name: value for value, name in enumerate(classes.COCO) if value != classes.BACKGROUND}
     again = "delete it and make it again with `tag2mask prepare coco`"
-    header, *lines = read_text(path, f"a table {HEADER}").splitlines() or [""]
+    header, *lines = read_text(path, f"{HEADER}; {again}").splitlines() or [""]
     if header != HEADER:
         raise DamagedError(f"{path} does not start with {HEADER}; {again}")
     rows: dict[str, Row] = {}

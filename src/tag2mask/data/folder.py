@@ -50,7 +50,8 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 
 def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     """Read ``tags.csv`` as name -> its file and line, and its tags as they stand there."""
-    lines = folders.read_text(path, "a table with the columns name,tags, beside images/").splitlines() or [""]
+    expected = "a table with the columns name,tags; name the folder that holds it and images/ (--data.init_args.root)"
+    lines = folders.read_text(path, expected).splitlines() or [""]
     delimiter = next((sign for sign in ",;\t" if sign in lines[0]), ",")
     columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     if "name" not in columns or "tags" not in columns:
