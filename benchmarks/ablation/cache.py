@@ -197,5 +197,5 @@ class CachedPhotographs(Dataset[dict[str, Any]]):
             "label": torch.from_numpy(photo.label(self.num_classes)),
             "name": photo.name,
             "size": torch.tensor(size),
-            "mask": torch.from_numpy(read_mask(photo, size, self.num_classes)),
+            "mask": torch.from_numpy(read_mask(photo, size, self.num_classes)).long(),
         }

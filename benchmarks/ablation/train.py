@@ -14,8 +14,7 @@ from benchmarks.ablation.cache import CachedPhotographs, CachedSet, Upper, Views
 from benchmarks.ablation.score import Curve, part_of, scored, sweep
 from benchmarks.ablation.settings import Run
 from tag2mask.data.datamodules import FolderDataModule, VOCDataModule, WSSSDataModule
-from tag2mask.data.datasets import EvaluationSet, Photo, TrainingSet
-from tag2mask.data.samplers import SeededSampler
+from tag2mask.data.datasets import EvaluationSet, Photo, SeededSampler, TrainingSet
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged

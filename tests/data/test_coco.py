@@ -33,7 +33,7 @@ ROWS = {
 
 def write(split: Split, rows: dict[str, Row]) -> None:
     """Write table and list of a split."""
-    split.out.mkdir(exist_ok=True)
+    split.table.parent.mkdir(exist_ok=True)
     split.table.write_text(coco.table_text(rows))
     split.names.write_text("\n".join([*rows, ""]))
 
@@ -165,7 +165,7 @@ def no_photographs(root: Path, prepared: Path) -> str:
 
 def a_photograph_missing(root: Path, prepared: Path) -> str:
     (root / "train2014" / "plain.png").rename(root / "train2014" / "plain.gif")
-    return f"1 of 3 photographs are missing in {root / 'train2014'}, the first plain"
+    return f"1 of 3 names of train.txt have no photograph in {root / 'train2014'}, the first 'plain'"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_missing_preparation_names_the_command(root: Path, prepared: Path) -> 
 
 
 def test_an_unknown_split_is_named_with_those_there_are(root: Path, prepared: Path) -> None:
-    with pytest.raises(InputError, match=r"no split 'trian'.*trian\.txt.*one of train, val"):
+    with pytest.raises(InputError, match=r"no split 'trian'.*trian\.txt.*train, val or a list"):
         coco_photos(root, prepared, "trian")
 
 

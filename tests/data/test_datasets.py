@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from tag2mask.data.datasets import EvaluationSet, TrainingSet
+from tag2mask.data.datasets import (
+    EvaluationSet,
+    ResumableLoader,
+    SeededSampler,
+    ShardSampler,
+    TrainingSet,
+    sample_seed,
+)
 from tag2mask.data.photos import Photo, read_mask
-from tag2mask.data.samplers import ResumableLoader, SeededSampler, ShardSampler, sample_seed
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
 from tag2mask.io.labels import write_label

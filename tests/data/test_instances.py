@@ -54,12 +54,12 @@ def no_categories(data: Data) -> str:
 
 def an_image_without_height(data: Data) -> str:
     del data["images"][2]["height"]
-    return "images[2] has no key 'height'"
+    return "images[2] has height None; expected a whole number"
 
 
 def an_annotation_without_area(data: Data) -> str:
     del data["annotations"][3]["area"]
-    return "annotations[3] has no key 'area'"
+    return "annotations[3] has area None; expected a number"
 
 
 def an_annotation_that_is_a_number(data: Data) -> str:
@@ -69,22 +69,22 @@ def an_annotation_that_is_a_number(data: Data) -> str:
 
 def another_class(data: Data) -> str:
     next(entry for entry in data["categories"] if entry["name"] == "cat")["name"] = "unicorn"
-    return "['unicorn'] stands in the place of ['cat']"
+    return "'unicorn' stands in the place of 'cat'"
 
 
 def a_class_too_few(data: Data) -> str:
     data["categories"] = [entry for entry in data["categories"] if entry["name"] != "toothbrush"]
-    return "has 79 categories that are not the 80 of COCO: in the order of their ids, [] stands in the place of"
+    return "has 79 categories that are not the 80 of COCO: in the order of their ids, None stands in the place of"
 
 
 def a_class_too_many(data: Data) -> str:
     data["categories"].append({"id": 999, "name": "unicorn"})
-    return "has 81 categories that are not the 80 of COCO: in the order of their ids, ['unicorn'] stands in"
+    return "has 81 categories that are not the 80 of COCO: in the order of their ids, 'unicorn' stands in"
 
 
 def a_class_twice(data: Data) -> str:
     data["categories"].append(data["categories"][0])
-    return "categories[80] has the id"
+    return "has 81 categories"
 
 
 def an_unknown_category(data: Data) -> str:
@@ -94,17 +94,17 @@ def an_unknown_category(data: Data) -> str:
 
 def an_unknown_image(data: Data) -> str:
     data["annotations"][4]["image_id"] = [1]
-    return "annotations[4] has image_id [1]; expected the id of an entry of images"
+    return "annotations[4] has image_id [1]; expected a whole number"
 
 
 def an_id_twice(data: Data) -> str:
     data["images"][1]["id"] = data["images"][0]["id"]
-    return "images[1] has the id 90000 for the second time"
+    return "images[1] has the id 90000 or the name"
 
 
 def a_name_twice(data: Data) -> str:
     data["images"][1]["file_name"] = data["images"][0]["file_name"].replace(".jpg", ".png")
-    return f"images[1] has the name {name_of('two polygons')} for the second time"
+    return f"images[1] has the id 89993 or the name {name_of('two polygons')} for the second time"
 
 
 def a_crowd_of_two(data: Data) -> str:
@@ -152,24 +152,25 @@ SPOILT = [
     a_name_twice,
     a_crowd_of_two,
     an_area_below_nothing,
-    a_polygon([[1, 2, 3, 4, 5]], "a polygon of 5 numbers"),
-    a_polygon([[1, 2, 3, 4]], "a polygon of 4 numbers"),
-    a_polygon([[1, 2, 3, 4, 5, 6, 7]], "a polygon of 7 numbers"),
-    a_polygon([], "segmentation []"),
-    a_polygon([5], "a polygon of 5"),
+    a_polygon([[1, 2, 3, 4, 5]], "a polygon [1, 2, 3, 4, 5]"),
+    a_polygon([[1, 2, 3, 4]], "a polygon [1, 2, 3, 4]"),
+    a_polygon([[1, 2, 3, 4, 5, 6, 7]], "a polygon [1, 2, 3, 4, 5, 6, ...]"),
+    a_polygon([], "a polygon []"),
+    a_polygon([5], "a polygon 5"),
     a_polygon("wxyz", "segmentation 'wxyz'"),
     a_polygon([[1, 2, 3, 4, 5, "6"]], "a polygon [1, 2, 3, 4, 5, '6']"),
+    a_polygon([[1, 2, 3, 4, 5, float("nan")]], "a polygon [1, 2, 3, 4, 5, nan]"),
     a_polygon([[1, 2, 3, 4, 5, None]], "a polygon [1, 2, 3, 4, 5, None]"),
-    a_polygon([[1, 2, 3, 4, 5, 1e12]], "a polygon that reaches from 1 to 1000000000000.0"),
-    a_polygon({"size": [6, 8], "counts": [3, 4]}, "a run-length code {'size': [6, 8], 'counts': [3, 4]}"),
+    a_polygon([[1, 2, 3, 4, 5, 1e12]], "a polygon [1, 2, 3, 4, 5, 1000000000000.0]"),
+    a_polygon({"size": [6, 8], "counts": [3, 4]}, "a run-length code {'counts': [3, 4], 'size': [6, 8]}"),
     a_polygon({"size": [6, 8], "counts": [0, 50]}, "a run-length code"),
     a_polygon({"size": [6, 8], "counts": [60, -12]}, "a run-length code"),
     a_polygon({"size": [8, 6], "counts": [0, 48]}, "a run-length code"),
     a_polygon({"size": [6, 8]}, "a run-length code"),
-    a_polygon({"size": [6, 8], "counts": ""}, "a run-length code {'size': [6, 8], 'counts': ''}"),
-    a_polygon({"size": [6, 8], "counts": "o"}, "a run-length code {'size': [6, 8], 'counts': 'o'}"),
+    a_polygon({"size": [6, 8], "counts": ""}, "a run-length code"),
+    a_polygon({"size": [6, 8], "counts": "o"}, "a run-length code"),
     a_polygon({"size": [6, 8], "counts": compressed(LINES) + "o"}, "a run-length code"),
-    a_polygon({"size": [6, 8], "counts": "é"}, "a run-length code {'size': [6, 8], 'counts': 'é'}"),
+    a_polygon({"size": [6, 8], "counts": "é"}, "a run-length code"),
     an_image("height", 0, "0; expected a whole number"),
     an_image("width", -8, "-8; expected a whole number"),
     an_image("width", 8.5, "8.5; expected a whole number"),

@@ -19,7 +19,7 @@ from tag2mask.data.prepare import voc as prepare
 from tag2mask.data.prepare.fetch import Archive
 from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import derive_aug, prepare_voc, read_sbd
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, MissingError
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import digest_of_file
 from tests.commands import line
@@ -61,7 +61,8 @@ def test_read_sbd_gives_back_the_segmentation(tmp_path: Path) -> None:
 
 def test_derived_masks_are_the_official_ones_where_there_are_and_sbds_elsewhere(published: Path) -> None:
     devkit = published / "VOCdevkit" / "VOC2012"
-    derive_aug(devkit, published / "SBD", ["a", "b"])
+    assert derive_aug(devkit, published / "nowhere") == ["b"]
+    assert derive_aug(devkit, published / "SBD") == []
     np.testing.assert_array_equal(read_label(devkit / "SegmentationClassAug" / "a.png"), OFFICIAL)
     np.testing.assert_array_equal(read_label(devkit / "SegmentationClassAug" / "b.png"), OTHERS)
 
@@ -84,16 +85,25 @@ def test_prepare_voc_downloads_nothing_that_is_there(published: Path, monkeypatc
     assert "trainaug" in prepare_voc(published)
 
 
-def test_prepare_voc_names_what_is_missing(published: Path) -> None:
+def test_without_download_what_is_missing_is_named_with_the_archive_that_has_it(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (published / "SBD" / "cls" / "b.mat").unlink()
-    (published / "VOCdevkit" / "VOC2012" / "Annotations" / "a.xml").unlink()
-    with pytest.raises(InputError, match="1 annotations of train, 1 annotations of val, .*1 masks of trainaug"):
+    with pytest.raises(MissingError, match=r"no whole .*benchmark\.tgz.*--no-download.*https://"):
         prepare_voc(published, download=False)
+    (published / "VOCdevkit" / "VOC2012" / "Annotations" / "a.xml").unlink()
+    with pytest.raises(MissingError, match=r"no whole .*VOCtrainval_11-May-2012\.tar.*--no-download.*https://"):
+        prepare_voc(published, download=False)
+    assert "1 annotations of train, 1 annotations of val, 1 annotations of trainaug" in capsys.readouterr().err
 
 
-def test_prepare_voc_without_download_names_the_folder_and_the_sources(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no .*JPEGImages.*--no-download.*VOCtrainval_11-May-2012\.tar"):
-        prepare_voc(tmp_path, download=False)
+def test_a_name_of_a_list_that_is_in_no_archive_is_counted(archives: Path, tmp_path: Path) -> None:
+    archives.rename(tmp_path / "data")
+    devkit = tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    (devkit / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (devkit / "ImageSets" / "Segmentation" / "val.txt").write_text("a\nghost\n")
+    with pytest.raises(MissingError, match="1 images of val, 1 annotations of val, 1 masks of val"):
+        prepare_voc(tmp_path / "data", download=False)
 
 
 # Fetching VOC and SBD
@@ -245,7 +255,7 @@ def test_training_on_tags_needs_no_masks_of_sbd(
 ) -> None:
     monkeypatch.setattr(prepare, "SBD", prepare.SBD._replace(address="http://127.0.0.1:9/benchmark.tgz"))
     assert main(["prepare", "voc", "--root", str(tmp_path / "data"), "--tags"]) == 0
-    assert "masks of trainaug are missing meanwhile: training on tags needs none" in capsys.readouterr().err
+    assert "masks of trainaug are missing: training on tags needs none" in capsys.readouterr().err
 
 
 class Server(BaseHTTPRequestHandler):
@@ -360,19 +370,18 @@ def test_prepare_folder_counts_what_is_not_read(own: Path) -> None:
 
 def test_prepare_folder_reads_no_notes_as_a_list_and_says_so(own: Path) -> None:
     (own / "README.txt").write_bytes("schöne Bilder\n".encode("latin-1"))
-    (own / "notes.txt").write_text("a\nlook again\n")
     (own / "mine.txt").write_text("a.JPG\nplain\n")
-    report = prepare_folder(own)
-    assert "README.txt: not read as a list: it is not UTF-8 text" in report
-    assert "notes.txt: not read as a list: 1 of 2 lines name a photograph" in report
-    assert "mine.txt: a split of 2 photographs, if you name it (mine)" in report
+    (own / "train.txt").write_text("a\n")
+    assert "not read: README.txt, mine.txt (a list NAME.txt is read where NAME is given as a split)" in prepare_folder(
+        own
+    )
 
 
 def test_prepare_folder_asks_about_classes_that_may_be_one(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tags_file(own, "name,tags\na,dog\nmy cat,cat Dog\nplain,Dog\n")
     with pytest.raises(InputError, match="1 thing"):
         prepare_folder(own)
-    assert "'Dog' (2 photographs) and 'dog' (1) differ only in case" in capsys.readouterr().out
+    assert "'Dog' (2 photographs) and 'dog' (1 photographs) differ only in case" in capsys.readouterr().out
 
 
 def drawn(root: Path, count: int, value: int = 1) -> Path:

@@ -116,11 +116,11 @@ def test_the_table_counts_and_says_what_was_published(
     monkeypatch.setitem(coco.PUBLISHED, "all", {"train": 82783, "val": 2})
     assert main(command(root, out)) == 0
     train, val = capsys.readouterr().out.splitlines()[1:]
-    assert train.split()[:5] == ["train", "8", "8", "6", "8"]
-    assert train.endswith("a part: the published one has 82,783")
+    assert train.split()[:3] == ["train", "8", "6"]
+    assert train.endswith("the published one has 82,783")
     assert val.endswith("as published")
     checksum = read_json(out / "masks" / "train2014" / "run.json")["checksum"]
-    assert train.split()[5] == checksum[:16]
+    assert train.split()[3] == checksum[:16]
 
 
 def test_several_processes_write_what_one_writes(root: Path, out: Path) -> None:
@@ -277,10 +277,10 @@ def test_another_list_is_not_replaced_unasked(root: Path, out: Path, capsys: pyt
     assert main(command(root, out)) == 0
     before = contents(out)
     assert main(command(root, out, "--lists", "annotated")) == 2
-    assert "train.txt holds 8 names (--lists all), not the 6 of --lists annotated" in line(capsys)
+    assert "train.txt is not the list that --lists annotated makes" in line(capsys)
     (out / "val.txt").write_text("COCO_val2014_none\n")
     assert main(command(root, out)) == 2
-    assert "val.txt holds 1 names (none of --lists), not the 2 of --lists all" in line(capsys)
+    assert "val.txt is not the list that --lists all makes" in line(capsys)
     (out / "val.txt").unlink()
     assert main(command(root, out)) == 0
     assert contents(out) == before
@@ -291,12 +291,9 @@ def test_another_list_is_not_replaced_unasked(root: Path, out: Path, capsys: pyt
 # What spoils a mask, a table, or a photograph
 
 
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [("cut", "cannot be read as a mask"), ("size", "9 x 7 pixels, expected 8 x 6"), ("pixels", "other pixels")],
-)
+@pytest.mark.parametrize("damage", ["cut", "turned", "pixels"])
 def test_verify_names_the_first_mask_that_is_not_as_painted(
-    damage: str, told: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(root, out)) == 0
     before = contents(out)
@@ -305,13 +302,11 @@ def test_verify_names_the_first_mask_that_is_not_as_painted(
         if damage == "cut":
             path.write_bytes(path.read_bytes()[:-40])
         else:
-            write_label(path, np.full((7, 9) if damage == "size" else SIZE, 3))
+            write_label(path, read_label(path).reshape(SIZE[::-1]) if damage == "turned" else np.full(SIZE, 3))
     assert main(command(root, out)) == 0
     for workers in ("1", "2"):
         assert main(command(root, out, "--verify", "--workers", workers)) == 2
-        message = line(capsys)
-        assert f"2 of 8 masks in {first.parent} are not as painted, the first {first.name}: " in message
-        assert told in message
+        assert f"2 of 8 masks in {first.parent} are not as painted, the first {first.name}; " in line(capsys)
     first.unlink()
     second.unlink()
     assert main(command(root, out, "--verify")) == 0
@@ -325,7 +320,7 @@ def test_a_changed_table_is_named_and_made_again_once_deleted(
     before, table = contents(out), out / "tags_train2014.csv"
     table.write_text(table.read_text().replace("dog", "cat"))
     assert main(command(root, out)) == 2
-    assert f"{table} has changed" in line(capsys)
+    assert f"{table} has not the checksum" in line(capsys)
     table.unlink()
     assert main(command(root, out)) == 0
     assert contents(out) == before
@@ -340,8 +335,8 @@ def test_missing_photographs_are_counted_and_the_first_named(
         (root / "train2014" / f"{name_of(title)}.jpg").unlink()
     assert main(command(root, out)) == 2
     message = line(capsys)
-    assert "2 of 8 photographs are missing" in message
-    assert f"the first {name_of('compressed')}" in message
+    assert "2 of 8 names of instances_train2014.json have no photograph" in message
+    assert f"the first '{name_of('compressed')}'" in message
     assert finished or not out.exists()
 
 
@@ -364,8 +359,8 @@ def test_without_download_what_is_missing_is_named_with_its_source(
     (root / what).rename(root / "away")
     assert main(command(root, out)) == 2
     message = line(capsys)
-    assert f"no {root / what}; leave out --no-download, or put http://images.cocodataset.org/" in message
-    assert message.count(".zip") == 1
+    assert message.startswith(f"tag2mask: no whole {root}")
+    assert "leave out --no-download, or put http://images.cocodataset.org/" in message
 
 
 @pytest.fixture
@@ -374,7 +369,7 @@ def site(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = root.parent / "site"
     folder.mkdir()
     for name in ("train2014", "val2014", "annotations"):
-        path = folder / prepare_coco.ARCHIVES[name].name
+        path = folder / Path(prepare_coco.ARCHIVES[name].address).name
         with zipfile.ZipFile(path, "w") as packed:
             for each in sorted((root / name).iterdir()):
                 packed.write(each, f"{name}/{each.name}")

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from tag2mask.cli.main import main
-from tag2mask.data.checks import unlearnable
-from tag2mask.data.photos import Photo
+from tag2mask.data.photos import Photo, unlearnable
 from tests.cli.test_changed_data import CONFIGS, SMALL, words
 from tests.folders import photograph, tags_file
 

@@ -13,19 +13,19 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 def test_the_same_seed_gives_the_same_crop() -> None:
     one, other = TrainingTransform(TINY), TrainingTransform(TINY)
-    one(NOISE, 1)
-    assert torch.equal(one(NOISE, 5), other(NOISE, 5))
+    one(1, image=NOISE)
+    assert torch.equal(one(5, image=NOISE)["image"], other(5, image=NOISE)["image"])
 
 
 def test_another_seed_gives_another_crop() -> None:
     transform = TrainingTransform(TINY)
-    crops = [transform(NOISE, seed) for seed in range(6)]
+    crops = [transform(seed, image=NOISE)["image"] for seed in range(6)]
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(crops, 2))
 
 
 @pytest.mark.parametrize("size", [(60, 80), (5, 300), (1, 40), (40, 1), (1, 1), (2000, 1)])
 def test_an_image_of_any_size_gives_a_crop_of_one_size(size: tuple[int, int]) -> None:
-    crop = TrainingTransform(TINY)(np.full((*size, 3), 200, np.uint8), 0)
+    crop = TrainingTransform(TINY)(0, image=np.full((*size, 3), 200, np.uint8))["image"]
     assert crop.shape == (3, 32, 32)
     assert crop.dtype == torch.float32
     assert torch.isfinite(crop).all()
@@ -39,7 +39,7 @@ def content(crop: torch.Tensor) -> tuple[int, int]:
 
 def test_the_longer_side_is_drawn_from_its_range_and_the_shape_kept() -> None:
     transform = TrainingTransform(Preprocessing(long_side=(40, 60), crop_size=64))
-    found = [content(transform(np.full((50, 100, 3), 255, np.uint8), seed)) for seed in range(200)]
+    found = [content(transform(seed, image=np.full((50, 100, 3), 255, np.uint8))["image"]) for seed in range(200)]
     widths = {width for _, width in found}
     assert min(widths) == 40
     assert max(widths) == 60
@@ -47,7 +47,8 @@ def test_the_longer_side_is_drawn_from_its_range_and_the_shape_kept() -> None:
 
 
 def test_padding_is_zero_after_normalisation() -> None:
-    crop = TrainingTransform(Preprocessing(long_side=(20, 20), crop_size=32))(np.full((50, 50, 3), 255, np.uint8), 0)
+    transform = TrainingTransform(Preprocessing(long_side=(20, 20), crop_size=32))
+    crop = transform(0, image=np.full((50, 50, 3), 255, np.uint8))["image"]
     white = torch.tensor([(1 - mean) / std for mean, std in zip(*TINY.normalization, strict=True)])
     inside = (crop != 0).all(0)
     assert inside.sum() == 20 * 20
@@ -57,7 +58,7 @@ def test_padding_is_zero_after_normalisation() -> None:
 
 def test_padding_stands_on_all_sides_in_turn() -> None:
     transform = TrainingTransform(Preprocessing(long_side=(20, 20), crop_size=32))
-    crops = [transform(np.full((50, 50, 3), 255, np.uint8), seed) for seed in range(20)]
+    crops = [transform(seed, image=np.full((50, 50, 3), 255, np.uint8))["image"] for seed in range(20)]
     corners = {tuple(crop[0][rows, columns].item() == 0 for rows in (0, -1) for columns in (0, -1)) for crop in crops}
     tops = {int((crop != 0).any(0).any(1).nonzero()[0]) for crop in crops}
     assert len(tops) > 4
@@ -67,7 +68,7 @@ def test_padding_stands_on_all_sides_in_turn() -> None:
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_flip_is_the_share_of_mirrored_images(flip: float) -> None:
     image = NOISE[:32, :32]
-    crop = TrainingTransform(Preprocessing((32, 32), 32, flip, **PLAIN))(image, 3)
+    crop = TrainingTransform(Preprocessing((32, 32), 32, flip, **PLAIN))(3, image=image)["image"]
     expected = image[:, ::-1] if flip else image
     np.testing.assert_allclose(crop.permute(1, 2, 0).numpy() * 255, expected, atol=1e-3)
 
@@ -113,6 +114,6 @@ def test_training_shrinks_as_evaluation_does() -> None:
     """Noise that is shrunk tenfold is averaged away; without antialiasing nine times as much of it would stay."""
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 1), dtype=np.uint8).repeat(3, 2)
     plain = Preprocessing(long_side=(150, 150), crop_size=150, max_side=150, **PLAIN)
-    trained, evaluated = TrainingTransform(plain)(noise, 0), EvaluationTransform(plain)(noise)
+    trained, evaluated = TrainingTransform(plain)(0, image=noise)["image"], EvaluationTransform(plain)(noise)
     assert trained.std().item() == pytest.approx(evaluated.std().item(), rel=0.01)
     assert trained.std() < 0.04

@@ -63,7 +63,7 @@ def no_photographs(root: Path) -> str:
     for path in (root / "JPEGImages").iterdir():
         path.unlink()
     (root / "JPEGImages").rmdir()
-    return f"no JPEGImages in {root}"
+    return f"no folder {root / 'JPEGImages'}"
 
 
 def an_empty_list(root: Path) -> str:
@@ -74,7 +74,7 @@ def an_empty_list(root: Path) -> str:
 
 def an_id_without_image(root: Path) -> str:
     (root / "JPEGImages" / "b.jpg").unlink()
-    return f"1 of 2 photographs in train of {root} are missing, the first {root / 'JPEGImages' / 'b.jpg'}"
+    return f"1 of 2 names of the split train have no photograph in {root / 'JPEGImages'}, the first 'b'"
 
 
 def an_id_without_annotation(root: Path) -> str:

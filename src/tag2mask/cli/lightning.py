@@ -26,9 +26,8 @@ from tag2mask.cli import wandb_runs
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
 from tag2mask.cli.options import check_options
 from tag2mask.cli.settings import SettingsParser
-from tag2mask.data.checks import check_masks, unlearnable
 from tag2mask.data.datamodules import WSSSDataModule
-from tag2mask.data.photos import check_sampled_tags
+from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
@@ -214,7 +213,7 @@ class TagsToMasksCLI(LightningCLI):
             pairs = [(photo, photo.mask) for photo in photos if photo.mask is not None]
             if not (pairs and record_of(pairs[0][1].parent)):
                 require_classes([mask for _, mask in pairs])
-            check_sampled_tags(pairs, data.class_names)
+            check_sampled_tags(photos, data.class_names)
 
     def _record(self, start: Path | None) -> RunRecord:
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -12,23 +12,12 @@ from torch.utils.data import DataLoader
 
 from tag2mask import classes
 from tag2mask.data import coco, folder, voc
-from tag2mask.data.datasets import EvaluationSet, LabelledSet, TrainingSet
+from tag2mask.data.datasets import EvaluationSet, ResumableLoader, SeededSampler, ShardSampler, TrainingSet
 from tag2mask.data.photos import Photo
-from tag2mask.data.samplers import ResumableLoader, SeededSampler, ShardSampler
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
-from tag2mask.errors import InputError
-from tag2mask.io import provenance
-from tag2mask.io.folders import masks_in
-from tag2mask.io.records import digest_of_data
+from tag2mask.errors import MissingError, SettingError
+from tag2mask.io import folders, provenance, records
 from tag2mask.utils.processes import cores
-
-
-@runtime_checkable
-class KnowsPhotosDone(Protocol):
-    """A callback that knows which photographs are predicted already."""
-
-    def photos_done(self, trainer: Any, pl_module: Any) -> frozenset[str]:
-        """Return the names of the photographs that prediction leaves out; asked once the weights are loaded."""
 
 
 class WSSSDataModule(LightningDataModule):
@@ -80,15 +69,14 @@ class WSSSDataModule(LightningDataModule):
         self.labels = None if labels is None else Path(labels)
         self._read: set[str] = set()
         if not 0 < subset <= 1:
-            raise InputError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
+            raise SettingError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
 
     @property
     def preprocessing(self) -> Preprocessing:
         """Sizes, flips and normalisation; what the settings leave open of it, the weights of the network say."""
+        stated = self.stated_preprocessing
         network: Any = None if self.trainer is None else self.trainer.lightning_module
-        if network is None:
-            return self.stated_preprocessing
-        return self.stated_preprocessing.normalized_by(*network.normalization)
+        return stated if network is None else stated.normalized_by(*network.normalization)
 
     @property
     def num_classes(self) -> int:
@@ -103,49 +91,40 @@ class WSSSDataModule(LightningDataModule):
         if stage == "fit":
             self.train_photos = self._training_photos()
             self.val_photos = self.photos(self.val_split)  # none where one's own photographs have no masks
-        if stage in ("validate", "test"):
-            self.val_photos = self._some(self.val_split)
-        if stage == "predict":
+        elif stage == "predict":
             self.predict_photos = self._some(self.predict_split)
+        else:
+            self.val_photos = self._some(self.val_split)
 
     def inputs(self) -> dict[str, str]:
-        """Return what is trained on, photograph by photograph: its tags, or the digest of its label, and its size.
-
-        No image is opened.
-        """
+        """Return what each photograph is trained with: its tags, or the digest of its label, and its size."""
+        photos = self.train_photos
         if self.labels is None:
-            return self.describe(self.train_photos)
-        return {
-            photo.name: f"{provenance.of_label(photo.mask)}, {provenance.of_photo(photo.image)}"
-            for photo in self.labelled()
-            if photo.mask is not None
-        }
+            return self.describe(photos)
+        return {p.name: f"{provenance.of_label(p.mask)}, {provenance.of_photo(p.image)}" for p in photos if p.mask}
 
     def labelled(self) -> list[Photo]:
         """Return the photographs that are trained on with their labels as masks; none where tags are trained on."""
-        if self.labels is None:
-            return []
-        return [replace(photo, mask=self.label_files[photo.name]) for photo in self.train_photos]
+        return [] if self.labels is None else self.train_photos
 
     def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
         """Describe photographs by their tags and the size of their files."""
-        names = self.class_names
-
-        def tags(photo: Photo) -> list[str] | None:
-            return None if photo.tags is None else [names[value - 1] for value in photo.tags]
-
-        return {p.name: f"{provenance.of_tags(tags(p))}, {provenance.of_photo(p.image)}" for p in photos}
+        lines = {}
+        for photo in photos:
+            tags = None if photo.tags is None else [self.class_names[value - 1] for value in photo.tags]
+            lines[photo.name] = f"{provenance.of_tags(tags)}, {provenance.of_photo(photo.image)}"
+        return lines
 
     def masks_digest(self) -> str:
         """Return a digest of the masks that score while training, and of their names."""
         masks = [(p.name, "no mask" if p.mask is None else provenance.of_label(p.mask)) for p in self.val_photos]
-        return digest_of_data(masks)
+        return records.digest_of_data(masks)
 
     def _some(self, split: str) -> list[Photo]:
         """Return the photographs of a split, of the training split those that are drawn."""
         photos = self.photos(split)
         if not photos:
-            raise InputError(f"the split {split!r} of {self.root} is empty; name another one or add photographs")
+            raise MissingError(f"the split {split!r} of {self.root} is empty; name another one or add photographs")
         if split != self.train_split or self.subset == 1:
             return photos
         count = max(1, round(self.subset * len(photos)))
@@ -153,39 +132,31 @@ class WSSSDataModule(LightningDataModule):
         return [photos[index] for index in sorted(chosen)]
 
     def _training_photos(self) -> list[Photo]:
+        """Return the photographs that are trained on, with their labels as masks where these are trained on."""
         photos = self._some(self.train_split)
         if self.labels is None:
-            self._require_tags(photos)
+            need, remedy = "tags", "tag them or train on another split"
+            lacking = [photo.name for photo in photos if photo.tags is None]
         else:
-            self._require_labels(photos, self.labels)
+            need, remedy = f"label PNG in {self.labels}", "make them with `tag2mask labels`"
+            files = folders.masks_in(self.labels)
+            lacking = [photo.name for photo in photos if photo.name not in files]
+            photos = [replace(photo, mask=files.get(photo.name)) for photo in photos]
+        if lacking:
+            raise MissingError(
+                f"{len(lacking)} of {len(photos)} photographs of the split {self.train_split!r} have no {need}, the "
+                f"first {lacking[0]}; {remedy}"
+            )
         return photos
 
-    def _require_tags(self, photos: list[Photo]) -> None:
-        untagged = [photo.name for photo in photos if photo.tags is None]
-        if untagged:
-            raise InputError(
-                f"{len(untagged)} of {len(photos)} photographs of the split {self.train_split!r} have no tags, the "
-                f"first {untagged[0]}; tag them or train on another split"
-            )
-
-    def _require_labels(self, photos: list[Photo], labels: Path) -> None:
-        self.label_files = masks_in(labels)
-        missing = [photo.name for photo in photos if photo.name not in self.label_files]
-        if missing:
-            raise InputError(
-                f"{len(missing)} of {len(photos)} photographs of the split {self.train_split!r} have no label PNG in "
-                f"{labels}, the first {missing[0]}; make them with `tag2mask labels`, or train on another split"
-            )
-
-    def _ranks(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {"ranks": 1, "rank": 0}
-        return {"ranks": self.trainer.world_size, "rank": self.trainer.global_rank}
+    def _ranks(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return shuffled crops; the last, smaller batch is left out unless it is the only one."""
-        data = self._training_set()
-        sampler = SeededSampler(data, self.seed, **self._ranks())
+        transform = TrainingTransform(self.preprocessing)
+        data = TrainingSet(self.train_photos, self.num_classes, transform, masks=self.labels is not None)
+        sampler = SeededSampler(data, self.seed, *self._ranks())
         return ResumableLoader(
             data,
             batch_size=self.batch_size,
@@ -196,48 +167,35 @@ class WSSSDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _training_set(self) -> TrainingSet:
-        transform = TrainingTransform(self.preprocessing)
-        if self.labels is None:
-            return TrainingSet(self.train_photos, self.num_classes, transform)
-        return LabelledSet(self.labelled(), self.num_classes, transform)
-
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)
-        sampler = ShardSampler(data, **self._ranks())
+        sampler = ShardSampler(data, *self._ranks())
         return DataLoader(data, batch_size=1, sampler=sampler, num_workers=self.num_workers)
-
-    def _enough(self) -> None:
-        """Refuse processes without a photograph to score: the others would wait for them."""
-        ranks = self._ranks()["ranks"]
-        if len(self.val_photos) < ranks:
-            raise InputError(
-                f"{len(self.val_photos)} photographs in the split {self.val_split!r} for {ranks} processes; take fewer "
-                "devices, or more photographs"
-            )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return whole photographs with masks, one a batch, every one of the split; without any, an empty list."""
         if not self.val_photos:
             return []
-        self._enough()
+        ranks, _ = self._ranks()
+        if len(self.val_photos) < ranks:  # the other processes would wait for one without a photograph
+            raise SettingError(
+                f"{len(self.val_photos)} photographs in the split {self.val_split!r} for {ranks} processes; take fewer "
+                "devices, or more photographs"
+            )
         return self._whole(self.val_photos, masks=True)
 
     test_dataloader = val_dataloader
 
-    def _photos_done(self) -> frozenset[str]:
-        """Ask the callbacks of the trainer; a photograph that one of them still misses is predicted again."""
-        trainer: Any = self.trainer
-        if trainer is None:
-            return frozenset()
-        asked = [callback for callback in trainer.callbacks if isinstance(callback, KnowsPhotosDone)]
-        done = [callback.photos_done(trainer, trainer.lightning_module) for callback in asked]
-        return frozenset.intersection(*done) if done else frozenset()
-
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return whole photographs, one a batch, without masks; without those that are done for each callback."""
-        done = self._photos_done()
-        return self._whole([photo for photo in self.predict_photos if photo.name not in done], masks=False)
+        """Return whole photographs, one a batch, without masks, and without those that no callback needs.
+
+        Each with a method ``photos_done(trainer, pl_module)`` is asked, once the weights are loaded, for their names.
+        """
+        trainer: Any = self.trainer
+        asked = [each for each in getattr(trainer, "callbacks", ()) if hasattr(each, "photos_done")]
+        done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]
+        left_out = frozenset.intersection(*done) if done else frozenset()
+        return self._whole([photo for photo in self.predict_photos if photo.name not in left_out], masks=False)
 
 
 class VOCDataModule(WSSSDataModule):
@@ -274,7 +232,7 @@ class COCODataModule(WSSSDataModule):
         Args:
             root: folder of the data set.
             prepared: folder of the masks, tags and lists that `tag2mask prepare coco --out` wrote; null: ``root``.
-            **settings: those of `WSSSDataModule`.
+            **settings: those of all data sets.
         """
         super().__init__(root, **settings)
         self.prepared = self.root if prepared is None else Path(prepared)

@@ -10,152 +10,105 @@ import csv
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from tag2mask.classes import is_background
-from tag2mask.data.photos import Photo
-from tag2mask.errors import InputError
-from tag2mask.io.folders import (
-    check_classes,
-    masks_in,
-    near_photo,
-    photos_in,
-    plain,
-    read_classes,
-    read_list,
-    read_text,
-    without_ending,
-)
-
-
-class Row(NamedTuple):
-    """A line of ``tags.csv``: its number, the name of the photograph, and its tags as they stand there."""
-
-    line: int
-    name: str
-    field: str
+from tag2mask.data.photos import Photo, require_photos
+from tag2mask.errors import DamagedError, MismatchError
+from tag2mask.io import folders
+from tag2mask.io.folders import plain
 
 
 def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
     """Read ``tags.csv`` as name -> tags. An empty field is none of the classes.
 
-    Args:
-        path: the file; a byte-order mark, spaces around fields and ``;`` or tabs between columns are understood.
-        known: the classes there are; a tag that is none of them is an error. Empty takes every tag.
+    A byte-order mark, spaces around fields and ``;`` or tabs between columns are understood. A tag that is none of the
+    ``known`` classes is an error, where these are given.
     """
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; expected a table with the columns name,tags; name the folder that holds it and "
-            "images/ (with --data.init_args.root for training)"
-        )
-    rows = list(_rows(path))
-    blanks_belong = any(re.search("[;|]", row.field) for row in rows)
-    found: dict[str, tuple[str, ...]] = {}
-    for row in rows:
-        if row.name in found:
-            raise InputError(f"{path}, line {row.line}: {row.name!r} stands there twice; keep one line a photograph")
-        found[row.name] = _split_tags(row.field, known, blanks_belong)
-        _check_tags(found[row.name], known, f"{path}, line {row.line}")
-    if not found:
-        raise InputError(f"{path} lists no photograph; expected a line name,tags for each")
-    return found
+    fields = _read_fields(path)
+    blanks_belong = any(re.search("[;|]", field) for _, field in fields.values())
+    tags_of: dict[str, tuple[str, ...]] = {}
+    for name, (where, field) in fields.items():
+        if blanks_belong or "," in field:
+            parts = re.split("[;|,]", field)
+        else:
+            parts = [field] if plain(field) in known else field.split()
+        tags_of[name] = tuple(dict.fromkeys(plain(part) for part in parts if part.strip()))
+        for tag in tags_of[name]:
+            if is_background(tag):
+                raise DamagedError(
+                    f"{where}: the tag {tag!r} is no class, but what is left when all are found; take it out: a "
+                    "photograph of no class has an empty field"
+                )
+            if known and tag not in known:
+                near = difflib.get_close_matches(tag, known, 1)
+                hint = f"did you mean {near[0]!r}" if near else f"the classes are {', '.join(known)}"
+                raise MismatchError(f"{where}: unknown tag {tag!r} ({hint}); mend the tag or add it to classes.txt")
+    return tags_of
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    lines = read_text(path, "a table with the columns name,tags").splitlines()
-    header = lines[0] if lines else ""
-    delimiter = next((sign for sign in ",;\t" if sign in header), ",")
-    rows = csv.reader(lines, delimiter=delimiter)
-    columns = [field.strip().lower() for field in next(rows, [])]
+def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
+    """Read ``tags.csv`` as name -> its file and line, and its tags as they stand there."""
+    expected = "a table with the columns name,tags; name the folder that holds it and images/ (--data.init_args.root)"
+    lines = folders.read_text(path, expected).splitlines() or [""]
+    delimiter = next((sign for sign in ",;\t" if sign in lines[0]), ",")
+    columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     if "name" not in columns or "tags" not in columns:
-        raise InputError(
-            f"{path} starts with {header!r}; expected a first line that names the columns name and tags, with a comma, "
-            "a semicolon or a tab between them: name,tags"
+        raise DamagedError(
+            f"{path} starts with {lines[0]!r}; expected a first line that names the columns name and tags, with a "
+            "comma, a semicolon or a tab between them: name,tags"
         )
     at_name, at_tags = columns.index("name"), columns.index("tags")
-    surplus = "," if delimiter == "," else ";"  # name,cat,dog
-    before = rows.line_num
-    for row in rows:
-        number, before = before + 1, rows.line_num
-        if rows.line_num > number:
-            raise InputError(f"{path}, line {number}: a quotation mark does not close on its line; mend or remove it")
+    tags_end = None if at_tags == len(columns) - 1 else at_tags + 1  # name,cat,dog
+    fields: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(lines[1:], 2):
+        where = f"{path}, line {number}"
+        row, *rest = csv.reader([line, ""], delimiter=delimiter)
+        if not rest:  # it has gone on in the next line
+            raise DamagedError(f"{where}: a quotation mark does not close on its line; mend or remove it")
         if not any(field.strip() for field in row):
             continue
-        if len(row) <= max(at_name, at_tags):
-            raise InputError(f"{path}, line {number}: {len(row)} column(s); expected {','.join(columns)}")
-        if len(row) > len(columns) and at_tags < len(columns) - 1:
-            raise InputError(f"{path}, line {number}: {len(row)} columns; expected {','.join(columns)}")
-        tags = row[at_tags:] if at_tags == len(columns) - 1 else [row[at_tags]]
-        yield Row(number, without_ending(row[at_name].strip()), surplus.join(tag for tag in tags if tag.strip()))
-
-
-def _split_tags(field: str, known: tuple[str, ...], blanks_belong: bool) -> tuple[str, ...]:
-    if blanks_belong or "," in field:
-        parts = re.split("[;|,]", field)
-    else:
-        parts = [field] if plain(field) in known else field.split()
-    return tuple(dict.fromkeys(plain(part) for part in parts if part.strip()))
-
-
-def _check_tags(tags: tuple[str, ...], known: tuple[str, ...], where: str) -> None:
-    for tag in tags:
-        if is_background(tag):
-            raise InputError(
-                f"{where}: the tag {tag!r} is no class, but what is left when all are found; take it out: a photograph "
-                "of no class has an empty field"
-            )
-        if known and tag not in known:
-            near = difflib.get_close_matches(tag, known, 1)
-            hint = f"did you mean {near[0]!r}" if near else f"the classes are {', '.join(known)}"
-            raise InputError(f"{where}: unknown tag {tag!r} ({hint}); mend the tag or add it to classes.txt")
+        if len(row) <= max(at_name, at_tags) or (tags_end and len(row) > len(columns)):
+            raise DamagedError(f"{where}: {len(row)} column(s); expected {','.join(columns)}")
+        name = folders.without_ending(row[at_name].strip())
+        if name in fields:
+            raise DamagedError(f"{where}: {name!r} stands there twice; keep one line a photograph")
+        mark = "," if delimiter == "," else ";"
+        fields[name] = where, mark.join(tag for tag in row[at_tags:tags_end] if tag.strip())
+    if not fields:
+        raise DamagedError(f"{path} lists no photograph; expected a line name,tags for each")
+    return fields
 
 
 def near_doubles(counts: Mapping[str, int]) -> list[str]:
-    """Ask about classes that may be one: they differ in case, blanks, hyphens or Unicode form, or one is two others.
-
-    Args:
-        counts: class -> how many photographs have it.
-
-    Returns:
-        A sentence for each group of such names.
-    """
+    """Ask, a sentence each, about classes that may be one; ``counts`` is class -> how many photographs have it."""
     alike: dict[str, list[str]] = {}
     for name in counts:
-        alike.setdefault(_bare(name), []).append(name)
-    asked = []
-    for group in (group for group in alike.values() if len(group) > 1):
-        what = "case" if len({name.casefold() for name in group}) == 1 else "case, blanks, hyphens or Unicode form"
-        asked.append(f"{_counted(group, counts)} differ only in {what}: are they one class? make them alike")
-    for name in counts:
-        words = name.split()
-        if len(words) > 1 and set(words) <= set(counts):
-            asked.append(
-                f"{_counted([name], counts)} is made of the classes {' and '.join(map(repr, words))}: are these tags "
-                "separated by blanks? where one tag of the file is set off by ; all must be"
-            )
-    return asked
-
-
-def _bare(name: str) -> str:
-    signs = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(sign for sign in signs if not (sign.isspace() or sign in "_-" or unicodedata.category(sign) == "Cf"))
-
-
-def _counted(group: list[str], counts: Mapping[str, int]) -> str:
-    first, *others = (f"{name!r} ({counts[name]}" for name in group)
-    named = [f"{first} photograph{'' if counts[group[0]] == 1 else 's'})", *(f"{other})" for other in others)]
-    return " and ".join([*([", ".join(named[:-1])] if others else []), named[-1]])
+        signs = unicodedata.normalize("NFKC", name).casefold()
+        bare = (sign for sign in signs if unicodedata.category(sign) not in ("Zs", "Cf", "Pc", "Pd"))  # blanks, - and _
+        alike.setdefault("".join(bare), []).append(name)
+    questions = [
+        f"{' and '.join(f'{name!r} ({counts[name]} photographs)' for name in group)} differ only in case, blanks, "
+        "hyphens or Unicode form: are they one class? make them alike"
+        for group in alike.values()
+        if len(group) > 1
+    ]
+    return questions + [
+        f"{name!r} ({counts[name]} photographs) is made of the classes {' and '.join(map(repr, words))}: are these "
+        "tags separated by blanks? where one tag of the file is set off by ; all must be"
+        for name in counts
+        if len(words := name.split()) > 1 and set(words) <= set(counts)
+    ]
 
 
 def place(root: Path, name: str) -> Path:
-    """Return a file or folder of ``root``, there or not; ``InputError`` where only one of another case is there."""
+    """Return a file or folder of ``root``, there or not; ``MismatchError`` where only one of another case is there."""
     path = root / name
     if not path.exists() and root.is_dir():
-        others = [other.name for other in sorted(root.iterdir()) if other.name.casefold() == name.casefold()]
-        if others:
-            raise InputError(f"{root} has {others[0]}, which is not read; rename it to {name}")
+        for other in sorted(root.iterdir()):
+            if other.name.casefold() == name.casefold():
+                raise MismatchError(f"{root} has {other.name}, which is not read; rename it to {name}")
     return path
 
 
@@ -163,9 +116,9 @@ def class_names(root: Path) -> tuple[str, ...]:
     """Return the foreground classes: the lines of ``classes.txt``, or the tags in alphabetical order."""
     path = place(root, "classes.txt")
     if path.is_file():
-        return read_classes(path)
+        return folders.read_classes(path)
     table = place(root, "tags.csv")
-    return check_classes(tuple(sorted({tag for tags in read_tags(table).values() for tag in tags})), table)
+    return folders.check_classes(tuple(sorted({tag for tags in read_tags(table).values() for tag in tags})), table)
 
 
 def folder_tags(root: Path) -> dict[str, tuple[str, ...]]:
@@ -180,34 +133,16 @@ def folder_photos(root: Path, split: str) -> list[Photo]:
     A split is the names in ``<split>.txt``. Where there is no such file, ``train`` is every tagged photograph, ``val``
     every one with tags and mask, and any other split every photograph in ``images/``.
     """
-    images = _images(root)
-    names, tags = class_names(root), folder_tags(root)
-    masks = masks_in(place(root, "masks"))
+    folder = place(root, "images")
+    images, masks = require_photos(folder, (), ""), folders.masks_in(place(root, "masks"))
+    names, tags_of = class_names(root), folder_tags(root)
     listed = place(root, f"{split}.txt")
     if listed.is_file():
-        wanted = read_list(listed)
+        wanted = folders.read_list(listed)
     elif split in ("train", "val"):
-        wanted = [name for name in tags if split == "train" or name in masks]
+        wanted = [name for name in tags_of if split == "train" or name in masks]
     else:
         wanted = sorted(images)
-    missing = [name for name in wanted if name not in images]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(wanted)} names of the split {split} have no photograph in {root / 'images'}, the "
-            f"first {missing[0]!r}; add it or take its line out of {listed.name if listed.is_file() else 'tags.csv'}"
-            f"{near_photo(root / 'images', missing[0])}"
-        )
-    return [Photo(name, images[name], _values(tags.get(name), names), masks.get(name)) for name in wanted]
-
-
-def _values(tags: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    return None if tags is None else tuple(sorted(names.index(tag) + 1 for tag in tags))
-
-
-def _images(root: Path) -> dict[str, Path]:
-    folder = place(root, "images")
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder images in {root.resolve()}; put the photographs there, or set --data.init_args.root"
-        )
-    return photos_in(folder)
+    require_photos(folder, wanted, listed.name if listed.is_file() else "tags.csv")
+    values = {name: tuple(sorted(names.index(tag) + 1 for tag in tags)) for name, tags in tags_of.items()}
+    return [Photo(name, images[name], values.get(name), masks.get(name)) for name in wanted]

@@ -56,16 +56,14 @@ class Preprocessing:
 
 
 class TrainingTransform:
-    """Random scale, flip and crop: (H, W, 3) uint8 and a seed -> (3, crop, crop) float32.
+    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32.
 
     What is shrunk is averaged over the pixels of each position, as in evaluation; what is enlarged is bicubic.
     A label map goes the same way, without new values in between and ``IGNORE`` where the image is padded.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        """Build the pipeline."""
-        low, high = preprocessing.long_side
-        size = preprocessing.crop_size
+        (low, high), size = preprocessing.long_side, preprocessing.crop_size
         self.pipeline = A.Compose(
             [
                 A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
@@ -77,24 +75,17 @@ class TrainingTransform:
             ]
         )
 
-    def __call__(self, image: np.ndarray, seed: int) -> torch.Tensor:
-        """Transform one image; the same seed gives the same crop."""
+    def __call__(self, seed: int, **arrays: np.ndarray) -> dict[str, torch.Tensor]:
+        """Transform ``image``, and its label map ``mask`` (H, W) uint8 alike; the same seed gives the same crop."""
         self.pipeline.set_random_seed(seed)
-        tensor: torch.Tensor = self.pipeline(image=image)["image"]
-        return tensor
-
-    def with_label(self, image: np.ndarray, label: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Transform an image and its label map (H, W) uint8 alike; the map becomes (crop, crop) int64."""
-        self.pipeline.set_random_seed(seed)
-        both = self.pipeline(image=image, mask=label)
-        return both["image"], both["mask"].long()
+        crops = self.pipeline(**arrays)
+        return {key: crop.long() if key == "mask" else crop for key, crop in crops.items()}
 
 
 class EvaluationTransform:
     """The whole photograph, normalised, shrunk where it is larger than ``max_side``: (H, W, 3) uint8 -> (3, h, w)."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        """Build the pipeline."""
         self.max_side = preprocessing.max_side
         self.pipeline = A.Compose([A.Normalize(*preprocessing.normalization), A.ToTensorV2()])
 
@@ -105,5 +96,4 @@ class EvaluationTransform:
             factor = self.max_side / max(height, width)
             size = max(1, round(width * factor)), max(1, round(height * factor))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        tensor: torch.Tensor = self.pipeline(image=image)["image"]
-        return tensor
+        return self.pipeline(image=image)["image"]  # type: ignore[no-any-return]

@@ -6,9 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tag2mask import classes
-from tag2mask.data.photos import Photo
-from tag2mask.errors import InputError
-from tag2mask.io.folders import near_photo, read_list, without_ending
+from tag2mask.data.photos import Photo, require_photos
+from tag2mask.errors import DamagedError, MissingError
+from tag2mask.io.folders import read_list, without_ending
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 """Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
@@ -17,16 +17,13 @@ SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
 def split_names(root: Path, split: str) -> list[str]:
     """Return the ids of a split: from ``ImageSets/Segmentation`` where it is listed there, else as published."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if path.is_file():
-        names = read_ids(path)
-    elif split in SPLITS:
-        names = packaged_names(split)
-    else:
-        raise InputError(
-            f"no split {split!r}: {path} does not exist; expected one of {', '.join(SPLITS)}, or that file"
-        )
+    if not path.is_file():
+        if split not in SPLITS:
+            raise MissingError(f"no split {split!r}: {path} does not exist; expected {', '.join(SPLITS)} or that file")
+        return packaged_names(split)
+    names = read_ids(path)
     if not names:
-        raise InputError(f"{path} is empty; expected one image id a line")
+        raise DamagedError(f"{path} is empty; expected one image id a line")
     return names
 
 
@@ -46,42 +43,23 @@ def voc_photos(root: Path, split: str) -> list[Photo]:
     Masks are the official ones for ``train`` and ``val`` and SBD's, from ``SegmentationClassAug``, for other splits.
     Reads every annotation, no image.
     """
-    if not (root / "JPEGImages").is_dir():
-        raise InputError(
-            f"no JPEGImages in {root.resolve()}; set --data.init_args.root to the folder VOCdevkit/VOC2012, or fetch "
-            "it with `tag2mask prepare voc`"
-        )
-    masks = {"train": "SegmentationClass", "val": "SegmentationClass", "test": None}.get(split, "SegmentationClassAug")
     names = split_names(root, split)
-    photos = []
-    for name in names:
-        mask = root / masks / f"{name}.png" if masks else None
-        tags = None if split == "test" else read_tags(root / "Annotations" / f"{name}.xml")
-        photos.append(Photo(name, root / "JPEGImages" / f"{name}.jpg", tags, mask))
-    check_images(photos, f"{split} of {root}")
-    return photos
+    images = require_photos(root / "JPEGImages", names, f"the split {split}")
+    if split == "test":
+        return [Photo(name, images[name], None) for name in names]
+    masks = root / ("SegmentationClass" if split in ("train", "val") else "SegmentationClassAug")
+    tags = {name: read_tags(root / "Annotations" / f"{name}.xml") for name in names}
+    return [Photo(name, images[name], tags[name], masks / f"{name}.png") for name in names]
 
 
 def read_tags(path: Path) -> tuple[int, ...]:
     """Return the mask values of the classes that an annotation file names, in rising order."""
     try:
-        found = {(node.text or "").strip() for node in ElementTree.parse(path).iterfind("object/name")}
+        named = {(node.text or "").strip() for node in ElementTree.parse(path).iterfind("object/name")}
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; each id of a split needs its annotation (its tags)") from None
+        raise MissingError(f"{path} does not exist; each id of a split needs its annotation (its tags)") from None
     except ElementTree.ParseError as error:
-        raise InputError(f"{path} is not whole XML ({error}); extract it again") from None
-    unknown = found.difference(classes.VOC[1:])
-    if unknown:
-        raise InputError(f"{path} names {sorted(unknown)[0]!r}; expected the 20 classes of VOC")
-    return tuple(sorted(classes.VOC.index(name) for name in found))
-
-
-def check_images(photos: list[Photo], what: str) -> None:
-    """Raise ``InputError`` where photographs are missing."""
-    missing = [photo.image for photo in photos if not photo.image.is_file()]
-    if missing:
-        near = near_photo(missing[0].parent, missing[0].name)
-        raise InputError(
-            f"{len(missing)} of {len(photos)} photographs in {what} are missing, the first {missing[0]}"
-            f"{near or '; add them or take their names off the list'}"
-        )
+        raise DamagedError(f"{path} is not whole XML ({error}); extract it again") from None
+    if unknown := sorted(named.difference(classes.VOC[1:])):
+        raise DamagedError(f"{path} names {unknown[0]!r}; expected the 20 classes of VOC")
+    return tuple(sorted(classes.VOC.index(name) for name in named))

@@ -10,60 +10,41 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, MissingError, UnreachableError
 from tag2mask.io import disk
 from tag2mask.io.records import digest_of_file
 from tag2mask.utils.progress import progress
 
 BLOCK = 1_000_000
-"""Bytes that are read at a time."""
-PATIENCE = 60
-"""Seconds without an answer after which a download is given up."""
 
 
 class Archive(NamedTuple):
-    """What is published.
-
-    Attributes:
-        address: of the file, a ``.zip`` or a ``.tar`` in any compression.
-        md5: its checksum, as published.
-        size: in bytes.
-        grows: bytes on disk, packed and unpacked, over ``size``.
-    """
+    """A ``.zip`` or ``.tar`` of ``size`` bytes; packed and unpacked, it takes ``grows`` times that on disk."""
 
     address: str
     md5: str
     size: int
     grows: float = 2.0
 
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.address.rpartition("/")[2]
 
-
-def obtain(archive: Archive, folder: Path, download: bool = True) -> Path | None:
-    """Return the archive in ``folder``, downloaded where it is not there whole; None where it must not be.
-
-    Raises:
-        InputError: it cannot be downloaded, or is not what was published.
-    """
-    path = folder / archive.name
+def obtain(archive: Archive, folder: Path, download: bool = True) -> Path:
+    """Return the archive in ``folder``, downloaded where it is not there whole and ``download`` allows it."""
+    name = archive.address.rpartition("/")[2]
+    path, part = folder / name, folder / f".{name}.part"
     if path.is_file():
         if _is_whole(path, archive):
             return path
         print(f"{path} is cut short or another file: its MD5 is not {archive.md5}", file=sys.stderr)
     if not download:
-        return None
-    disk.require_room(folder, 2, [archive.grows * archive.size / 2], f"copies of {archive.name}, packed and unpacked,")
+        raise MissingError(f"no whole {path}; leave out --no-download, or put {archive.address} there, by hand")
+    disk.require_room(folder, 2, [archive.grows * archive.size / 2], f"copies of {name}, packed and unpacked,")
     print(f"fetching {archive.address} into {folder}", file=sys.stderr)
-    part = folder / f".{archive.name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (part.is_file() and _is_whole(part, archive)):  # killed between its last byte and its name
@@ -75,7 +56,7 @@ def obtain(archive: Archive, folder: Path, download: bool = True) -> Path | None
         if getattr(error, "code", None) == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)  # longer than what is published
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
+        raise UnreachableError(
             f"{archive.address} cannot be fetched ({reason}); give the same command again: it goes on where it broke "
             f"off; or fetch it by hand and put it into {folder}"
         ) from error
@@ -91,7 +72,7 @@ def _download(address: str, part: Path) -> None:
     """Append to ``part`` what it lacks; begin anew where the server cannot go on in the middle."""
     have = part.stat().st_size if part.is_file() else 0
     request = Request(address, headers={"User-Agent": "tag2mask"} | ({"Range": f"bytes={have}-"} if have else {}))
-    with urlopen(request, timeout=PATIENCE) as answer, open(part, "ab") as file:
+    with urlopen(request, timeout=60) as answer, open(part, "ab") as file:
         if getattr(answer, "status", None) != http.client.PARTIAL_CONTENT:
             file.truncate(0)
         left = int(answer.headers.get("Content-Length") or 0)
@@ -104,29 +85,21 @@ def _download(address: str, part: Path) -> None:
 
 
 @contextmanager
-def unpacked(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
-    """Unpack an archive into a folder beside it that lasts as long as the block.
-
-    Args:
-        path: of the archive, whole.
-        wanted: says of the name of a member whether it is unpacked.
-
-    Raises:
-        InputError: it cannot be unpacked.
-    """
+def unpacked(path: Path, only: str = "") -> Iterator[Path]:
+    """Unpack an archive beside it while the block lasts; of a ``.tar`` only members with ``only`` in their names."""
     part = path.with_name(f".{path.name}.unpacked")
     print(f"unpacking {path}", file=sys.stderr)
+    shutil.rmtree(part, ignore_errors=True)  # of a killed process
     try:
-        shutil.rmtree(part, ignore_errors=True)  # of a killed process
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as packed:
-                packed.extractall(part, [name for name in packed.namelist() if wanted(name)])
+                packed.extractall(part)
         else:
             with tarfile.open(path) as tar:
-                tar.extractall(part, (member for member in tar if wanted(member.name)), filter="data")
+                tar.extractall(part, (member for member in tar if only in member.name), filter="data")
         yield part
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} cannot be unpacked ({error}); delete it and give the same command") from error
+        raise DamagedError(f"{path} cannot be unpacked ({error}); delete it and give the same command") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -1,8 +1,6 @@
 """Fetching VOC 2012 and SBD, deriving SegmentationClassAug, and checking both."""
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +8,8 @@ import numpy as np
 
 from tag2mask.data import voc
 from tag2mask.data.prepare.fetch import Archive, obtain, put, unpacked
-from tag2mask.errors import InputError
+from tag2mask.errors import DamagedError, InputError, MissingError
+from tag2mask.io.folders import files_in, masks_in
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.utils.progress import progress
 
@@ -26,103 +25,88 @@ SBD = Archive(
     grows=1.2,  # of its photographs, which are VOC's, none is unpacked
 )
 """Addresses and checksums are torchvision's."""
-BY_HAND = f"{VOC.address} and {SBD.address}"
 DEVKIT = Path("VOCdevkit") / "VOC2012"
 TRAINAUG = "trainaug"
 
 
 def prepare_voc(
-    root: Path,
-    sbd: Path | None = None,
-    download: bool = True,
-    devkit: Path | None = None,
-    require_masks: bool = True,
+    root: Path, sbd: Path | None = None, download: bool = True, devkit: Path | None = None, require_masks: bool = True
 ) -> str:
-    """Fetch VOC 2012 and SBD where files of them are missing, derive SegmentationClassAug, check it all.
+    """Fetch VOC 2012 and SBD where files are missing, derive SegmentationClassAug; return a table of what is there.
 
-    Args:
-        root: folder that holds or receives ``VOCdevkit/VOC2012``, the archives and ``SBD``; or the folder VOC2012.
-        sbd: SBD's folder with ``cls/*.mat``, where it lies elsewhere.
-        download: False takes nothing from the network; archives that lie in ``root`` are unpacked all the same.
-        devkit: the folder VOC2012 by any name, in place of ``root``, which is then the folder that holds its
-            VOCdevkit, or where there is none, itself.
-        require_masks: False lets masks of ``trainaug`` be missing, which only the upper bound is trained on.
-
-    Returns:
-        A table of what is there.
-
-    Raises:
-        InputError: something that training needs is missing, or the network cannot be reached.
+    ``root`` holds or receives ``VOCdevkit/VOC2012``, the archives and ``SBD``, or is the folder VOC2012; in place of
+    it, ``devkit`` is that folder by any name. ``sbd`` is SBD's folder with ``cls/*.mat``, where it lies elsewhere.
+    Without ``download``, only archives that lie there are unpacked. Without ``require_masks``, masks of ``trainaug``
+    may be missing: only the upper bound is trained on them.
     """
-    root, devkit = _places(root, devkit)
-    lacking = _lacking(devkit)
-    if lacking:
-        print(f"missing in {devkit}: {', '.join(lacking)}", file=sys.stderr)
-        archive = obtain(VOC, root, download)
-        if archive is not None:
-            _unpack_voc(archive, devkit)
-    if not (devkit / "JPEGImages").is_dir():
-        raise InputError(
-            f"no {devkit / 'JPEGImages'}; leave out --no-download, or put {VOC.address} into {root} and give the same "
-            "command"
-        )
-    sbd = sbd or root / "SBD"
-    try:
-        _add_masks(devkit, root, sbd, download)
-    except InputError as error:
-        if require_masks:
-            raise
-        print(
-            f"tag2mask: {error}; masks of trainaug are missing meanwhile: training on tags needs none", file=sys.stderr
-        )
-    return check_voc(devkit, require_masks)
-
-
-def _places(root: Path, devkit: Path | None) -> tuple[Path, Path]:
-    """The folder of archives, and that of VOC 2012."""
     if devkit is None and (root.name == DEVKIT.name or (root / "JPEGImages").is_dir()):
         devkit = root
     if devkit is None:
-        return root, root / DEVKIT
-    return devkit.parents[1] if devkit.parts[-2:] == DEVKIT.parts else devkit, devkit
+        devkit = root / DEVKIT
+    else:
+        root = devkit.parents[1] if devkit.parts[-2:] == DEVKIT.parts else devkit
+    if missing := _survey(devkit, derived=False)[1]:
+        print(f"missing in {devkit}: {', '.join(missing)}", file=sys.stderr)
+        with unpacked(obtain(VOC, root, download)) as part:
+            for folder in sorted((part / DEVKIT).iterdir(), key=lambda path: path.name == "JPEGImages"):
+                put(folder, devkit / folder.name)  # the photographs last: where their folder is, all else is
+    sbd = sbd or root / "SBD"
+    try:
+        if derive_aug(devkit, sbd):
+            with unpacked(obtain(SBD, root, download), "/cls/") as part:
+                put(part / "benchmark_RELEASE" / "dataset" / "cls", sbd / "cls")
+            derive_aug(devkit, sbd)
+    except InputError as error:
+        if require_masks:
+            raise
+        print(f"tag2mask: {error}; masks of trainaug are missing: training on tags needs none", file=sys.stderr)
+    table, missing = _survey(devkit, derived=require_masks)
+    if missing:
+        print(table)
+        raise MissingError(
+            f"missing in {devkit}: {', '.join(missing)}; add them, or take their names off the lists in ImageSets"
+        )
+    return table
 
 
-def _unpack_voc(archive: Path, devkit: Path) -> None:
-    """Put what is missing into ``devkit``, the photographs last: where their folder is, all else is."""
-    with unpacked(archive) as part:
-        folders = sorted((part / DEVKIT).iterdir(), key=lambda path: path.name == "JPEGImages")
-        for folder in folders:
-            put(folder, devkit / folder.name)
+def _survey(devkit: Path, derived: bool) -> tuple[str, list[str]]:
+    """Count what is there of each split; return a table, and what is missing: ``derived`` masks only on demand."""
+    rows = [f"{'split':<10}{'ids':>8}{'images':>8}{'tags':>8}{'masks':>8}   {devkit}"]
+    missing = []
+    for split, published in voc.SPLITS.items():
+        names = set(voc.split_names(devkit, split))
+        note = "" if len(names) == published else f"   a list of your own; the published one has {published}"
+        masks = "SegmentationClassAug" if split == TRAINAUG else "SegmentationClass"
+        places = {"images": ("JPEGImages", ".jpg"), "annotations": ("Annotations", ".xml"), "masks": (masks, ".png")}
+        row = f"{split:<10}{len(names):>8}"
+        for kind, (folder, ending) in places.items():
+            if split == "test" and kind != "images":
+                continue
+            count = len(names & files_in(devkit / folder, (ending,)).keys())
+            row += f"{count:>8}"
+            if split == "test" and count < len(names):
+                note += f"   {len(names) - count} images to be had from the evaluation server, with a login"
+            elif count < len(names) and (derived or (split, kind) != (TRAINAUG, "masks")):
+                missing.append(f"{len(names) - count} {kind} of {split}")
+        rows.append(row + note)
+    return "\n".join(rows), missing
 
 
-def _add_masks(devkit: Path, root: Path, sbd: Path, download: bool) -> None:
-    """Derive the masks of ``trainaug`` that are missing, of SBD's where VOC has none."""
-    names = voc.split_names(devkit, TRAINAUG)
-    there = _stems(devkit / "SegmentationClassAug", ".png")
-    lacking = [name for name in names if name not in there]
-    known = _stems(devkit / "SegmentationClass", ".png") | _stems(sbd / "cls", ".mat") if lacking else set()
-    archive = obtain(SBD, root, download) if set(lacking) - known else None
-    if archive is not None:
-        with unpacked(archive, lambda name: "/cls/" in name) as part:
-            put(part / "benchmark_RELEASE" / "dataset" / "cls", sbd / "cls")
-    if lacking:
-        derive_aug(devkit, sbd, lacking)
+def derive_aug(devkit: Path, sbd: Path) -> list[str]:
+    """Write the masks that SegmentationClassAug lacks, VOC's or else SBD's; return the names that have neither."""
+    there = masks_in(out := devkit / "SegmentationClassAug")
+    lacking = [name for name in voc.split_names(devkit, TRAINAUG) if name not in there]
 
-
-def derive_aug(devkit: Path, sbd: Path, names: Sequence[str]) -> None:
-    """Write the masks of SegmentationClassAug: the official one where VOC has one, else SBD's class segmentation."""
-    out = devkit / "SegmentationClassAug"
-
-    def derive(name: str) -> None:
-        official = devkit / "SegmentationClass" / f"{name}.png"
-        if official.is_file():
-            write_label(out / f"{name}.png", read_label(official))
-        elif (sbd / "cls" / f"{name}.mat").is_file():
-            write_label(out / f"{name}.png", read_sbd(sbd / "cls" / f"{name}.mat"))
+    def derive(name: str) -> bool:
+        official, other = devkit / "SegmentationClass" / f"{name}.png", sbd / "cls" / f"{name}.mat"
+        if not (official.is_file() or other.is_file()):
+            return False
+        write_label(out / f"{name}.png", read_label(official) if official.is_file() else read_sbd(other))
+        return True
 
     with ThreadPoolExecutor() as pool:
-        for _ in progress(pool.map(derive, names), len(names), "masks"):
-            pass
+        derived = list(progress(pool.map(derive, lacking), len(lacking), "masks"))
+    return [name for name, done in zip(lacking, derived, strict=True) if not done]
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -132,52 +116,4 @@ def read_sbd(path: Path) -> np.ndarray:
     try:
         return np.asarray(loadmat(str(path))["GTcls"]["Segmentation"][0, 0], np.uint8)
     except Exception as error:  # scipy and zlib raise half a dozen kinds for a damaged file
-        raise InputError(f"{path} is not a whole SBD annotation ({error}); unpack benchmark.tgz again") from None
-
-
-def check_voc(devkit: Path, require_masks: bool = True) -> str:
-    """Count photographs, annotations and masks of each split; ``InputError`` where training or scoring lacks some."""
-    rows = [f"{'split':<10}{'ids':>8}{'images':>8}{'tags':>8}{'masks':>8}   {devkit}"]
-    for split, expected in voc.SPLITS.items():
-        names = voc.split_names(devkit, split)
-        counts = _counts(devkit, split, names)
-        note = "" if len(names) == expected else f"   a list of your own; the published one has {expected}"
-        missing = len(names) - counts["images"]
-        if split == "test" and missing:
-            note += f"   {missing} images to be had from the evaluation server, with a login"
-        rows.append(f"{split:<10}{len(names):>8}" + "".join(f"{n:>8}" for n in counts.values()) + note)
-    table = "\n".join(rows)
-    lacking = _lacking(devkit, (TRAINAUG,) if require_masks else ())
-    if lacking:
-        print(table)
-        raise InputError(
-            f"missing in {devkit}: {', '.join(lacking)}; unpack {BY_HAND} there and under SBD, and run this again"
-        )
-    return table
-
-
-def _lacking(devkit: Path, masks_of: tuple[str, ...] = ()) -> list[str]:
-    """How much is missing of VOC's own files, and of the masks of further splits."""
-    return [
-        f"{len(names) - count} {what} of {split}"
-        for split in voc.SPLITS
-        if split != "test"
-        for names in [voc.split_names(devkit, split)]
-        for what, count in _counts(devkit, split, names).items()
-        if count < len(names) and (what != "masks" or split != TRAINAUG or split in masks_of)
-    ]
-
-
-def _counts(devkit: Path, split: str, names: Iterable[str]) -> dict[str, int]:
-    """How many of ``names`` have a photograph, an annotation and a mask; of ``test`` only photographs are published."""
-    masks = "SegmentationClassAug" if split == TRAINAUG else "SegmentationClass"
-    places = {"images": ("JPEGImages", ".jpg"), "annotations": ("Annotations", ".xml"), "masks": (masks, ".png")}
-    if split == "test":
-        places = {"images": places["images"]}
-    return {what: len(_stems(devkit / place, ending).intersection(names)) for what, (place, ending) in places.items()}
-
-
-def _stems(folder: Path, ending: str) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {name for name, found in map(os.path.splitext, os.listdir(folder)) if found == ending}
+        raise DamagedError(f"{path} is not a whole SBD annotation ({error}); unpack benchmark.tgz again") from None
