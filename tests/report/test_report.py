@@ -11,7 +11,7 @@ from tag2mask.errors import DamagedError, InputError, MissingError, SettingError
 from tag2mask.io.files import atomic, write_json
 from tag2mask.io.records import write_run
 from tag2mask.report.logs import read_log
-from tag2mask.report.page import markdown
+from tag2mask.report.page import scores as written
 from tag2mask.report.runs import read_runs
 from tag2mask.report.summary import Summary
 from tests.commands import fault
@@ -185,7 +185,7 @@ def test_markdown_holds_the_numbers_of_the_json(runs: Path, steps: dict[str, dic
 
 def test_markdown_says_what_is_missing_and_escapes_names(runs: Path) -> None:
     write_json(runs / "a|b <i>*" / "cams_evaluation.json", {"images": 4, "best": CAM | {"miou": None}})
-    text = markdown(Summary(read_runs(runs)))
+    text = written(Summary(read_runs(runs)), "md")
     assert r"| a\|b \<i\>\* | CAM | - | 25.0 |" in text
     assert "No scores of the stage labels" in text
     assert "No scores of the stage segmentation" in text

@@ -98,19 +98,12 @@ def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Scale CAMs (K, h, w) up bilinearly to ``size`` (height, width) and return their `strongest`."""
-    if len(cam) == 0:
-        return strongest(cam.new_zeros((0, *size)), classes)
-    full = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0]
-    return strongest(full, classes)
+    """Scale CAMs (K, h, w) of ``classes`` (K,) up bilinearly to ``size``, which is (height, width).
 
-
-def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the CAM of the strongest class and its mask value, each (H, W), from cam (K, H, W) and classes (K,).
-
-    Without any class the CAM is 0 and the mask value the background's.
+    Returns:
+        The CAM of the strongest class and its mask value, each (H, W). Without any class both are 0.
     """
     if len(cam) == 0:
-        return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])
-    score, index = cam.max(0)
+        return cam.new_zeros(tuple(size)), classes.new_zeros(tuple(size))
+    score, index = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0].max(0)
     return score, classes[index]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tag2mask.io.files import atomic, write_json
-from tag2mask.report.page import markdown, page
+from tag2mask.report.page import page, scores
 from tag2mask.report.runs import read_runs
 from tag2mask.report.summary import Summary
 
@@ -18,9 +18,9 @@ def write_report(folder: Path) -> str:
     """
     summary = Summary(read_runs(folder))
     result = summary.json()
-    texts = {"report.html": page(folder.resolve().name, summary), "report.md": markdown(summary)}
+    texts = {"report.html": page(folder.resolve().name, summary), "report.md": scores(summary, "md")}
     write_json(folder / "report.json", result)
     for name, text in texts.items():
         with atomic(folder / name) as file:
             file.write(text.encode())
-    return summary.text()
+    return scores(summary, "txt").rstrip("\n")

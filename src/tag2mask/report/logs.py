@@ -10,12 +10,9 @@ from tag2mask.errors import DamagedError
 
 
 class Log(NamedTuple):
-    """What a training has logged.
+    """What a training has logged: the ``series`` of each quantity, such as ``val/cam_miou``, by rising iteration.
 
-    Attributes:
-        series: name of the quantity, such as ``val/cam_miou`` -> its values by iteration, in rising order.
-        parts: number of logs that were joined; more than one where the run was resumed.
-        dropped: number of values that are nan or infinite.
+    ``parts`` logs were joined, more than one where the run was resumed; ``dropped`` values are nan or infinite.
     """
 
     series: dict[str, list[tuple[int, float]]]

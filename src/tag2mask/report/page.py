@@ -1,4 +1,4 @@
-"""The report as Markdown, and as one HTML page that needs no other file, no network and no JavaScript."""
+"""The report as text and Markdown, and as one HTML page that needs no other file, no network and no JavaScript."""
 
 import re
 from functools import partial
@@ -13,7 +13,7 @@ from tag2mask.io.records import commit
 from tag2mask.report import published
 from tag2mask.report.pictures import Album
 from tag2mask.report.runs import MEANS, STAGES, Run, Score
-from tag2mask.report.summary import Row, Summary, percent
+from tag2mask.report.summary import Row, Summary
 from tag2mask.viz import svg
 
 STEPS = {"seed": "seeds", "walk": "+ random walk", "crf": "+ CRF", "labels": "pseudo-labels"}
@@ -42,6 +42,11 @@ ENVIRONMENT = jinja2.Environment(
 )
 
 
+def percent(value: float | None) -> str:
+    """Write a fraction in percent with one decimal."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
 def _literal(text: str) -> str:
     """Keep a name from being read as Markdown or HTML."""
     return re.sub(r"([\\|<>&*_`\[\]])", r"\\\1", text).replace("\n", " ")
@@ -55,9 +60,9 @@ ENVIRONMENT.filters |= {
 }
 
 
-def markdown(summary: Summary) -> str:
-    """Return the scores as Markdown, in percent."""
-    return ENVIRONMENT.get_template("report.md.j2").render(summary=summary)
+def scores(summary: Summary, ending: str) -> str:
+    """Return the scores in percent, as Markdown for the ending ``md``, as text for ``txt``."""
+    return ENVIRONMENT.get_template(f"report.{ending}.j2").render(summary=summary)
 
 
 def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
@@ -68,38 +73,31 @@ def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
         summary: of the runs.
         budget: bytes for pictures.
     """
-    runs, chain, album = summary.runs, summary.chain, Album(budget)
-    results = [(run, folder, result) for run in runs for folder, result in run.evaluations.items()]
+    chain, album = summary.chain, Album(budget)
+    results = [(run, folder, result) for run in summary.runs for folder, result in run.evaluations.items()]
     data = next(filter(None, (published.data_set_of(result) for _, _, result in results)), None)
     theirs = published.data_set_of(chain["weak"].evaluation) if "weak" in chain else None
-    outputs = [(run, {folder.partition("/")[0] for folder in run.records} - run.evaluations.keys()) for run in runs]
+    comparable = [(folder, result.images) for _, folder, result in results if published.data_set_of(result) is data]
+    outputs = [(run, {name.partition("/")[0] for name in run.records} - run.evaluations.keys()) for run in summary.runs]
     stages = [row.evaluation for stage, row in chain.items() if stage != "full"]
-    cams = [run for run in runs if run.task in ("CAMTask", "")]
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=name,
         summary=summary,
-        runs=runs,
+        runs=summary.runs,
         chain=chain,
         same_images=all(result.same_images(stages[0]) for result in stages),
         steps=STEPS,
         data=data,
-        image_counts={
-            stage: sorted(
-                {r.images for _, folder, r in results if folder == stage and published.data_set_of(r) is data}
-            )
-            for stage in STAGES
-        },
-        unscored=[(run.name, stage) for run, folders in outputs for stage in STAGES if stage in folders],
-        others=[item for item in results if item[1] not in STAGES],
-        classes=_scores_by_class(chain)
-        | {f"{method}*": score for method, score in (theirs.per_class if theirs else {}).items()},
         theirs=theirs,
+        image_counts={stage: sorted({count for name, count in comparable if name == stage}) for stage in STAGES},
+        unscored=[(run.name, stage) for run, names in outputs for stage in STAGES if stage in names],
+        others=[item for item in results if item[1] not in STAGES],
+        classes=_scores_by_class(chain, theirs),
         cams_by_class={row.run.name: row.score for row in summary.cams},
-        trainings=trainings(runs),
+        trainings=_trainings(summary.runs),
         line_style=svg.line_style,
         worst=_worst_images(chain, album),
-        by_run=_cams_by_run(cams, album),
-        by_age=_cams_by_age(cams, chain, album),
+        **_cams(summary, album),
         album=album,
         paper=published.PAPER,
         version=__version__,
@@ -107,44 +105,42 @@ def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
     )
 
 
-def _scores_by_class(chain: dict[str, Row]) -> dict[str, Score]:
-    """Return the scores of the stages by title."""
+def _scores_by_class(chain: dict[str, Row], theirs: published.DataSet | None) -> dict[str, Score]:
+    """Return the scores of the stages by title, and published ones of segmentation networks, which have a star."""
     columns: dict[str, Score] = {}
     for stage, title in (("cams", "CAM"), ("labels", "labels"), ("weak", "segmentation"), ("full", "true masks")):
         if stage in chain:
             steps = {STEPS.get(step, step): score for step, score in chain[stage].evaluation.steps.items()}
             columns |= steps or {title: chain[stage].score}
-    return columns
+    return columns | {f"{method}*": score for method, score in (theirs.per_class.items() if theirs else ())}
 
 
-def trainings(runs: list[Run]) -> list[dict[str, Any]]:
+def _trainings(runs: list[Run]) -> list[dict[str, Any]]:
     """Return runs and charts of each kind of network: one quantity a chart, with a line for each run."""
-    styles = {run.name: number for number, run in enumerate(runs)}
     groups = []
     for task in dict.fromkeys([*TASKS, *(run.task for run in runs)]):
-        here = [run for run in runs if run.task == task]
-        logged = [run for run in here if run.log.series]
-        logged_keys = {key for run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
+        here = [(number, run) for number, run in enumerate(runs) if run.task == task]
+        logged = [(number, run) for number, run in here if run.log.series]
+        logged_keys = {key for _, run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
         keys = sorted((key for key in logged_keys if not BY_CLASS.match(key)), key=_order)
         group = {
             "title": TASKS.get(task, task),
-            "silent": [run.name for run in here if not run.log.series],
-            "logged": [(run, styles[run.name]) for run in logged],
-            "charts": [_chart(key, logged, styles) for key in keys[:MAX_CHARTS]],
-            "resumed": [f"{run.name} ({run.log.parts})" for run in logged if run.log.parts > 1],
+            "silent": [run.name for _, run in here if not run.log.series],
+            "logged": logged,
+            "charts": [_chart(key, logged) for key in keys[:MAX_CHARTS]],
             "validated": any(key.startswith("val/") for key in keys),
             "keys": keys,
             "further": keys[MAX_CHARTS:],
             "by_class": len(keys) < len(logged_keys),
-            "smoothed": any(len(values) >= 40 for run in logged for values in run.log.series.values()),
+            "smoothed": any(len(values) >= 40 for _, run in logged for values in run.log.series.values()),
         }
         groups += [group] if here else []
     return groups
 
 
-def _chart(key: str, runs: list[Run], styles: dict[str, int]) -> dict[str, str]:
+def _chart(key: str, runs: list[tuple[int, Run]]) -> dict[str, str]:
     scale, unit = (100, ", percent") if SCORE.fullmatch(key) else (1, "")
-    lines = [(run.name, styles[run.name], run.log.series[key]) for run in runs if key in run.log.series]
+    lines = [(run.name, style, run.log.series[key]) for style, run in runs if key in run.log.series]
     drawing, logarithmic = svg.line_chart(lines, scale)
     last = "; ".join(f"{name} {scale * values[-1][1]:.4g} at {values[-1][0]}" for name, _, values in lines)
     title = SCORE.sub(_title, key)
@@ -169,34 +165,27 @@ def _worst_images(chain: dict[str, Row], album: Album) -> list[dict[str, Any]]:
     """Return the images with the lowest mIoU at each stage: photograph, prediction and truth."""
     parts: list[dict[str, Any]] = []
     for stage, title in (("cams", "CAMs"), ("labels", "Pseudo-labels"), ("weak", "Segmentation")):
-        if stage not in chain:
-            parts.append({"title": title, "evaluation": None})
-            continue
-        run, result = chain[stage].run, chain[stage].evaluation
-        root = run.setting("data", "init_args", "root")
-        images = [
-            {"name": name, "miou": miou, **album.scored_image(result, name, root if isinstance(root, str) else None)}
-            for name, miou in (result.worst or [])[:MAX_WORST]
-        ]
-        parts.append({"title": f"{title}, run {run.name}", "evaluation": result, "images": images})
+        parts.append({"title": title, "row": None, "images": []})
+        if row := chain.get(stage):
+            root, worst = row.run.setting("data", "init_args", "root"), (row.evaluation.worst or [])[:MAX_WORST]
+            images = [{"name": n, "miou": miou, **album.scored_image(row.evaluation, n, root)} for n, miou in worst]
+            parts[-1] |= {"row": row, "images": images}
     return parts
 
 
-def _cams_by_run(runs: list[Run], album: Album) -> dict[str, Any]:
-    """Return the CAMs of the same photographs by each run, at the end of its training."""
+def _cams(summary: Summary, album: Album) -> dict[str, Any]:
+    """Return the CAMs of the same photographs by each run at its end, and over the training of each run."""
+    runs = [run for run in summary.runs if run.task in ("CAMTask", "")]
     last = {f"{run.name}, iteration {step}": run.pictures[step] for run in runs for step in [*run.pictures][-1:]}
-    names = {name for folder in last.values() for name in folder}
-    missing = [run.name for run in runs if "cams" in run.evaluations and not run.pictures]
-    return {"panels": album.panels(last, MAX_PHOTOS), "missing": missing, "further": max(0, len(names) - MAX_PHOTOS)}
-
-
-def _cams_by_age(runs: list[Run], chain: dict[str, Row], album: Album) -> dict[str, Any]:
-    """Return the CAMs of each run over its training, the run of the headline first."""
-    head = chain["cams"].run if "cams" in chain else None
-    ages = []
-    for run in sorted((run for run in runs if len(run.pictures) > 1), key=lambda run: run is not head):
+    by_run = {
+        "panels": album.panels(last, MAX_PHOTOS),
+        "missing": [run.name for run in runs if "cams" in run.evaluations and not run.pictures],
+        "further": max(0, len({name for folder in last.values() for name in folder}) - MAX_PHOTOS),
+    }
+    head, ages = summary.chain.get("cams"), []
+    for run in sorted((run for run in runs if len(run.pictures) > 1), key=lambda run: not head or run is not head.run):
         steps = list(run.pictures)
         kept = [steps[i] for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, MAX_AGES)})]
         panels = album.panels({f"iteration {step}": run.pictures[step] for step in kept}, MAX_PHOTOS // 2)
         ages.append({"run": run.name, "kept": len(kept), "of": len(steps), "panels": panels})
-    return {"runs": ages, "once": [run.name for run in runs if len(run.pictures) == 1]}
+    return {"by_run": by_run, "by_age": ages, "once": [run.name for run in runs if len(run.pictures) == 1]}

@@ -26,12 +26,7 @@ TINT = 0.65
 
 
 class Album:
-    """Encodes pictures until the page is full.
-
-    Attributes:
-        left_out: number of pictures that found no room.
-        damaged: number of pictures that could not be read.
-    """
+    """Encodes pictures until the page is full; ``left_out`` found no room, ``damaged`` could not be read."""
 
     def __init__(self, budget: int) -> None:
         """Hold pictures of ``budget`` bytes in all; as text they take a third more."""
@@ -55,12 +50,7 @@ class Album:
     def panels(self, folders: Mapping[str, Mapping[str, Path]], count: int) -> dict[str, dict[str, Picture]]:
         """Encode the pictures of the ``count`` photographs that most folders have.
 
-        Args:
-            folders: title of a folder -> name of a photograph -> file.
-            count: how many photographs.
-
-        Returns:
-            Name of a photograph -> title of a folder -> picture.
+        From title of a folder -> name of a photograph -> file it makes name of a photograph -> title -> picture.
         """
         numbers = Counter(name for folder in folders.values() for name in folder)
         names = sorted(numbers, key=lambda name: (-numbers[name], name))[:count]
@@ -79,26 +69,19 @@ class Album:
             self.damaged += 1
             return {"gap": "picture cannot be read"}
 
-    def scored_image(self, evaluation: Evaluation, name: str, root: str | None) -> dict[str, Any]:
+    def scored_image(self, evaluation: Evaluation, name: str, root: Any) -> dict[str, Any]:
         """Encode photograph, prediction and truth of a scored image: ``pictures``, and the ``key`` of their colours.
 
-        Args:
-            evaluation: its options name the folders of the prediction and of the truth.
-            name: of the photograph.
-            root: folder of the data set; photographs are searched beside the masks and here.
+        The options of the evaluation name the folders of prediction and truth. The photograph is searched beside the
+        masks and in ``root``, the folder of the data set, if that is a text.
         """
-        masks, folder = Path(evaluation.config.get("masks", "")), Path(evaluation.config.get("predictions", ""))
-        roots = (masks.parent, *([Path(root)] if root else []))
-        photo = _read(
-            read_image, (find_photo(each / photos, name) for each in roots for photos in ("JPEGImages", "images"))
-        )
-        if evaluation.score.threshold is None:
-            prediction = _read(read_label, [folder / f"{name}.png"])
-        else:
-            prediction = _read(partial(_best_class, threshold=evaluation.score.threshold), [folder / f"{name}.npz"])
-        pixels, values = {"photograph": photo}, set[int]()
-        for title, label in (("prediction", prediction), ("truth", _read(read_label, [masks / f"{name}.png"]))):
-            pixels[title] = label
+        masks, folder = (Path(evaluation.config.get(option, "")) for option in ("masks", "predictions"))
+        roots = (masks.parent, *([Path(root)] if root and isinstance(root, str) else []))
+        photo = _read(find_photo(each / photos, name) for each in roots for photos in ("JPEGImages", "images"))
+        threshold, pixels, values = evaluation.score.threshold, {"photograph": photo}, set[int]()
+        prediction = folder / (f"{name}.png" if threshold is None else f"{name}.npz")
+        for title, path in (("prediction", prediction), ("truth", masks / f"{name}.png")):
+            label = pixels[title] = _read([path], partial(_label, threshold=threshold))
             if label is not None:
                 fits = photo is not None and photo.shape[:2] == label.shape
                 below = photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8)
@@ -109,31 +92,28 @@ class Album:
             for title, picture in pixels.items()
         }
         names = dict(enumerate(evaluation.score.iou))
-        colours = {value: ",".join(map(str, classes.palette()[value])) for value in sorted(values)}
-        return {
-            "pictures": pictures,
-            "key": {names.get(value, str(value)): f"rgb({rgb})" for value, rgb in colours.items()},
-        }
+        colours = {names.get(v, str(v)): ",".join(map(str, classes.palette()[v])) for v in sorted(values)}
+        return {"pictures": pictures, "key": {title: f"rgb({colour})" for title, colour in colours.items()}}
 
 
-def _read(reader: Callable[[Path], np.ndarray], paths: Iterable[Path | None]) -> np.ndarray | None:
+def _read(paths: Iterable[Path | None], reader: Callable[[Path], np.ndarray] = read_image) -> np.ndarray | None:
     """Read the first file that there is, at the width of a thumbnail; None where it is missing or damaged.
 
     Photographs (H, W, 3) are smoothed; label maps (H, W) keep their values.
     """
     try:
-        picture = next((reader(path) for path in paths if path is not None), None)
-    except InputError:
-        return None
-    if picture is None:
+        picture = next(reader(path) for path in paths if path is not None)
+    except (InputError, StopIteration):
         return None
     height = max(1, round(picture.shape[0] * THUMB_WIDTH / picture.shape[1]))
     resampling = Image.Resampling.LANCZOS if picture.ndim == 3 else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(picture).resize((THUMB_WIDTH, height), resampling))
 
 
-def _best_class(path: Path, threshold: float) -> np.ndarray:
-    """Return the label map (H, W) of a CAM file at a background threshold."""
+def _label(path: Path, threshold: float | None) -> np.ndarray:
+    """Return the label map (H, W) in a PNG, or of a CAM file at a background threshold."""
+    if threshold is None or path.suffix != ".npz":
+        return read_label(path)
     import torch  # heavy, and only pages with scored CAMs need it
 
     from tag2mask.io.cams import read_cam

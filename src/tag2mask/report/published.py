@@ -14,16 +14,10 @@ PAPER = "Liu et al. 2023"
 
 
 class DataSet:
-    """The published numbers of a data set.
+    """The published numbers of a data set: mean IoU of ``cams`` and ``segmentation`` networks, lines of the CSV file.
 
-    Attributes:
-        cams: mean IoU of CAMs. Each number is a dictionary with ``method`` (the paper's own is ``Liu et al.``),
-            ``backbone``, ``supervision``, ``split``, ``images`` of the split, ``miou`` in percent, and ``table`` of the
-            paper, all as text.
-        segmentation: mean IoU of segmentation networks trained on pseudo-labels.
-        ours: those of the paper's own segmentation networks, on val.
-        images: number of images by split.
-        per_class: method -> scores on val of a segmentation network trained on image tags; from Table 3.
+    ``ours`` are those of the paper's own segmentation networks on val, ``images`` the number of images by split, and
+    ``per_class`` the scores on val of networks trained on image tags, by method, from Table 3.
     """
 
     def __init__(self, name: str, classes: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """What runs left behind: scores, logs, pictures and records of how they were made."""
 
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -24,15 +23,10 @@ OUTPUTS = ("cams", "seeds", "labels", "masks")
 
 
 class Score(NamedTuple):
-    """Scores of a folder of predictions, as fractions; None where undefined.
+    """Means over all classes, as fractions; None where undefined.
 
-    Attributes:
-        miou: mean IoU over all classes.
-        mfdr: mean false discovery rate.
-        mfnr: mean false negative rate.
-        iou: by class name, in the order of the mask values, the background first; empty where it was not kept.
-        threshold: background threshold of CAMs.
-        chosen: the images that the threshold was chosen on, in words.
+    ``iou`` is the IoU by class name, in the order of the mask values, and empty where it was not kept. CAMs have a
+    background ``threshold``; ``chosen`` says in words on which images.
     """
 
     miou: float | None
@@ -44,18 +38,12 @@ class Score(NamedTuple):
 
 
 class Evaluation:
-    """One ``*_evaluation.json``. What older versions did not keep is None.
+    """One ``*_evaluation.json``, with None for what older versions did not keep.
 
-    Attributes:
-        path: of the file.
-        images: number of scored images.
-        score: at the given threshold where there is one, else at the best.
-        steps: scores after each step on the way to pseudo-labels, by name.
-        worst: photographs with the lowest mIoU, and that mIoU.
-        config: options of `tag2mask evaluate`.
-        commit: of the code that scored.
-        names: digest of the names of the scored images.
-        state: of the scored folder, `io.provenance.state`.
+    ``score`` is at the given threshold where there is one, else at the best; ``steps`` has the scores after each step
+    on the way to pseudo-labels, ``worst`` photographs with the lowest mIoU, and ``config`` the options of `tag2mask
+    evaluate`. ``names`` is a digest of the names of the ``images``, ``state`` that of the scored folder
+    (`io.provenance.state`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,6 +88,8 @@ class Run:
         task: class of the trained task, such as ``CAMTask``; empty where it is not known, as are the next two.
         backbone: name of the backbone.
         labels: folder of the labels that the run was trained on.
+        true_masks: the reason to take these for true masks, in words; None where they are pseudo-labels. Only the
+            record counts: it has the folder, and whether tag2mask made the labels in it.
         outdated: a sentence for each output that was made from files which have changed since. ``evaluations`` leaves
             out the scores of such outputs.
     """
@@ -111,14 +101,26 @@ class Run:
         places = [path.parent for pattern in patterns for path in sorted(folder.glob(pattern))]
         names = ["" if path == folder else path.relative_to(folder).as_posix() for path in places]
         self.records = {name: record_of(path) for name, path in zip(names, places, strict=True)}
-        self.evaluations = _evaluations(folder)
-        self.log, self.pictures = read_log(folder), _pictures(folder / "pictures")
+        paths = [path for pattern in ("", "masks/") for path in sorted(folder.glob(f"{pattern}*{EVALUATION}"))]
+        scored = [path.relative_to(folder).as_posix().removesuffix(EVALUATION) for path in paths]
+        self.evaluations = {name: Evaluation(path) for name, path in zip(scored, paths, strict=True)}
+        if "masks" not in self.evaluations and "masks/val" in self.evaluations:
+            self.evaluations["masks"] = self.evaluations.pop("masks/val")
+        steps = {step.name.removeprefix("step_"): step for step in (folder / "pictures").glob("step_*")}
+        pictures = {int(n): {p.stem: p for p in sorted(s.glob("*.png"))} for n, s in steps.items() if n.isdecimal()}
+        self.pictures = {step: pictures[step] for step in sorted(pictures) if pictures[step]}
+        self.log = read_log(folder)
         backbone = self.setting("model", "init_args", "backbone")
         backbone = backbone.get("name") if isinstance(backbone, dict) else backbone
         self.backbone = str(backbone or self.setting("model", "init_args", "encoder") or "")
         self.task = str(self.setting("model", "class_path") or "").rpartition(".")[2]
         self.labels = str(self.setting("data", "init_args", "labels") or "")
-        self.outdated = list(self._outdated(folder))
+        painted, labels = "/".join(PurePath(self.labels).parts[-2:]), PurePath(self.labels).name
+        drawn = labels in TRUE_MASKS and "labels_made_with" not in (self.setting() or {})
+        reason = painted if painted in PAINTED else labels if drawn else None
+        self.true_masks = None if reason is None else f"its labels are {reason}"
+        self.outdated: list[str] = []
+        self._leave_out_outdated(folder)
 
     def setting(self, *keys: str) -> Any:
         """Return one setting of the training's configuration, or None."""
@@ -127,33 +129,20 @@ class Run:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    @property
-    def true_masks(self) -> str | None:
-        """The reason to take the run as trained on true masks, in words; None where it was trained on pseudo-labels.
-
-        Only the record of the run counts: it has the folder, and whether tag2mask made the labels in that folder.
-        """
-        folder = PurePath(self.labels)
-        painted = "/".join(folder.parts[-2:])
-        if painted in PAINTED:
-            return f"its labels are {painted}"
-        made_by_us = "labels_made_with" in (self.setting() or {})
-        return f"its labels are {folder.name}" if folder.name in TRUE_MASKS and not made_by_us else None
-
-    def _outdated(self, folder: Path) -> Iterator[str]:
+    def _leave_out_outdated(self, folder: Path) -> None:
         for name, evaluation in list(self.evaluations.items()):
             masks_of_val = name == "masks" and not (folder / "masks" / RUN_FILE).is_file()
             now = provenance.state(folder / ("masks/val" if masks_of_val else name))
             if None not in (now, evaluation.state) and now != evaluation.state:
                 del self.evaluations[name]
                 scores = f"the scores of {self.name}/{name} are of files that have been made anew since"
-                yield f"{scores}: run `tag2mask evaluate` again"
+                self.outdated.append(f"{scores}: run `tag2mask evaluate` again")
         for path in (folder / name for name in self.records if name):
             if reason := provenance.outdated(path):
-                yield f"the folder {path} is out of date: {reason}"
+                self.outdated.append(f"the folder {path} is out of date: {reason}")
         before = self.records.get("", {}).get("labels_state")
         if before is not None and provenance.state(Path(self.labels)) not in (None, before):
-            yield f"the run {self.name} was trained on labels that have been made anew since"
+            self.outdated.append(f"the run {self.name} was trained on labels that have been made anew since")
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -171,20 +160,6 @@ def read_runs(folder: Path) -> list[Run]:
             f"no run with run.json or cams_evaluation.json in {folder}; train one, and run `tag2mask evaluate` first"
         )
     return [Run(path) for path in (folders[:1] if folders[0] == folder else folders)]
-
-
-def _pictures(folder: Path) -> dict[int, dict[str, Path]]:
-    steps = {step.name.removeprefix("step_"): step for step in folder.glob("step_*")}
-    pictures = {int(n): {p.stem: p for p in sorted(step.glob("*.png"))} for n, step in steps.items() if n.isdecimal()}
-    return {step: pictures[step] for step in sorted(pictures) if pictures[step]}
-
-
-def _evaluations(folder: Path) -> dict[str, Evaluation]:
-    paths = [path for pattern in ("", "masks/") for path in sorted(folder.glob(f"{pattern}*{EVALUATION}"))]
-    results = {path.relative_to(folder).as_posix().removesuffix(EVALUATION): Evaluation(path) for path in paths}
-    if "masks" not in results and "masks/val" in results:
-        results["masks"] = results.pop("masks/val")
-    return results
 
 
 def _score(values: dict[str, Any], chosen: str = "") -> Score:

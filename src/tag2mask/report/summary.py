@@ -1,4 +1,4 @@
-"""The scores of runs as JSON and text, and the runs that stand at the head of a report."""
+"""The scores of runs as JSON, and the runs that stand at the head of a report."""
 
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -15,6 +15,11 @@ class Row(NamedTuple):
     stage: str
     evaluation: Evaluation
     score: Score
+
+    @property
+    def title(self) -> str:
+        """Run and stage."""
+        return f"{self.run.name}: {self.stage}"
 
     @property
     def threshold(self) -> str:
@@ -111,17 +116,6 @@ class Summary:
         notes = {str(number): note for number, note in enumerate(self.notes, 1)}
         return result | ({"notes": notes} if notes else {})
 
-    def text(self) -> str:
-        """Return the scores as text, in percent."""
-        names = [f"{row.run.name}: {row.stage}" for row in self.rows]
-        width = max(16, *map(len, names), 0)
-        lines = [f"{'run':<{width}}{'mIoU':>8}{'mFDR':>8}{'mFNR':>8}{'threshold':>11}"]
-        for name, row in zip(names, self.rows, strict=True):
-            threshold = "" if row.score.threshold is None else f"{row.score.threshold:>11.2f}"
-            lines.append(f"{name:<{width}}{''.join(f'{percent(value):>8}' for value in row.score[:3])}{threshold}")
-        lines += [] if self.ratio is None else [f"weak / full supervision: {percent(self.ratio)} %"]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
 
 def _rows(run: Run, stage: str) -> list[Row]:
     """Return the row of a stage of a run; none where it was not scored."""
@@ -140,8 +134,3 @@ def _means(score: Score, prefix: str = "") -> dict[str, Any]:
 
 def _entry(row: Row, prefix: str, **facts: Any) -> dict[str, Any]:
     return {**_means(row.score, prefix), **facts, "images": row.evaluation.images}
-
-
-def percent(value: float | None) -> str:
-    """Write a fraction in percent with one decimal."""
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -142,22 +142,21 @@ def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndar
     """
     high = round(height * DPI)
     pictures = [_resized(picture, picture.shape[1] * high / picture.shape[0], high) for _, picture in parts]
-    titles = [_wrapped(title, picture.width) for (title, _), picture in zip(parts, pictures, strict=True)]
+    letters = [max(6, int(picture.width / DPI * 72 / (0.58 * SMALL))) for picture in pictures]
+    titles = [
+        "\n".join(textwrap.wrap(_known(t), n, break_on_hyphens=False)) for (t, _), n in zip(parts, letters, strict=True)
+    ]
     above = GAP + LINE * max(1 + title.count("\n") for title in titles)
     sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for picture in pictures), above + high + GAP), "white")
     draw, left = ImageDraw.Draw(sheet), GAP
     for title, picture in zip(titles, pictures, strict=True):
+        name = next((font for font in FONTS if all(_has(font, letter) for letter in title)), FONTS[0])
+        font = ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
         bottom = left + picture.width / 2, above - GAP // 2
-        draw.multiline_text(bottom, title, "black", _font(title), anchor="md", align="center", spacing=GAP // 2)
+        draw.multiline_text(bottom, title, "black", font, anchor="md", align="center", spacing=GAP // 2)
         sheet.paste(picture, (left, above))
         left += picture.width + GAP
     return np.array(sheet)
-
-
-def _wrapped(title: str, width: int) -> str:
-    """Break a title into lines that stand above a picture ``width`` pixels wide."""
-    letters = max(6, int(width / DPI * 72 / (0.58 * SMALL)))
-    return "\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False))
 
 
 def fit(picture: np.ndarray, side: int) -> np.ndarray:
@@ -252,12 +251,6 @@ def _known(name: str) -> str:
         letter if any(_has(font, letter) for font in FONTS) else letter.encode("ascii", "backslashreplace").decode()
         for letter in name
     )
-
-
-def _font(text: str) -> ImageFont.FreeTypeFont:
-    """Return the first font that has all letters of a text, or else the first."""
-    name = next((font for font in FONTS if all(_has(font, letter) for letter in text)), FONTS[0])
-    return ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
 
 
 @cache
