@@ -30,13 +30,9 @@ WORST = 12
 
 
 class Task(NamedTuple):
-    """What is scored.
+    """What is scored: CAM files (.npz) or label PNGs in ``predictions`` against label PNGs in ``masks``.
 
-    Attributes:
-        predictions: folder of CAM files (.npz) or of label PNGs.
-        masks: folder of label PNGs with the truth.
-        names: photographs to score; each must have both.
-        classes: names by mask value, the background first.
+    Each photograph of ``names`` must have both. ``classes`` are names by mask value, the background first.
     """
 
     predictions: Path

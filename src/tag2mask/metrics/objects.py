@@ -19,11 +19,9 @@ EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 class ObjectScore(NamedTuple):
     """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one.
 
-    Attributes:
-        value: mask value of its class.
-        share: its pixels, as a share of the photograph.
-        recall: share of its pixels that were labelled with its class.
-        iou: with the labelled regions of its class that touch it, without their pixels on other objects of the class.
+    It has the mask ``value`` of its class and covers a ``share`` of the photograph; ``recall`` is the share of its
+    pixels that were labelled with its class. Its IoU is with the labelled regions of its class that touch it, without
+    their pixels on other objects of the class.
     """
 
     value: int

@@ -17,11 +17,6 @@ class Row(NamedTuple):
     score: Score
 
     @property
-    def title(self) -> str:
-        """Run and stage."""
-        return f"{self.run.name}: {self.stage}"
-
-    @property
     def threshold(self) -> str:
         """The threshold and the images that it was chosen on; empty where there is none."""
         return "" if self.score.threshold is None else f"{self.score.threshold:.2f}, chosen {self.score.chosen}"
@@ -35,13 +30,9 @@ class Summary:
         chain: the runs whose stages follow each other: the best network, the labels it learnt from, and their CAMs, as
             ``cams``, ``labels``, ``weak`` (a segmentation network trained on pseudo-labels) and ``full`` (one trained
             on true masks). A stage without a scored run is left out.
-        cams: scored CAMs.
-        labels: scored pseudo-labels, those of the chain first.
-        networks: scored segmentation networks, ``weak`` first and ``full`` last.
-        steps: the same labels with a row for each step to them.
-        rows: the table of all stages: CAMs, steps and networks.
-        ratio: the weakly over the fully supervised mIoU; None where it is not known.
-        ratio_missing: the reason why it is not known.
+        cams, labels, networks: scored runs; the labels of the chain and ``weak`` come first, ``full`` last.
+        rows: the table of CAMs, of ``steps`` to the labels, and of networks.
+        ratio: the weakly over the fully supervised mIoU; None where it is not known, for ``ratio_missing``.
         notes: which outputs are out of date, and which tags have no pixel in their label.
     """
 
