@@ -119,22 +119,22 @@ def _trainings(runs: list[Run]) -> list[dict[str, Any]]:
     """Return runs and charts of each kind of network: one quantity a chart, with a line for each run."""
     groups = []
     for task in dict.fromkeys([*TASKS, *(run.task for run in runs)]):
-        here = [(number, run) for number, run in enumerate(runs) if run.task == task]
-        logged = [(number, run) for number, run in here if run.log.series]
+        numbered = [(number, run) for number, run in enumerate(runs) if run.task == task]
+        logged = [(number, run) for number, run in numbered if run.log.series]
         logged_keys = {key for _, run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
         keys = sorted((key for key in logged_keys if not BY_CLASS.match(key)), key=_order)
         group = {
             "title": TASKS.get(task, task),
-            "silent": [run.name for _, run in here if not run.log.series],
+            "silent": [run.name for _, run in numbered if not run.log.series],
             "logged": logged,
             "charts": [_chart(key, logged) for key in keys[:MAX_CHARTS]],
             "validated": any(key.startswith("val/") for key in keys),
-            "keys": keys,
+            "best_thresholds": "val/cam_miou" in keys,
             "further": keys[MAX_CHARTS:],
             "by_class": len(keys) < len(logged_keys),
             "smoothed": any(len(values) >= 40 for _, run in logged for values in run.log.series.values()),
         }
-        groups += [group] if here else []
+        groups += [group] if numbered else []
     return groups
 
 

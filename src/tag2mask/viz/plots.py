@@ -49,7 +49,7 @@ BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
-    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8; ``strength`` is its share where it is 1."""
+    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8; where it is 1, ``strength`` is its share."""
     value = np.clip(_as_large(cam, image), 0, 1)
     colours = colormaps["turbo"]((value * 255).astype(np.uint8), bytes=True)[..., :3]
     return _blend(image, colours, strength * (0.35 + 0.65 * value))

@@ -63,11 +63,11 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": repr(lines), "font.size": 9}):
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
         axis = figure.subplots()
-        shown: list[float] = []
+        drawn: list[float] = []
         for name, style, unscaled in lines:
             values = [(step, scale * value) for step, value in unscaled]
             means = running_mean(values)
-            shown += [value for _, value in (means if crowded else values)]
+            drawn += [value for _, value in (means if crowded else values)]
             colour, dashes = COLOURS[style % len(COLOURS)], [float(n) * 0.5 for n in line_style(style)[1].split()]
             line: Any = {"color": colour, "clip_on": False}
             if means is not values and not crowded:
@@ -77,7 +77,7 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
             for step, value in values if len(values) <= MAX_DOTS else ():
                 title = f">{name}: {value:.4g} at iteration {step}"
                 axis.plot(step, value, "o", markeredgecolor=CARD, markersize=5, gid=title, **line)
-        low, high = min(shown), max(shown)
+        low, high = min(drawn), max(drawn)
         logarithmic = low > 0 and high / low > LOG_RATIO
         if logarithmic:
             axis.set_yscale("log")
