@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from tag2mask.classes import BACKGROUND, IGNORE
-from tag2mask.metrics.functional import at_full_size, scores, strongest
+from tag2mask.metrics.functional import at_full_size, scores
 from tag2mask.metrics.scores import SegmentationScores, ThresholdSweep
 from tests.arrays import reference
 
@@ -212,9 +212,9 @@ def test_a_photograph_of_ignored_pixels_counts_nothing() -> None:
     assert math.isnan(sweep.compute()["miou"][0])
 
 
-def test_strongest_names_the_class_of_the_largest_cam() -> None:
+def test_at_full_size_names_the_class_of_the_largest_cam() -> None:
     cam = torch.tensor([[[0.2, 0.7]], [[0.4, 0.1]]])
-    score, winner = strongest(cam, torch.tensor([3, 9]))
+    score, winner = at_full_size(cam, torch.tensor([3, 9]), (1, 2))
     torch.testing.assert_close(score, torch.tensor([[0.4, 0.7]]))
     assert winner.tolist() == [[9, 3]]
 

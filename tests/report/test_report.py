@@ -11,8 +11,9 @@ from tag2mask.errors import DamagedError, InputError, MissingError, SettingError
 from tag2mask.io.files import atomic, write_json
 from tag2mask.io.records import write_run
 from tag2mask.report.logs import read_log
+from tag2mask.report.page import scores as written
 from tag2mask.report.runs import read_runs
-from tag2mask.report.summary import chain, markdown, summary
+from tag2mask.report.summary import Summary
 from tests.commands import fault
 
 CAM = {"miou": 0.5, "mfdr": 0.25, "mfnr": 0.125, "threshold": 0.3}
@@ -26,7 +27,7 @@ MASKS = "data/VOC2012/SegmentationClassAug"
 
 
 def gathered(folder: Path) -> dict[str, dict[str, Any]]:
-    return summary(read_runs(folder))
+    return Summary(read_runs(folder)).json()
 
 
 def network(run: Path, number: float, labels: str | None = None, made_with: str | None = None, **more: Any) -> None:
@@ -146,8 +147,8 @@ def test_the_chain_goes_back_from_the_network_to_the_labels_it_learnt_from(
 ) -> None:
     write_json(runs / "plain" / "labels_evaluation.json", {"images": 4, "best": scores(0.1)})
     network(runs / "deeplab", 0.6, "elsewhere/plain/labels")
-    found = chain(read_runs(runs))
-    assert (found["labels"].name, found["cams"].name) == ("plain", "plain")
+    found = Summary(read_runs(runs)).chain
+    assert (found["labels"].run.name, found["cams"].run.name) == ("plain", "plain")
 
 
 def test_masks_in_a_folder_of_a_split_count_as_the_masks(runs: Path) -> None:
@@ -184,7 +185,7 @@ def test_markdown_holds_the_numbers_of_the_json(runs: Path, steps: dict[str, dic
 
 def test_markdown_says_what_is_missing_and_escapes_names(runs: Path) -> None:
     write_json(runs / "a|b <i>*" / "cams_evaluation.json", {"images": 4, "best": CAM | {"miou": None}})
-    text = markdown(read_runs(runs))
+    text = written(Summary(read_runs(runs)), "md")
     assert r"| a\|b \<i\>\* | CAM | - | 25.0 |" in text
     assert "No scores of the stage labels" in text
     assert "No scores of the stage segmentation" in text

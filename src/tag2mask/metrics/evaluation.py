@@ -6,11 +6,9 @@ Shape letters in this file: G classes with the background, N thresholds (1 for l
 import hashlib
 import heapq
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,50 +29,16 @@ WORST = 12
 """How many photographs ``images_worst`` names."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is scored.
+class Task(NamedTuple):
+    """What is scored: CAM files (.npz) or label PNGs in ``predictions`` against label PNGs in ``masks``.
 
-    Attributes:
-        predictions: folder of CAM files (.npz) or of label PNGs.
-        masks: folder of label PNGs with the truth.
-        names: photographs to score; each must have both.
-        classes: names by mask value, the background first.
+    Each photograph of ``names`` must have both. ``classes`` are names by mask value, the background first.
     """
 
     predictions: Path
     masks: Path
     names: Sequence[str]
     classes: Sequence[str]
-
-    @cached_property
-    def predicted(self) -> dict[str, Path]:
-        """Name -> CAM file where the folder holds CAM files, else label PNG."""
-        return folders.files_in(self.predictions, folders.CAM_ENDINGS) or folders.masks_in(self.predictions)
-
-    @cached_property
-    def truths(self) -> dict[str, Path]:
-        """Name -> mask."""
-        return folders.masks_in(self.masks)
-
-    @property
-    def ending(self) -> str:
-        """``.npz`` where the folder holds CAM files, else ``.png``."""
-        return next((path.suffix.lower() for path in self.predicted.values()), ".png")
-
-
-def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]:
-    """Return the photographs to score: those on the list, or without a list every prediction that has a mask."""
-    for folder in (predictions, masks):
-        if not folder.is_dir():
-            raise MissingError(f"{folder} is not a folder; expected one of predictions and one of masks")
-    if listed is not None:
-        names = folders.read_list(listed)
-    else:
-        names = sorted(predicted(predictions) & set(folders.masks_in(masks)))
-    if not names:
-        raise MissingError(f"nothing to score: no name in {listed or predictions} that has a mask in {masks}")
-    return names
 
 
 def predicted(folder: Path) -> set[str]:
@@ -83,17 +47,16 @@ def predicted(folder: Path) -> set[str]:
     return {folders.unified(path.stem) for path in paths}
 
 
-def check_complete(task: Task) -> None:
-    """Raise ``MissingError`` where a photograph lacks its prediction or its mask."""
-    wanted = ((task.predictions, task.ending, task.predicted), (task.masks, ".png", task.truths))
-    for folder, ending, files in wanted:
-        missing = [name for name in task.names if name not in files]
-        if missing:
-            raise MissingError(
-                f"{len(missing)} of {len(task.names)} listed photographs have no {ending} file in {folder}, the first "
-                f"{missing[0]}; make them or shorten the list: none is left out silently"
-            )
-    require_classes([task.truths[name] for name in task.names])
+def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]:
+    """Return the photographs to score: those on the list, or without a list every prediction that has a mask."""
+    for folder in (predictions, masks):
+        if not folder.is_dir():
+            raise MissingError(f"{folder} is not a folder; expected one of predictions and one of masks")
+    with_mask = predicted(predictions) & set(folders.masks_in(masks))
+    names = sorted(with_mask) if listed is None else folders.read_list(listed)
+    if not names:
+        raise MissingError(f"nothing to score: no name in {listed or predictions} that has a mask in {masks}")
+    return names
 
 
 def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = None) -> dict[str, Any]:
@@ -111,41 +74,50 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         ``fnr`` are by class name, None where undefined. ``images_digest`` is the SHA-256 of the names. ``images_worst``
         names the photographs with the lowest mean IoU over the classes that they truly show; for CAM files at the
         threshold of ``fixed``, else of ``best``.
+
+    Raises:
+        MissingError: a photograph lacks its prediction or its mask.
+        DamagedError: a file cannot be read, or all masks hold only 0 and 255.
+        MismatchError: sizes differ, or a value is none of the classes.
     """
-    check_complete(task)
-    levels = sorted({*thresholds, *([] if threshold is None else [threshold])}) if task.ending == ".npz" else []
+    cams, truths = folders.files_in(task.predictions, folders.CAM_ENDINGS), folders.masks_in(task.masks)
+    predictions = cams or folders.masks_in(task.predictions)
+    wanted = ((task.predictions, ".npz" if cams else ".png", predictions), (task.masks, ".png", truths))
+    for folder, ending, files in wanted:
+        if missing := [name for name in task.names if name not in files]:
+            raise MissingError(
+                f"{len(missing)} of {len(task.names)} listed photographs have no {ending} file in {folder}, the first "
+                f"{missing[0]}; make them or shorten the list: none is left out silently"
+            )
+    require_classes([truths[name] for name in task.names])
+    levels = sorted({*thresholds, *([] if threshold is None else [threshold])}) if cams else []
     total, mious = torch.zeros((), dtype=torch.long), []
     for name in progress(task.names, len(task.names), f"photographs of {task.predictions} scored"):
-        matrices = _confusion_matrices(task, name, torch.tensor(levels, dtype=torch.float32))
+        matrices = _confusion_matrices(predictions[name], truths[name], levels, len(task.classes))
         total = total + matrices
         mious.append(miou_of_image(matrices))
     each = [_named(matrix, task.classes) for matrix in total]
     digest = hashlib.sha256("\n".join(sorted(task.names)).encode()).hexdigest()
     images = {"images": len(task.names), "images_digest": digest}
-    if not levels:
+    if not cams:
         return {**images, "best": each[0], "images_worst": _worst(task.names, mious, 0), **_steps(task, each[0])}
     for level, score in zip(levels, each, strict=True):
         score["threshold"] = level
     best = max(each, key=lambda score: score["miou"] or 0.0)
-    fixed = best if threshold is None else each[levels.index(threshold)]
-    return {
-        **images,
-        "best": best,
-        **({} if threshold is None else {"fixed": fixed}),
-        "images_worst": _worst(task.names, mious, levels.index(fixed["threshold"])),
-        "sweep": [{key: score[key] for key in ("threshold", *MEANS)} for score in each],
-    }
+    fixed = {} if threshold is None else {"fixed": each[levels.index(threshold)]}
+    level = levels.index(fixed.get("fixed", best)["threshold"])
+    sweep = [{key: score[key] for key in ("threshold", *MEANS)} for score in each]
+    return {**images, "best": best, **fixed, "images_worst": _worst(task.names, mious, level), "sweep": sweep}
 
 
-def _confusion_matrices(task: Task, name: str, thresholds: Tensor) -> Tensor:
+def _confusion_matrices(path: Path, mask: Path, thresholds: Sequence[float], num_classes: int) -> Tensor:
     """Return the confusion matrices of one photograph, (N, G, G): one for each threshold, or for the label PNG."""
-    path, mask, num_classes = task.predicted[name], task.truths[name], len(task.classes)
-    truth = torch.from_numpy(read_label(mask))
-    if task.ending == ".npz":
+    truth, is_cam = torch.from_numpy(read_label(mask)), path.suffix.lower() == ".npz"
+    if is_cam:
         cam, values, size = read_cam(path)
     else:
-        values = label = torch.from_numpy(read_label(path))
-        size = (label.shape[0], label.shape[1])
+        values = torch.from_numpy(read_label(path))
+        size = (values.shape[0], values.shape[1])
     if size != truth.shape:
         raise MismatchError(
             f"{path} is of a photograph of {size[0]} x {size[1]} pixels (height x width), {mask} is {truth.shape[0]} x "
@@ -157,10 +129,12 @@ def _confusion_matrices(task: Task, name: str, thresholds: Tensor) -> Tensor:
                 f"{file} holds the value {present.max()}; expected 0 to {num_classes - 1}, and {IGNORE} only in masks: "
                 "give --classes of the data set that it was made for"
             )
-    if task.ending == ".npz":
-        score, winner = at_full_size(cam, values.to(torch.uint8), size)
-        return at_each_threshold(histogram(score, winner, truth, thresholds, num_classes))
-    return confusion(label, truth, num_classes)[None]
+    if not is_cam:
+        return confusion(values, truth, num_classes)[None]
+    score, winner = at_full_size(cam, values.to(torch.uint8), size)
+    return at_each_threshold(
+        histogram(score, winner, truth, torch.tensor(thresholds, dtype=torch.float32), num_classes)
+    )
 
 
 def _named(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -182,39 +156,33 @@ def _worst(names: Sequence[str], mious: list[Tensor], level: int) -> list[dict[s
 def _steps(task: Task, best: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Score the label maps after each step, which lie in ``steps/<step>``; the last step is the label itself."""
     names = record_of(task.predictions).get("config", {}).get("step_names", [])
-    steps = {}
-    for name in names[:-1]:
-        before = replace(task, predictions=task.predictions / STEPS / name)
-        if before.predictions.is_dir():
-            steps[name] = evaluate(before, ())["best"]
+    before = [task._replace(predictions=task.predictions / STEPS / name) for name in names[:-1]]
+    steps = {step.predictions.name: evaluate(step, ())["best"] for step in before if step.predictions.is_dir()}
     return {"steps": {**steps, names[-1]: dict(best)}} if steps else {}
 
 
 def mean_over(score: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return the means of IoU, FDR and FNR over some classes, keyed ``miou7``, ``mfdr7``, ``mfnr7`` for seven."""
-    unknown = [name for name in names if name not in score["iou"]]
-    if unknown:
+    if unknown := [name for name in names if name not in score["iou"]]:
         raise SettingError(f"no class {unknown[0]!r} among {', '.join(score['iou'])}; correct --mean-over")
-    means = {}
-    for rate in RATES:
-        values = [score[rate][name] for name in names if score[rate][name] is not None]
-        means[f"m{rate}{len(names)}"] = sum(values) / len(values) if values else None
-    return means
+    values = {rate: [score[rate][name] for name in names if score[rate][name] is not None] for rate in RATES}
+    return {f"m{rate}{len(names)}": sum(part) / len(part) if part else None for rate, part in values.items()}
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the scores of one folder as text, in percent: a line a class, then the means."""
     score = result.get("fixed", result["best"])
-    rows = [(name, [score[rate][name] for rate in RATES]) for name in score["iou"]]
-    rows += [("mean", _means(score)), ("mean foreground", _means(score, "_foreground"))]
-    if count := _classes_of_mean(score):
-        rows.append((f"mean of {count}", _means(score, count)))
     head = f"{result['images']} images, percent"
     if "threshold" in score:
         origin = "given" if "fixed" in result else "best of the sweep, chosen on these images"
         head += f", threshold {score['threshold']:.2f} ({origin})"
-    columns = f"{'class':<16}{'IoU':>7}{'FDR':>7}{'FNR':>7}"
-    return "\n".join([head, columns, *(f"{name:<16}{_percents(values)}" for name, values in rows)])
+    lines = [head, f"{'class':<16}{'IoU':>7}{'FDR':>7}{'FNR':>7}"]
+    lines += [f"{name:<16}{_percents(score[rate][name] for rate in RATES)}" for name in score["iou"]]
+    count = _classes_of_mean(score)
+    for title, classes in {"mean": "", "mean foreground": "_foreground", f"mean of {count}": count}.items():
+        if classes or title == "mean":
+            lines.append(f"{title:<16}{_percents(score[f'm{rate}{classes}'] for rate in RATES)}")
+    return "\n".join(lines)
 
 
 def steps_table(results: Mapping[Path, dict[str, Any]]) -> str:
@@ -230,7 +198,7 @@ def steps_table(results: Mapping[Path, dict[str, Any]]) -> str:
     lines = [head, f"{'':<{width}}{'mIoU':>7}{'mFDR':>7}{'mFNR':>7}{'threshold':>11}"]
     for name, score in rows:
         threshold = f"{score['threshold']:.2f}" if "threshold" in score else "-"
-        lines.append(f"{name:<{width}}{_percents(_means(score, count))}{threshold:>11}")
+        lines.append(f"{name:<{width}}{_percents(score[f'm{rate}{count}'] for rate in RATES)}{threshold:>11}")
     return "\n".join(lines)
 
 
@@ -239,9 +207,5 @@ def _classes_of_mean(score: dict[str, Any]) -> str:
     return next((key[4:] for key in score if key.startswith("miou") and key[4:].isdigit()), "")
 
 
-def _means(score: dict[str, Any], classes: str = "") -> list[float | None]:
-    return [score[f"m{rate}{classes}"] for rate in RATES]
-
-
-def _percents(values: Sequence[float | None]) -> str:
+def _percents(values: Iterable[float | None]) -> str:
     return "".join(f"{'-':>7}" if value is None else f"{100 * value:>7.1f}" for value in values)

@@ -37,10 +37,9 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     m = confusion.double()
     tp = m.diagonal(dim1=-2, dim2=-1)
     fp, fn = m.sum(-2) - tp, m.sum(-1) - tp
-    per_class = {"iou": tp / (tp + fp + fn), "fdr": fp / (tp + fp), "fnr": fn / (tp + fn)}
-    means = {f"m{name}": value.nanmean(-1) for name, value in per_class.items()}
-    front = {f"m{name}_foreground": value[..., BACKGROUND + 1 :].nanmean(-1) for name, value in per_class.items()}
-    return {**per_class, **means, **front}
+    rates = {"iou": tp / (tp + fp + fn), "fdr": fp / (tp + fp), "fnr": fn / (tp + fn)}
+    front = {f"m{name}_foreground": rate[..., BACKGROUND + 1 :].nanmean(-1) for name, rate in rates.items()}
+    return {**rates, **{f"m{name}": rate.nanmean(-1) for name, rate in rates.items()}, **front}
 
 
 def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -52,8 +51,7 @@ def histogram(score: Tensor, winner: Tensor, target: Tensor, thresholds: Tensor,
     """Count pixels by how many thresholds their CAM passes, by true class and by strongest class.
 
     A pixel belongs to its strongest class where the CAM of that class is above the threshold, else to the background.
-    So the counts hold the confusion matrix of every threshold (`at_each_threshold`): the same as scoring the label map
-    of each threshold, to the pixel.
+    So the counts hold the confusion matrix of every threshold, to the pixel (`at_each_threshold`).
 
     Args:
         score: CAM of the strongest class, in [0, 1], (..., H, W).
@@ -79,12 +77,8 @@ def at_each_threshold(counts: Tensor) -> Tensor:
 
 
 def miou_of_image(confusion: Tensor) -> Tensor:
-    """Return the mean IoU over the classes that one photograph truly shows, (...), of matrices (..., G, G).
-
-    It is nan where every pixel is ignored.
-    """
-    shows = confusion.sum(-1) > 0
-    return scores(confusion)["iou"].where(shows, torch.nan).nanmean(-1)
+    """Return the mean IoU over the classes that a photograph truly shows, (...), of (..., G, G); nan where none."""
+    return scores(confusion)["iou"].where(confusion.sum(-1) > 0, torch.nan).nanmean(-1)
 
 
 def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -98,19 +92,12 @@ def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Scale CAMs (K, h, w) up bilinearly to ``size`` (height, width) and return their `strongest`."""
-    if len(cam) == 0:
-        return strongest(cam.new_zeros((0, *size)), classes)
-    full = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0]
-    return strongest(full, classes)
+    """Scale CAMs (K, h, w) of ``classes`` (K,) up bilinearly to ``size``, which is (height, width).
 
-
-def strongest(cam: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the CAM of the strongest class and its mask value, each (H, W), from cam (K, H, W) and classes (K,).
-
-    Without any class the CAM is 0 and the mask value the background's.
+    Returns:
+        The CAM of the strongest class and its mask value, each (H, W). Without any class both are 0.
     """
     if len(cam) == 0:
-        return cam.new_zeros(cam.shape[1:]), classes.new_zeros(cam.shape[1:])
-    score, index = cam.max(0)
+        return cam.new_zeros(tuple(size)), classes.new_zeros(tuple(size))
+    score, index = F.interpolate(cam.float()[None], tuple(size), mode="bilinear", align_corners=False)[0].max(0)
     return score, classes[index]

@@ -4,6 +4,7 @@ Shape letters in this file: C foreground classes, G classes with the background,
 """
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,9 @@ EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 class ObjectScore(NamedTuple):
     """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one.
 
-    Attributes:
-        value: mask value of its class.
-        share: its pixels, as a share of the photograph.
-        recall: share of its pixels that were labelled with its class.
-        iou: with the labelled regions of its class that touch it, without their pixels on other objects of the class.
+    It has the mask ``value`` of its class and covers a ``share`` of the photograph; ``recall`` is the share of its
+    pixels that were labelled with its class. Its IoU is with the labelled regions of its class that touch it, without
+    their pixels on other objects of the class.
     """
 
     value: int
@@ -32,14 +31,9 @@ class ObjectScore(NamedTuple):
 
 
 class SizeGroup(NamedTuple):
-    """Objects of similar size.
+    """Objects of similar size, which cover shares of the photograph from ``low`` to ``high``.
 
-    Attributes:
-        low: share of the photograph that the smallest object covers.
-        high: share that the largest covers.
-        objects: how many there are.
-        iou: mean IoU of the objects.
-        missed: share of the objects that were missed.
+    ``objects`` is their number, ``iou`` their mean IoU, and ``missed`` the share of them that were missed.
     """
 
     low: float
@@ -50,12 +44,7 @@ class SizeGroup(NamedTuple):
 
 
 def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
-    """Score each object of a photograph.
-
-    Args:
-        label: predicted mask values, (H, W).
-        truth: true mask values, (H, W), with ``IGNORE`` where a pixel is not scored.
-    """
+    """Score each object of a photograph, from its predicted and its true mask values, (H, W); see ``IGNORE``."""
     if label.shape != truth.shape:
         raise ValueError(f"the label map is {label.shape} and the truth {truth.shape}; they must be of one size")
     objects = []
@@ -72,21 +61,19 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
 
 
 def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1) -> list[SizeGroup]:
-    """Cut objects into equally large groups of rising size.
+    """Cut the objects of all photographs into ``groups`` of equally many, in rising size; empty groups are left out.
 
-    Args:
-        objects: of all photographs; fewer objects than ``groups`` make fewer groups.
-        groups: how many groups.
-        least: recall under which an object counts as missed.
+    An object counts as missed where its recall is under ``least``.
     """
     order = sorted(objects, key=lambda scored: scored.share)
     parts = [order[len(order) * k // groups : len(order) * (k + 1) // groups] for k in range(groups)]
-    return [_group(part, least) for part in parts if part]
-
-
-def _group(part: Sequence[ObjectScore], least: float) -> SizeGroup:
-    iou, missed = sum(scored.iou for scored in part), sum(scored.recall < least for scored in part)
-    return SizeGroup(part[0].share, part[-1].share, len(part), iou / len(part), missed / len(part))
+    return [
+        SizeGroup(
+            part[0].share, part[-1].share, len(part), fmean(o.iou for o in part), fmean(o.recall < least for o in part)
+        )
+        for part in parts
+        if part
+    ]
 
 
 def taken(confusion: np.ndarray) -> np.ndarray:
@@ -101,9 +88,7 @@ def taken(confusion: np.ndarray) -> np.ndarray:
 def together(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
     """Return how often tags come together: of the photographs with the row's tag, the share with the column's, (C, C).
 
-    Args:
-        tags: mask values of the classes of each photograph.
-        num_classes: C. A class without photographs has a row of nan.
+    ``tags`` are the mask values of the classes of each photograph. A class without photographs has a row of nan.
     """
     present = np.array([np.isin(np.arange(1, num_classes + 1), list(values)) for values in tags], float)
     both = present.reshape(-1, num_classes).T @ present.reshape(-1, num_classes)

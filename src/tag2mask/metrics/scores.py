@@ -13,12 +13,7 @@ from tag2mask.metrics.functional import THRESHOLDS, at_each_threshold, confusion
 
 
 def by_class(scores: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Name the scores of each class for a logger: ``val_iou/cat``, ``val_fdr/cat``, ``val_fnr/cat``.
-
-    Args:
-        scores: what `functional.scores` returns, of one matrix.
-        names: of all classes, the background first, (G,).
-    """
+    """Name the `scores` of one matrix for a logger: ``val_iou/cat``, ``val_fdr/cat``, ``val_fnr/cat``, by ``names``."""
     rates = {rate: scores[rate].float() for rate in ("iou", "fdr", "fnr")}
     return {f"val_{rate}/{name}": x for rate, values in rates.items() for name, x in zip(names, values, strict=True)}
 
@@ -32,8 +27,7 @@ class SegmentationScores(Metric):
         """Count ``num_classes`` classes, the background among them."""
         super().__init__()
         self.num_classes = num_classes
-        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
-        self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add label maps (B, H, W), or one (H, W)."""
@@ -45,12 +39,7 @@ class SegmentationScores(Metric):
 
 
 class ThresholdSweep(Metric):
-    """Scores of CAMs at many background thresholds, in one pass.
-
-    Attributes:
-        thresholds: in rising order, (N,) float32.
-        counts: their `histogram`, (N + 1, G, G) int64.
-    """
+    """Scores of CAMs at many background ``thresholds``, (N,), in one pass; ``counts`` is their `histogram`."""
 
     counts: Tensor
     thresholds: Tensor
@@ -60,8 +49,8 @@ class ThresholdSweep(Metric):
         super().__init__()
         self.num_classes = num_classes
         self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
-        zeros = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
-        self.add_state("counts", default=zeros, dist_reduce_fx="sum")
+        counts = torch.zeros(len(thresholds) + 1, num_classes, num_classes, dtype=torch.long)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, score: Tensor, winner: Tensor, target: Tensor) -> None:
         """Add photographs, as `histogram` takes them."""

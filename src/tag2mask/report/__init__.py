@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tag2mask.io.files import atomic, write_json
-from tag2mask.report.page import page
+from tag2mask.report.page import page, scores
 from tag2mask.report.runs import read_runs
-from tag2mask.report.summary import markdown, summary, text_table
+from tag2mask.report.summary import Summary
 
 
 def write_report(folder: Path) -> str:
@@ -16,11 +16,11 @@ def write_report(folder: Path) -> str:
     Args:
         folder: holds runs as subfolders, or is one run itself.
     """
-    runs = read_runs(folder)
-    result = summary(runs)
-    texts = {"report.html": page(folder.resolve().name, runs), "report.md": markdown(runs)}
+    summary = Summary(read_runs(folder))
+    result = summary.json()
+    texts = {"report.html": page(folder.resolve().name, summary), "report.md": scores(summary, "md")}
     write_json(folder / "report.json", result)
     for name, text in texts.items():
         with atomic(folder / name) as file:
             file.write(text.encode())
-    return text_table(runs)
+    return scores(summary, "txt").rstrip("\n")

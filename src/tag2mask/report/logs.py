@@ -2,28 +2,22 @@
 
 import csv
 import math
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from tag2mask.errors import DamagedError
 
-Series = list[tuple[int, float]]
-"""Values of one quantity by iteration, in rising order."""
 
+class Log(NamedTuple):
+    """What a training has logged: the ``series`` of each quantity, such as ``val/cam_miou``, by rising iteration.
 
-@dataclass
-class Log:
-    """What a training has logged.
-
-    Attributes:
-        series: name of the quantity, such as ``val/cam_miou`` -> its values.
-        parts: number of logs that were joined; more than one where the run was resumed.
-        dropped: number of values that are nan or infinite.
+    ``parts`` logs were joined, more than one where the run was resumed; ``dropped`` values are nan or infinite.
     """
 
-    series: dict[str, Series] = field(default_factory=dict)
-    parts: int = 0
-    dropped: int = 0
+    series: dict[str, list[tuple[int, float]]]
+    parts: int
+    dropped: int
 
 
 def read_log(run: Path) -> Log:
@@ -35,28 +29,21 @@ def read_log(run: Path) -> Log:
     Raises:
         DamagedError: a log is damaged. An unfinished last line of a killed process is left out.
     """
-    log, joined = Log(), dict[str, dict[int, float]]()
-    for path in sorted((run / "logs").rglob("metrics.csv"), key=_version):
-        rows = _rows(path)
-        if not rows:
-            continue
-        log.parts += 1
+
+    def version(path: Path) -> tuple[int, str]:  # by number: as text, version_12 would come before version_2
+        return int(re.sub(r"\D", "", path.parent.name) or -1), str(path)
+
+    logs = [rows for path in sorted((run / "logs").rglob("metrics.csv"), key=version) if (rows := _rows(path))]
+    joined, dropped = dict[str, dict[int, float]](), 0
+    for rows in logs:
         first = min(step for step, _ in rows)
         joined = {key: {step: v for step, v in values.items() if step < first} for key, values in joined.items()}
         for step, values in rows:
-            for key, value in values.items():
-                if math.isfinite(value):
-                    joined.setdefault(key, {})[step] = value
-                else:
-                    log.dropped += 1
-    log.series = {key: sorted(values.items()) for key, values in joined.items() if values}
-    return log
-
-
-def _version(path: Path) -> tuple[int, str]:
-    """The number at the end of ``version_12``: as text, it would come before ``version_2``."""
-    digits = path.parent.name.rpartition("_")[2]
-    return (int(digits) if digits.isdigit() else -1, str(path))
+            finite = {key: value for key, value in values.items() if math.isfinite(value)}
+            dropped += len(values) - len(finite)
+            for key, value in finite.items():
+                joined.setdefault(key, {})[step] = value
+    return Log({key: sorted(values.items()) for key, values in joined.items() if values}, len(logs), dropped)
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, float]]]:

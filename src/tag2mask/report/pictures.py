@@ -2,9 +2,11 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +18,6 @@ from tag2mask.io.labels import read_label
 from tag2mask.report.runs import Evaluation
 from tag2mask.viz import plots
 
-File = TypeVar("File")
 Picture = dict[str, Any]
 """Attributes of an ``<img>``, or ``gap``: the text in its place."""
 THUMB_WIDTH = 260
@@ -25,26 +26,12 @@ TINT = 0.65
 
 
 class Album:
-    """Encodes pictures until the page is full.
-
-    Attributes:
-        left_out: number of pictures that found no room.
-        damaged: number of pictures that could not be read.
-    """
+    """Encodes pictures until the page is full; ``left_out`` found no room, ``damaged`` could not be read."""
 
     def __init__(self, budget: int) -> None:
         """Hold pictures of ``budget`` bytes in all; as text they take a third more."""
         self.left = budget
         self.left_out = self.damaged = 0
-
-    def file(self, path: Path, alt: str) -> Picture:
-        """Encode the picture in a file."""
-        try:
-            with Image.open(path) as picture:
-                return self.picture(np.asarray(picture.convert("RGB")), alt, 1150)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            self.damaged += 1
-            return {"gap": "picture cannot be read"}
 
     def picture(self, pixels: np.ndarray, alt: str, width: int = THUMB_WIDTH) -> Picture:
         """Encode RGB pixels (H, W, 3) uint8, at most ``width`` pixels wide."""
@@ -60,46 +47,73 @@ class Album:
         source = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
         return {"src": source, "alt": alt, "width": image.width, "height": image.height, "gap": None}
 
+    def panels(self, folders: Mapping[str, Mapping[str, Path]], count: int) -> dict[str, dict[str, Picture]]:
+        """Encode the pictures of the ``count`` photographs that most folders have.
 
-def scored_image(evaluation: Evaluation, name: str, root: str | None, album: Album) -> dict[str, Any]:
-    """Return photograph, prediction and truth of a scored image as ``pictures``, and the ``key`` of their colours.
+        From title of a folder -> name of a photograph -> file it makes name of a photograph -> title -> picture.
+        """
+        numbers = Counter(name for folder in folders.values() for name in folder)
+        names = sorted(numbers, key=lambda name: (-numbers[name], name))[:count]
+        return {
+            name: {title: self._file(folders[title].get(name), f"CAMs of {name}: {title}") for title in folders}
+            for name in names
+        }
 
-    Args:
-        evaluation: its options name the folders of the prediction and of the truth.
-        name: of the photograph.
-        root: folder of the data set; photographs are searched beside the masks and here.
-        album: encodes the pictures.
+    def _file(self, path: Path | None, alt: str) -> Picture:
+        if path is None:
+            return {"gap": "no picture"}
+        try:
+            with Image.open(path) as picture:
+                return self.picture(np.asarray(picture.convert("RGB")), alt, 1150)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            self.damaged += 1
+            return {"gap": "picture cannot be read"}
+
+    def scored_image(self, evaluation: Evaluation, name: str, root: Any) -> dict[str, Any]:
+        """Encode photograph, prediction and truth of a scored image: ``pictures``, and the ``key`` of their colours.
+
+        The options of the evaluation name the folders of prediction and truth. The photograph is searched beside the
+        masks and in ``root``, the folder of the data set, if that is a text.
+        """
+        masks, folder = (Path(evaluation.config.get(option, "")) for option in ("masks", "predictions"))
+        roots = (masks.parent, *([Path(root)] if root and isinstance(root, str) else []))
+        photo = _read(find_photo(each / photos, name) for each in roots for photos in ("JPEGImages", "images"))
+        threshold, pixels, values = evaluation.score.threshold, {"photograph": photo}, set[int]()
+        prediction = folder / (f"{name}.png" if threshold is None else f"{name}.npz")
+        for title, path in (("prediction", prediction), ("truth", masks / f"{name}.png")):
+            label = pixels[title] = _read([path], partial(_label, threshold=threshold))
+            if label is not None:
+                fits = photo is not None and photo.shape[:2] == label.shape
+                below = photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8)
+                pixels[title] = plots.overlay(below, label, TINT)
+                values |= set(np.unique(label).tolist()) - {classes.BACKGROUND, classes.IGNORE}
+        pictures = {
+            title: {"gap": f"no {title} found"} if picture is None else self.picture(picture, f"{title} of {name}")
+            for title, picture in pixels.items()
+        }
+        names = dict(enumerate(evaluation.score.iou))
+        colours = {names.get(v, str(v)): ",".join(map(str, classes.palette()[v])) for v in sorted(values)}
+        return {"pictures": pictures, "key": {title: f"rgb({colour})" for title, colour in colours.items()}}
+
+
+def _read(paths: Iterable[Path | None], reader: Callable[[Path], np.ndarray] = read_image) -> np.ndarray | None:
+    """Read the first file that there is, at the width of a thumbnail; None where it is missing or damaged.
+
+    Photographs (H, W, 3) are smoothed; label maps (H, W) keep their values.
     """
-    masks, folder = Path(evaluation.config.get("masks", "")), Path(evaluation.config.get("predictions", ""))
-    roots = (masks.parent, *([Path(root)] if root else []))
-    paths = (find_photo(each / photos, name) for each in roots for photos in ("JPEGImages", "images"))
-    photo = _read(read_image, paths)
-    threshold = evaluation.score.threshold
-    if threshold is None:
-        prediction = _read(read_label, [folder / f"{name}.png"])
-    else:
-        prediction = _read(lambda path: _best_class(path, threshold), [folder / f"{name}.npz"])
-    photo = None if photo is None else _scaled(photo)
-    labels = {"prediction": prediction, "truth": _read(read_label, [masks / f"{name}.png"])}
-    labels = {title: None if label is None else _scaled(label) for title, label in labels.items()}
-    pixels = {"photograph": photo, **{t: None if x is None else _over(photo, x) for t, x in labels.items()}}
-    pictures = {
-        title: {"gap": f"no {title} found"} if picture is None else album.picture(picture, f"{title} of {name}")
-        for title, picture in pixels.items()
-    }
-    return {"pictures": pictures, "key": _key([x for x in labels.values() if x is not None], [*evaluation.score.iou])}
-
-
-def _read(reader: Callable[[Path], File], paths: Iterable[Path | None]) -> File | None:
-    """Read the first file that there is; None where it is missing or damaged."""
     try:
-        return next((reader(path) for path in paths if path is not None), None)
-    except InputError:
+        picture = next(reader(path) for path in paths if path is not None)
+    except (InputError, StopIteration):
         return None
+    height = max(1, round(picture.shape[0] * THUMB_WIDTH / picture.shape[1]))
+    resampling = Image.Resampling.LANCZOS if picture.ndim == 3 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize((THUMB_WIDTH, height), resampling))
 
 
-def _best_class(path: Path, threshold: float) -> np.ndarray:
-    """Return the label map (H, W) of a CAM file at a background threshold."""
+def _label(path: Path, threshold: float | None) -> np.ndarray:
+    """Return the label map (H, W) in a PNG, or of a CAM file at a background threshold."""
+    if threshold is None or path.suffix != ".npz":
+        return read_label(path)
     import torch  # heavy, and only pages with scored CAMs need it
 
     from tag2mask.io.cams import read_cam
@@ -108,25 +122,3 @@ def _best_class(path: Path, threshold: float) -> np.ndarray:
     cam = read_cam(path)
     score, winner = at_full_size(cam.cam, cam.classes.to(torch.uint8), cam.size)
     return np.asarray(torch.where(score > threshold, winner, classes.BACKGROUND), np.uint8)
-
-
-def _scaled(picture: np.ndarray) -> np.ndarray:
-    """Scale a photograph (H, W, 3) or a label map (H, W) to the width of a thumbnail; a label map keeps its values."""
-    height = max(1, round(picture.shape[0] * THUMB_WIDTH / picture.shape[1]))
-    resampling = Image.Resampling.LANCZOS if picture.ndim == 3 else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize((THUMB_WIDTH, height), resampling))
-
-
-def _over(photo: np.ndarray | None, label: np.ndarray) -> np.ndarray:
-    """Lay a label map over a photograph of the same shape, or over white."""
-    fits = photo is not None and photo.shape[:2] == label.shape
-    return plots.overlay(
-        photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8), label, TINT
-    )
-
-
-def _key(labels: list[np.ndarray], names: list[str]) -> dict[str, str]:
-    """Return the CSS colour of each class in label maps, by name."""
-    values = {int(value) for label in labels for value in np.unique(label)} - {classes.BACKGROUND, classes.IGNORE}
-    colours = {value: ",".join(map(str, classes.palette()[value].tolist())) for value in sorted(values)}
-    return {names[value] if value < len(names) else str(value): f"rgb({rgb})" for value, rgb in colours.items()}

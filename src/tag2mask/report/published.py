@@ -8,36 +8,30 @@ import csv
 from importlib import resources
 
 from tag2mask.classes import COCO, VOC
-from tag2mask.report.runs import Evaluation
+from tag2mask.report.runs import Evaluation, Score
 
 PAPER = "Liu et al. 2023"
 
 
 class DataSet:
-    """The published numbers of a data set, as text in percent.
+    """The published numbers of a data set: mean IoU of ``cams`` and ``segmentation`` networks, lines of the CSV file.
 
-    Attributes:
-        cams: mean IoU of CAMs. Each number is a dictionary with ``method`` (the paper's own is ``Liu et al.``),
-            ``backbone``, ``supervision``, ``split``, ``miou``, ``images`` of the split, and ``table`` of the paper.
-        segmentation: mean IoU of segmentation networks trained on pseudo-labels.
-        ours: those of the paper's own segmentation networks, on val.
-        per_class: method -> class -> IoU on val, of segmentation networks trained on image tags; from Table 3.
+    ``ours`` are those of the paper's own segmentation networks on val, ``images`` the number of images by split, and
+    ``per_class`` the scores on val of networks trained on image tags, by method, from Table 3.
     """
 
-    def __init__(self, name: str, classes: tuple[str, ...], images: dict[str, int]) -> None:
-        """Read the numbers of ``name``, with names of ``classes`` by mask value and numbers of ``images`` by split."""
-        self.name, self.classes, self.images = name, classes, images
-        numbers = [
-            row | {"split": split, "miou": row[split], "images": f"{count:,}"}
-            for row in _read("published.csv", name)
-            for split, count in images.items()
-            if row[split]
-        ]
+    def __init__(self, name: str, classes: tuple[str, ...]) -> None:
+        """Read the numbers of ``name``, which has these ``classes`` by mask value."""
+        self.name, self.classes = name, classes
+        numbers = _read("published.csv", name)
         self.cams = [number for number in numbers if number["kind"] == "cams"]
         self.segmentation = [number for number in numbers if number["kind"] == "segmentation"]
         self.ours = [n for n in self.segmentation if n["method"].startswith("Liu") and n["split"] == "val"]
-        rows = _read("published_classes.csv", name)
-        self.per_class = {row["method"]: {c: float(row[c]) for c in classes} for row in rows}
+        self.images = {number["split"]: int(number["images"]) for number in numbers}
+        self.per_class = {}
+        for row in _read("published_classes.csv", name):
+            iou = [float(row[title]) / 100 for title in classes]
+            self.per_class[row["method"]] = Score(sum(iou) / len(iou), None, None, dict(zip(classes, iou, strict=True)))
 
 
 def _read(file: str, data_set: str) -> list[dict[str, str]]:
@@ -45,10 +39,9 @@ def _read(file: str, data_set: str) -> list[dict[str, str]]:
     return [row for row in csv.DictReader(text.splitlines()) if row["data"] == data_set]
 
 
-VOC_2012 = DataSet("PASCAL VOC 2012", VOC, {"train": 1464, "val": 1449, "test": 1456})
-COCO_2014 = DataSet("MS COCO 2014", COCO, {"train": 82783, "val": 40504})
+DATA_SETS = VOC_2012, COCO_2014 = DataSet("PASCAL VOC 2012", VOC), DataSet("MS COCO 2014", COCO)
 
 
 def data_set_of(evaluation: Evaluation) -> DataSet | None:
     """Return the data set with published numbers that has the classes of an evaluation."""
-    return next((data for data in (VOC_2012, COCO_2014) if set(evaluation.score.iou) == set(data.classes)), None)
+    return next((data for data in DATA_SETS if set(evaluation.score.iou) == set(data.classes)), None)

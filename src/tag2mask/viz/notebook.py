@@ -25,7 +25,7 @@ def show(picture: np.ndarray) -> None:
 
 
 def explore(draw: Callable[..., np.ndarray], controls: Mapping[str, Slider | Sequence[Any]]) -> dict[str, Any]:
-    """Show a picture, and above it controls that draw it anew.
+    """Show a picture, and above it controls that draw it anew; return their widgets by name, none without ipywidgets.
 
     The picture of the first values stays where nobody can move the controls: in a notebook that was run without a front
     end, as a stored page, or without ipywidgets.
@@ -33,17 +33,13 @@ def explore(draw: Callable[..., np.ndarray], controls: Mapping[str, Slider | Seq
     Args:
         draw: takes the values of the controls by name, returns (H, W, 3) uint8.
         controls: name -> a slider, or a list to choose from that starts at its first entry.
-
-    Returns:
-        The widgets by name; empty without ipywidgets.
     """
     values = {name: control.value if isinstance(control, Slider) else control[0] for name, control in controls.items()}
     try:
         widgets = {name: _widget(name, control) for name, control in controls.items()}
     except ImportError:
         widgets = {}
-    for widget in widgets.values():
-        display(widget)
+    display(*widgets.values())
     picture = display(Image.fromarray(draw(**values)), include=PNG, display_id=True)
 
     def redraw(_: Any) -> None:

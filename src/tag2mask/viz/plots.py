@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tag2mask import classes
 
-FONTS = [
+PREFERRED = (
     *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK KR"),
     *("WenQuanYi Zen Hei", "IPAGothic", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei"),
     *("Malgun Gothic", "Apple SD Gothic Neo", "Nirmala UI", "Noto Sans Devanagari", "Arial Unicode MS"),
-]
-FONTS = [font for font in FONTS if font in fontManager.get_font_names()]
+)
+FONTS = [font for font in PREFERRED if font in fontManager.get_font_names()]
 """A letter is drawn in the first of these fonts that has it; the first one of all comes with matplotlib."""
 BLUE, ORANGE, *_ = COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Colours of charts, by Okabe and Ito: colour-blind people can tell them apart."""
@@ -49,10 +49,7 @@ BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
-    """Lay a CAM (h, w) in [0, 1], of any size, over its photograph (H, W, 3) uint8.
-
-    ``strength`` is the share of the heat colours where the CAM is 1.
-    """
+    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8; where it is 1, ``strength`` is its share."""
     value = np.clip(_as_large(cam, image), 0, 1)
     colours = colormaps["turbo"]((value * 255).astype(np.uint8), bytes=True)[..., :3]
     return _blend(image, colours, strength * (0.35 + 0.65 * value))
@@ -142,22 +139,21 @@ def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndar
     """
     high = round(height * DPI)
     pictures = [_resized(picture, picture.shape[1] * high / picture.shape[0], high) for _, picture in parts]
-    titles = [_wrapped(title, picture.width) for (title, _), picture in zip(parts, pictures, strict=True)]
+    titles = []
+    for (title, _), picture in zip(parts, pictures, strict=True):
+        letters = max(6, int(picture.width / DPI * 72 / (0.58 * SMALL)))
+        titles.append("\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False)))
     above = GAP + LINE * max(1 + title.count("\n") for title in titles)
     sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for picture in pictures), above + high + GAP), "white")
     draw, left = ImageDraw.Draw(sheet), GAP
     for title, picture in zip(titles, pictures, strict=True):
+        name = next((font for font in FONTS if all(_has(font, letter) for letter in title)), FONTS[0])
+        font = ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
         bottom = left + picture.width / 2, above - GAP // 2
-        draw.multiline_text(bottom, title, "black", _font(title), anchor="md", align="center", spacing=GAP // 2)
+        draw.multiline_text(bottom, title, "black", font, anchor="md", align="center", spacing=GAP // 2)
         sheet.paste(picture, (left, above))
         left += picture.width + GAP
     return np.array(sheet)
-
-
-def _wrapped(title: str, width: int) -> str:
-    """Break a title into lines that stand above a picture ``width`` pixels wide."""
-    letters = max(6, int(width / DPI * 72 / (0.58 * SMALL)))
-    return "\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False))
 
 
 def fit(picture: np.ndarray, side: int) -> np.ndarray:
@@ -252,12 +248,6 @@ def _known(name: str) -> str:
         letter if any(_has(font, letter) for font in FONTS) else letter.encode("ascii", "backslashreplace").decode()
         for letter in name
     )
-
-
-def _font(text: str) -> ImageFont.FreeTypeFont:
-    """Return the first font that has all letters of a text, or else the first."""
-    name = next((font for font in FONTS if all(_has(font, letter) for letter in text)), FONTS[0])
-    return ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
 
 
 @cache

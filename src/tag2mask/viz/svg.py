@@ -4,10 +4,10 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -49,68 +49,56 @@ def thin(values: Values, maximum: int = 300) -> Values:
     return [*values[: len(values) - 1 : stride], *values[-1:]]
 
 
-def is_logarithmic(values: Sequence[float]) -> bool:
-    """Say whether the axis of positive values is logarithmic, because they span a wide range."""
-    return min(values) > 0 and max(values) / min(values) > LOG_RATIO
-
-
 def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> tuple[str, bool]:
     """Draw values over iterations; return the ``<svg>`` element and whether the vertical axis is logarithmic.
 
-    Running means are drawn, and the raw values pale behind them if there are few lines. Names appear on hovering.
+    Running means are drawn, and the raw values pale behind them if there are few lines. Names appear on hovering. The
+    axis is logarithmic where all values are positive and span a wide range.
 
     Args:
         lines: name, number of the `line_style`, and at least one value.
         scale: factor of the values, 100 for percent.
     """
-    scaled = [(name, style, [(step, scale * value) for step, value in values]) for name, style, values in lines]
     crowded = len(lines) > MAX_RAW_LINES
-    drawn = [value for _, _, values in scaled for _, value in (running_mean(values) if crowded else values)]
-    logarithmic = is_logarithmic(drawn)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": repr(lines), "font.size": 9}):
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
         axis = figure.subplots()
-        for name, style, values in scaled:
-            _draw(axis, name, style, values, raw=not crowded)
-        _set_axes(axis, drawn, min(0, *(step for _, _, values in lines for step, _ in values)), logarithmic)
+        drawn: list[float] = []
+        for name, style, unscaled in lines:
+            values = [(step, scale * value) for step, value in unscaled]
+            means = running_mean(values)
+            drawn += [value for _, value in (means if crowded else values)]
+            colour, dashes = COLOURS[style % len(COLOURS)], [float(n) * 0.5 for n in line_style(style)[1].split()]
+            line: Any = {"color": colour, "clip_on": False}
+            if means is not values and not crowded:
+                axis.plot(*zip(*thin(values), strict=True), linewidth=0.75, alpha=0.3, **line)
+            strokes = (0, dashes) if dashes else "-"
+            axis.plot(*zip(*thin(means), strict=True), linewidth=1.5, linestyle=strokes, gid=f">{name}", **line)
+            for step, value in values if len(values) <= MAX_DOTS else ():
+                title = f">{name}: {value:.4g} at iteration {step}"
+                axis.plot(step, value, "o", markeredgecolor=CARD, markersize=5, gid=title, **line)
+        low, high = min(drawn), max(drawn)
+        logarithmic = low > 0 and high / low > LOG_RATIO
+        if logarithmic:
+            axis.set_yscale("log")
+            axis.set_ylim(low / 1.15, high * 1.15)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("")
+        else:
+            room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+            axis.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
+        axis.set_xlim(left=min(0, *(step for _, _, values in lines for step, _ in values)))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_xlabel("iteration", color=TEXT, loc="right")
+        axis.grid(axis="y", color=GRID, linewidth=0.75, clip_on=False)
+        axis.tick_params(which="both", length=0, labelcolor=TEXT)
+        axis.spines[["left", "top", "right"]].set_visible(False)
+        axis.spines["bottom"].set_color(TEXT)
         file = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)  # type: ignore[arg-type]
+        nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _for_page(file.getvalue()), logarithmic
-
-
-def _draw(axis: Axes, name: str, style: int, values: Values, raw: bool) -> None:
-    colour, dashes = COLOURS[style % len(COLOURS)], [float(n) * 0.5 for n in line_style(style)[1].split()]
-    means = running_mean(values)
-    if raw and means is not values:
-        axis.plot(*zip(*thin(values), strict=True), color=colour, linewidth=0.75, alpha=0.3, clip_on=False)
-    strokes = (0, dashes) if dashes else "-"
-    axis.plot(
-        *zip(*thin(means), strict=True), color=colour, linewidth=1.5, linestyle=strokes, clip_on=False, gid=f">{name}"
-    )
-    for step, value in values if len(values) <= MAX_DOTS else ():
-        title = f">{name}: {value:.4g} at iteration {step}"
-        axis.plot(step, value, "o", color=colour, markeredgecolor=CARD, markersize=5, clip_on=False, gid=title)
-
-
-def _set_axes(axis: Axes, values: Sequence[float], left: int, logarithmic: bool) -> None:
-    low, high = min(values), max(values)
-    axis.set_xlim(left=left)
-    if logarithmic:
-        axis.set_yscale("log")
-        axis.set_ylim(low / 1.15, high * 1.15)
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
-    else:
-        room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        axis.set_ylim(max(0.0, low - room) if low >= 0 else low - room, high + room)
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axis.set_xlabel("iteration", color=TEXT, loc="right")
-    axis.grid(axis="y", color=GRID, linewidth=0.75, clip_on=False)
-    axis.tick_params(which="both", length=0, labelcolor=TEXT)
-    axis.spines[["left", "top", "right"]].set_visible(False)
-    axis.spines["bottom"].set_color(TEXT)
 
 
 def _for_page(svg: str) -> str:
