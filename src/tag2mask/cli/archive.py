@@ -1,14 +1,23 @@
-"""The archive of masks that the PASCAL VOC evaluation server takes: written, and checked.
+"""Write or check the archive that the PASCAL VOC evaluation server takes.
 
-The server wants, in a .tgz, ``results/VOC2012/Segmentation/comp6_test_cls/<id>.png`` for each of the 1,456 ids of
-``test``: palette PNGs of the photographs' sizes with values 0 to 20 and no void.
+write   reads a folder of label PNGs, those of VOC's test; writes the .tgz of --out, checks it
+check   reads an archive as the server would, and names what it would refuse; writes nothing
+
+The server wants results/VOC2012/Segmentation/comp6_test_cls/<id>.png for each of the 1,456 ids of
+test: palette PNGs of the photographs' sizes with values 0 to 20 and no void.
+
+Examples:
+  tag2mask archive write runs/voc/segmentation_resnet50/masks/test
+  tag2mask archive check results.tgz
+
+`tag2mask archive write --help` lists its options.
 """
 
 import gzip
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +33,11 @@ from tag2mask.io.labels import label_png, read_label
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 HIGHEST = len(classes.VOC) - 1
-DESCRIPTION = """Write or check the archive that the PASCAL VOC evaluation server takes.
-
-write   reads a folder of label PNGs, those of VOC's test; writes the .tgz of --out, checks it
-check   reads an archive as the server would, and names what it would refuse; writes nothing"""
-EXAMPLE = """examples
-  tag2mask archive write runs/voc/segmentation_resnet50/masks/test
-  tag2mask archive check results.tgz
-
-`tag2mask archive write --help` lists its options."""
 
 
-def archive(words: list[str]) -> int:
+def archive(words: list[str]) -> None:
     """Run the verb."""
-    parser = Parser("tag2mask archive", description=DESCRIPTION, epilog=EXAMPLE)
+    parser = Parser("tag2mask archive", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="write|check")
     write = verbs.add_parser("write", help="pack the masks of VOC's test, then check them")
     write.add_argument("labels", type=Path, help="folder of label PNGs, such as runs/voc/.../masks/test")
@@ -48,20 +48,12 @@ def archive(words: list[str]) -> int:
         each.add_argument("--photos", type=Path, help="VOC's JPEGImages, to compare sizes with")
         each.add_argument("--list", type=Path, help="ids, one a line (the 1,456 of VOC 2012 test)")
     args = parser.parse_args(words)
-    names = packaged_names("test") if args.list is None else _listed(args.list)
+    names = packaged_names("test") if args.list is None else read_ids(args.list)
+    if not names:
+        raise DamagedError(f"{args.list} is empty; expected ids, one a line")
     if args.verb == "write":
         write_archive(args.labels, names, args.out)
     print(f"{args.out}: {check_archive(args.out, names, args.photos)}")
-    return 0
-
-
-def _listed(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingError(f"no list {path}; expected ids, one a line")
-    names = read_ids(path)
-    if not names:
-        raise DamagedError(f"{path} is empty; expected ids, one a line")
-    return names
 
 
 def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
@@ -93,20 +85,15 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
 
 
 def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) -> str:
-    """Check an archive; return what was checked.
+    """Check that a .tgz holds the masks ``names`` and no others; return what was checked.
 
-    Args:
-        path: of the .tgz.
-        names: ids that must be there, and no others.
-        photos: folder of the photographs ``<id>.jpg`` whose sizes the masks must have.
+    With ``photos``, a folder of ``<id>.jpg``, their sizes are compared with those of the masks.
 
     Raises:
         InputError: with the first three faults and their number.
     """
-    if photos is not None and not photos.is_dir():
-        raise MissingError(f"no folder {photos}; name VOC's JPEGImages with --photos")
     expected, seen, faults = {f"{FOLDER}/{name}.png" for name in names}, set[str](), []
-    for entry, content in _members(path):
+    for entry, content in _files_in(path):
         if entry not in expected:
             faults.append(f"{entry} does not belong there")
         elif entry in seen:
@@ -126,16 +113,14 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     return f"{len(names)} masks, none missing, none too many, palette PNGs, values 0 to {HIGHEST}{sizes}"
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+def _files_in(path: Path) -> list[tuple[str, bytes]]:
     """Names and contents of what is in an archive, other than folders."""
-    if not path.is_file():
-        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`")
     try:
         with tarfile.open(path, "r:gz") as tar:
-            for entry in tar:
-                if not entry.isdir():
-                    file = tar.extractfile(entry) if entry.isfile() else None
-                    yield entry.name.removeprefix("./"), file.read() if file else b""
+            files = [(entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar if not entry.isdir()]
+            return [(entry.name.removeprefix("./"), file.read() if file else b"") for entry, file in files]
+    except FileNotFoundError:
+        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
 

@@ -1,17 +1,17 @@
 """LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
 
 import logging
+import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import tag2mask.tasks.affinity
@@ -24,8 +24,7 @@ from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.callbacks.writers import PredictionWriter
 from tag2mask.cli import wandb_runs
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
-from tag2mask.cli.options import check_options
-from tag2mask.cli.settings import SettingsParser
+from tag2mask.cli.options import SettingsParser, check_options
 from tag2mask.data.checks import check_masks, unlearnable
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_sampled_tags
@@ -78,26 +77,11 @@ class TagsToMasksCLI(LightningCLI):
     last checkpoint where no ``--ckpt_path`` is given.
     """
 
-    def __init__(self, words: list[str]) -> None:
-        """Parse ``words`` and run the verb that they begin with."""
-        settings = {"exit_on_error": False}
-        super().__init__(
-            LightningModule,
-            WSSSDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults={"callbacks": EndOnTermination()},
-            args=words,
-            parser_class=LightningParser,
-            parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
-        )
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint, ``--overwrite``, and the links from data to model."""
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
-        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoints_of)
+        place = lambda root: str(Path(root or ".") / LAST.parent)  # noqa: E731
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=place)
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
@@ -130,37 +114,28 @@ class TagsToMasksCLI(LightningCLI):
         data, seed = settings.data.init_args, settings.seed_everything
         if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
             data.seed = 0 if isinstance(seed, bool) else seed
-        wandb_runs.offline_unless_logged_in()
+        if not wandb_runs.logged_in():  # W&B would stop and ask
+            os.environ.setdefault("WANDB_MODE", "offline")
         root, task = Path(settings.trainer.default_root_dir), settings.model.class_path.split(".")[-2]
         for logger in wandb_runs.loggers_in(settings.trainer.logger):
             wandb_runs.name_run(logger.init_args, root, task, bool(settings.get("overwrite")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with lines of progress where its bar would go into a file."""
-        settings = self.config_init[self.subcommand].trainer
+        """Build the trainer, with a CSV log of a training, and lines of progress where its bar would go into a file."""
+        settings, loggers = self.config_init[self.subcommand].trainer, []
+        if self.subcommand == "fit":
+            configured = settings.logger if isinstance(settings.logger, list) else [settings.logger]
+            loggers = [logger for logger in configured if isinstance(logger, Logger)]
+            for logger in loggers:
+                if isinstance(logger, WandbLogger):
+                    Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
+            loggers.append(CSVLogger(settings.default_root_dir, name="logs", flush_logs_every_n_steps=50))
         own_bar = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
         if settings.enable_progress_bar is False or sys.stdout.isatty() or own_bar:
-            return super().instantiate_trainer(logger=self._loggers(), **kwargs)
-        trainer = super().instantiate_trainer(logger=self._loggers(), enable_progress_bar=False, **kwargs)
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        trainer = super().instantiate_trainer(logger=loggers, enable_progress_bar=False, **kwargs)
         trainer.callbacks.insert(0, ProgressLines())  # type: ignore[attr-defined]
         return trainer
-
-    def _loggers(self) -> Any:
-        """The loggers of a training, with a CSV log always; other verbs have none."""
-        configured = self.config_init[self.subcommand].trainer.logger
-        if self.subcommand != "fit":
-            return False
-        loggers = (
-            configured
-            if isinstance(configured, list)
-            else [configured]
-            if configured not in (None, True, False)
-            else []
-        )
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
-        return [*loggers, CSVLogger(self.settings.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
@@ -169,7 +144,10 @@ class TagsToMasksCLI(LightningCLI):
             super()._run_subcommand(subcommand)
             status = 0
         finally:
-            wandb_runs.end_run(self.trainer.loggers, status)
+            if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
+                import wandb
+
+                wandb.finish(exit_code=status)
 
     def fit(self, model: LightningModule, ckpt_path: str | None, **settings: Any) -> None:
         """Check everything, then start a run, go on with it, or leave it finished. Nothing is written before."""
@@ -195,7 +173,8 @@ class TagsToMasksCLI(LightningCLI):
         self._check_data()
         if state == "new":
             self.model.fill()  # the weights to start from are there: now the earlier training can go
-            _discard(root)
+            rank_zero_only(provenance.discard)(root)
+            rank_zero_only((root / LAST).unlink)(missing_ok=True)
         else:
             start = start if own and start is not None else root / LAST
             check_file(start, self.model.kind)
@@ -222,10 +201,16 @@ class TagsToMasksCLI(LightningCLI):
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
         for logger in wandb_runs.loggers_in(config["trainer"]["logger"]):
             logger["init_args"].pop("id", None)  # the name of a run, no setting
-        record, labels = dict(config), self.datamodule.labels
+        record, labels, names = dict(config), self.datamodule.labels, self.datamodule.class_names
         if labels is not None and (made := made_with(labels)) is not None:
-            require_labels(labels, self.datamodule.class_names)
             record["labels_made_with"] = made
+            provenance.require_current(labels, "make them again with `tag2mask labels`")
+            classes = record_of(labels)["config"].get("classes")
+            if classes is not None and list(classes) != list(names):
+                raise MismatchError(
+                    f"{labels} was made for the classes {some_of(classes, names)}, the data has "
+                    f"{some_of(names, classes)}; names and order must be the same: make the labels again"
+                )
         if start is not None:
             record["starts_from"] = digest_of_file(start)
         return RunRecord(config, record, self.settings.seed_everything, self.datamodule)
@@ -247,22 +232,6 @@ class TagsToMasksCLI(LightningCLI):
     before_validate = before_test = before_predict = _use_last
 
 
-def checkpoints_of(root: str | None) -> str:
-    """Return the folder of checkpoints in a run folder."""
-    return str(Path(root or ".") / LAST.parent)
-
-
-def require_labels(folder: Path, class_names: Sequence[str]) -> None:
-    """Refuse labels that a stage made for other classes, or from what has changed since."""
-    provenance.require_current(folder, "make them again with `tag2mask labels`")
-    classes = record_of(folder)["config"].get("classes")
-    if classes is not None and list(classes) != list(class_names):
-        raise MismatchError(
-            f"{folder} was made for the classes {some_of(classes, class_names)}, the data has "
-            f"{some_of(class_names, classes)}; names and order must be the same: make the labels again"
-        )
-
-
 def _checkpoint(path: str | None, root: Path) -> Path | None:
     """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
     if path not in ("last", "hpc"):
@@ -272,17 +241,24 @@ def _checkpoint(path: str | None, root: Path) -> Path | None:
     return files[-1] if files else None
 
 
-@rank_zero_only
-def _discard(root: Path) -> None:
-    """Delete what the run folder holds of an earlier training."""
-    provenance.discard(root)
-    (root / LAST).unlink(missing_ok=True)
-
-
-def follow_parent() -> None:
-    """End with the parent where Lightning's launcher has started this process: NCCL would wait for minutes."""
-    if launched():
+def lightning(words: list[str]) -> None:
+    """Run the verb that ``words`` begin with."""
+    quiet()
+    if launched():  # by Lightning: end with the process that did, NCCL would wait for minutes
         end_with_parent()
+    settings = {"exit_on_error": False}
+    TagsToMasksCLI(
+        LightningModule,
+        WSSSDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        seed_everything_default=0,
+        trainer_defaults={"callbacks": EndOnTermination()},
+        args=words,
+        parser_class=LightningParser,
+        parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
+    )
 
 
 def quiet() -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from tag2mask import __version__
 from tag2mask.cli import help
-from tag2mask.cli.options import check_yaml, did_you_mean
+from tag2mask.cli.options import chain, check_yaml, did_you_mean, explain
 from tag2mask.errors import (
     DamagedError,
     InputError,
@@ -22,8 +22,8 @@ from tag2mask.errors import (
     SpaceError,
     UnreachableError,
 )
+from tag2mask.utils.progress import warn
 
-TRACEBACK = "TAG2MASK_TRACEBACK"
 CLOSED = 141
 """The status that a shell gives a program which writes into a closed pipe."""
 HELP = ("-h", "--help")
@@ -59,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def dispatch(words: list[str]) -> int:
-    """Run a verb, or raise what is wrong; `main` catches that and puts it into one line."""
+    """Run a verb and return its status, or raise what is wrong; `main` catches that and puts it into one line."""
     verb = words[0] if words else "--help"
     if verb in (*HELP, "--version"):
         print(__version__ if verb == "--version" else help.MAIN)
@@ -67,26 +67,15 @@ def dispatch(words: list[str]) -> int:
     if verb in help.VERBS and not set(HELP).isdisjoint(words):
         print(help.VERBS[verb])
         return 0
+    if verb not in (*LIGHTNING, *VERBS):
+        near = did_you_mean(verb, (*LIGHTNING, *VERBS))
+        raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
+    if verb in (*LIGHTNING, "labels"):
+        check_yaml(words)
+    name = "lightning" if verb in LIGHTNING else verb
+    run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
     words = ["--help" if word == "--help-all" else word for word in words]
-    if verb in LIGHTNING:
-        return lightning(words)
-    if verb in VERBS:
-        run: Callable[[list[str]], int] = getattr(import_module(f"tag2mask.cli.{verb}"), verb)
-        return run(words[1:])
-    raise SettingError(
-        f"no verb {verb!r}{did_you_mean(verb, (*LIGHTNING, *VERBS)) or '; `tag2mask --help` lists them'}"
-    )
-
-
-def lightning(words: list[str]) -> int:
-    """Run one of LightningCLI's verbs."""
-    check_yaml(words)
-    from tag2mask.cli.lightning import TagsToMasksCLI, follow_parent, quiet
-
-    quiet()
-    follow_parent()
-    TagsToMasksCLI(words)
-    return 0
+    return run(words if verb in LIGHTNING else words[1:]) or 0
 
 
 def _status(words: list[str]) -> int:
@@ -95,20 +84,18 @@ def _status(words: list[str]) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
-        for kind, (word, status) in ENDS.items():  # Lightning answers KeyboardInterrupt with SystemExit(1)
-            if _in_context(error, kind):
-                return _say(f"{word}; the same command goes on where it stopped", status)
-        known = mendable(error) if isinstance(error, Exception) else None
+        kinds = {type(each).__name__ for each in chain(error, "__context__")}
+        for kind in ENDS.keys() & kinds:  # Lightning answers KeyboardInterrupt with SystemExit(1)
+            word, status = ENDS[kind]
+            warn(f"{word}; the same command goes on where it stopped")
+            return status
+        known = mendable(error)
         if known is None:
             raise
-        if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+        if os.environ.get("TAG2MASK_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exc()
-        return _say(str(known), 2)
-
-
-def _say(message: str, status: int) -> int:
-    print(f"tag2mask: {message}", file=sys.stderr)
-    return status
+        warn(str(known))
+        return 2
 
 
 def _unread() -> bool:
@@ -121,25 +108,12 @@ def _unread() -> bool:
         return False
 
 
-def _in_context(error: BaseException | None, kind: str) -> bool:
-    """Whether an error, or one that was being handled when it was raised, is of a kind."""
-    while error is not None:
-        if type(error).__name__ == kind:
-            return True
-        error = error.__context__
-    return False
-
-
-def mendable(error: BaseException | None) -> InputError | None:
+def mendable(error: BaseException) -> InputError | None:
     """Return what the user can mend as an `InputError`, also where jsonargparse or a loader's process has wrapped it.
 
     Only causes are followed: what was raised while another error was being handled is a fault of its own.
     """
-    while error is not None:
-        if known := _translated(error):
-            return known
-        error = error.__cause__
-    return None
+    return next(filter(None, map(_translated, chain(error, "__cause__"))), None)
 
 
 def _translated(error: BaseException) -> InputError | None:
@@ -151,8 +125,6 @@ def _translated(error: BaseException) -> InputError | None:
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, argparse.ArgumentError):
-        from tag2mask.cli.settings import explain
-
         return SettingError(explain(error))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
         return MissingError(f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing")

@@ -2,29 +2,29 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jsonargparse
 import yaml
+from jsonargparse._namespace import NSKeyError
 
 from tag2mask.errors import DamagedError, MissingError, SettingError
 
 WIDTH = 100
 """Columns of a help text."""
+UNKNOWN = "unrecognized arguments: --"
+"""How argparse begins to say so; it has no typed error for that."""
 
 
 class Parser(argparse.ArgumentParser):
-    """``ArgumentParser`` that raises `SettingError` where it would print its usage and exit.
+    """``ArgumentParser`` with the text of a verb's module as its help; an error raises `SettingError`."""
 
-    The help keeps the lines of description and epilog, and is `WIDTH` columns wide.
-    """
-
-    def __init__(self, *words: Any, **named: Any) -> None:
-        shape = partial(argparse.RawDescriptionHelpFormatter, width=WIDTH, max_help_position=32)
-        super().__init__(*words, **{"formatter_class": shape, **named})
+    def __init__(self, prog: str, text: str | None = None, **named: Any) -> None:
+        super().__init__(prog, **help_from(text), **named)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse an unknown option first: where a required one is missing, it is most often that one, misspelt."""
@@ -42,30 +42,73 @@ class Parser(argparse.ArgumentParser):
         raise SettingError(f"{message}; `{self.prog} --help` lists the options")
 
 
+class SettingsParser(jsonargparse.ArgumentParser):
+    """jsonargparse's parser with "did you mean"; jsonargparse also parses the settings of each class with it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an ``ArgumentError``; the cause of an unknown setting is a `SettingError` that names the near one."""
+        if isinstance(ex, NSKeyError):
+            verb = getattr(ex, "subcommand_parser", None)
+            quoted = str(ex).split("'")[1::2]  # the verb or the group of settings, if there is one; the setting
+            name = quoted[-1] if verb else ".".join(quoted)
+            ex = SettingError(f"no setting {name!r}{(verb or self).near(name)}")
+        elif message.startswith(UNKNOWN):
+            name = message.removeprefix(UNKNOWN).split("=")[0].split()[0]
+            ex = SettingError(f"no setting {name!r}{self.near(name)}")
+        super().error(message, ex)
+
+    def near(self, name: str) -> str:
+        """Return a question with the near setting, else the settings that there are."""
+        names = [word.lstrip("-") for word in self._option_string_actions if word.startswith("--")]
+        names = [word for word in names if not word.endswith("help")]
+        first = ", ".join(dict.fromkeys(word.split(".")[0] for word in names))
+        return did_you_mean(name, names) or f"; expected one of {first}"
+
+
+def help_from(text: str | None) -> dict[str, Any]:
+    """Return what makes a parser print the docstring of a module as its help: the examples after the options."""
+    about, title, examples = (text or "").partition("\nExample")
+    shape = partial(argparse.RawDescriptionHelpFormatter, width=WIDTH, max_help_position=32)
+    return {"description": about, "epilog": title + examples, "formatter_class": shape}
+
+
+def explain(error: argparse.ArgumentError) -> str:
+    """Return the line for an error of jsonargparse.
+
+    jsonargparse raises an error for each level of the settings: the levels name the place, the innermost the fault.
+    """
+    *_, fault = levels = list(chain(error, "__cause__", "__context__"))
+    keys = dict.fromkeys(text.split('"')[1] for text in map(str, levels) if text.startswith('Parser key "'))
+    place = f"{'.'.join(keys)}: " if keys else ""
+    near = did_you_mean(str(fault.name), dir(fault.obj)) if isinstance(fault, AttributeError) else ""
+    advice = "" if isinstance(fault, SettingError) else "; mend the configuration, or see `tag2mask VERB --help`"
+    return f"{place}{' '.join(str(fault).split())}{near or advice}"
+
+
+def chain(error: BaseException | None, *links: str) -> Iterator[BaseException]:
+    """Yield an error and those before it: each time the first of ``links``, such as ``__cause__``, that is set."""
+    while error is not None:
+        yield error
+        error = next((before for link in links if (before := getattr(error, link))), None)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names the known word nearest to ``word``; empty where none is near."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def check_options(
-    words: Sequence[str], known: Iterable[str], prog: str, aliases: Mapping[str, str] | None = None
-) -> None:
-    """Raise `SettingError` for the first unknown option, with the option that may have been meant.
+def check_options(words: Sequence[str], known: Iterable[str], prog: str, aliases: Mapping[str, str] = {}) -> None:
+    """Raise `SettingError` for the first option among ``words`` that is not ``known``, with the one that may be meant.
 
-    Settings of a class, such as ``--data.init_args.root`` where ``--data`` names one, are for jsonargparse to check.
-
-    Args:
-        words: of the command line.
-        known: options; a word may be the beginning of one.
-        prog: the command, for its help.
-        aliases: names that people try -> the option.
+    A word may be the beginning of an option. ``aliases`` are names that people try, each with its option. Settings of a
+    class, such as ``--data.init_args.root`` where ``--data`` names one, are for jsonargparse to check.
     """
     known = list(known)
     members = [option for option in known if not option.endswith(".help")]
     settings = [option for option in known if not any(member.startswith(f"{option}.") for member in members)]
     names = {f"--{option.rsplit('.', 1)[-1].lstrip('-')}": option for option in settings}
-    names |= {option: option for option in settings} | dict(aliases or {})
+    names |= {option: option for option in settings} | dict(aliases)
     for word in takewhile(lambda word: word != "--", words):
         option = word.split("=")[0].rstrip("+")
         of_a_class = not set(accumulate(option.split("."), "{}.{}".format)).isdisjoint(settings)

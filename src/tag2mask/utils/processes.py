@@ -45,12 +45,7 @@ def spread(
 ) -> Iterator[Result]:
     """Do ``jobs`` in processes; yield the results in their order. Only a few jobs wait: there may be a million.
 
-    Args:
-        work: a function of a module.
-        jobs: its arguments.
-        workers: processes.
-        start: called with ``arguments`` in each process before its first job.
-        arguments: of ``start``.
+    ``work`` is a function of a module; ``start`` is called with ``arguments`` in each process before its first job.
 
     Raises:
         SpaceError: a process was killed.
