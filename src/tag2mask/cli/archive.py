@@ -17,6 +17,7 @@ import gzip
 import io
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,17 +93,13 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     Raises:
         InputError: with the first three faults and their number.
     """
-    expected, seen, faults = {f"{FOLDER}/{name}.png" for name in names}, set[str](), []
-    for entry, content in _files_in(path):
-        if entry not in expected:
-            faults.append(f"{entry} does not belong there")
-        elif entry in seen:
-            faults.append(f"{entry} is there twice")
-        elif fault := _fault(content, Path(entry).stem, photos):
-            faults.append(f"{Path(entry).name} {fault}")
-        seen.add(entry)
-    if missing := [name for name in names if f"{FOLDER}/{name}.png" not in seen]:
-        faults.insert(0, f"{len(missing)} of {len(names)} masks are missing, the first {missing[0]}.png")
+    expected, files = {f"{FOLDER}/{name}.png": f"{name}.png" for name in names}, _files_in(path)
+    counts = Counter(entry for entry, _ in files)
+    missing = [name for entry, name in expected.items() if entry not in counts]
+    faults = [f"{len(missing)} of {len(names)} masks are missing, the first {missing[0]}"] if missing else []
+    faults += [f"{entry} does not belong there" for entry in counts if entry not in expected]
+    faults += [f"{entry} is there twice" for entry, count in counts.items() if count > 1]
+    faults += filter(None, (_fault(content, Path(entry), photos) for entry, content in files if entry in expected))
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise MismatchError(
@@ -125,18 +122,18 @@ def _files_in(path: Path) -> list[tuple[str, bytes]]:
         raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
 
 
-def _fault(content: bytes, name: str, photos: Path | None) -> str | None:
-    """The first fault of a mask; None where it is as the server wants it."""
+def _fault(content: bytes, path: Path, photos: Path | None) -> str | None:
+    """The first fault of a mask, with its name; None where it is as the server wants it."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             kind, mode, size, highest = image.format, image.mode, image.size, np.asarray(image).max(initial=0)
     except (OSError, SyntaxError, ValueError) as error:  # UnidentifiedImageError is an OSError
-        return f"cannot be read ({error})"
+        return f"{path.name} cannot be read ({error})"
     if kind != "PNG" or mode != "P":
-        return f"is a {mode} {kind}, not a palette PNG"
+        return f"{path.name} is a {mode} {kind}, not a palette PNG"
     if highest > HIGHEST:
-        return f"holds the value {highest}"
-    height, width = (size[1], size[0]) if photos is None else read_size(photos / f"{name}.jpg")
-    if size != (width, height):
-        return f"is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"
-    return None
+        return f"{path.name} holds the value {highest}"
+    height, width = size[::-1] if photos is None else read_size(photos / f"{path.stem}.jpg")
+    if size == (width, height):
+        return None
+    return f"{path.name} is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"

@@ -77,21 +77,19 @@ def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
     parser = SettingsParser("tag2mask labels", exit_on_error=False, **help_from(__doc__))
     parser.usage = "tag2mask labels --config FILE [--OPTION VALUE ...]"
-    configurations = "such as configs/folder/seeds.yaml (confident seeds), configs/folder/labels.yaml"
-    parser.add_argument("--config", action="config", help=configurations)
+    parser.add_argument(
+        "--config", action="config", help="such as configs/folder/seeds.yaml (confident) or labels.yaml"
+    )
     parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made of a CAM")
     parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
-    photos = "folder of the photographs, or the one that holds images/ and tags.csv"
-    parser.add_argument("--photos", type=Path | None, help=photos)
+    parser.add_argument("--photos", type=Path | None, help="their folder, or the one that holds images/ and tags.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
     parser.add_argument("--list", type=Path | None, help="names to do, one a line; without it, all CAM files")
-    soft = "also write the CAMs after the walk into OUT/soft, for `tag2mask evaluate`"
-    parser.add_argument("--soft", type=bool, default=False, help=soft)
+    parser.add_argument("--soft", type=bool, default=False, help="also write the CAMs after the walk into OUT/soft")
     parser.add_argument("--steps", type=bool, default=False, help="also write the label after each step into OUT/steps")
     parser.add_argument("--workers", type=int | None, help="processes (one a core)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
-    shards = "this part of the work only, such as 1/4 (torchrun and SLURM say it by themselves)"
-    parser.add_argument("--shard", type=str | None, help=shards)
+    parser.add_argument("--shard", type=str | None, help="this part only, such as 1/4; torchrun and SLURM say it too")
     parser.add_argument("--overwrite", action="store_true", help="replace labels made with another recipe")
     check_options(words, parser._option_string_actions, parser.prog)
     args: Namespace = parser.instantiate_classes(parser.parse_args(words))

@@ -80,8 +80,9 @@ class TagsToMasksCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint, ``--overwrite``, and the links from data to model."""
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
-        place = lambda root: str(Path(root or ".") / LAST.parent)  # noqa: E731
-        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=place)
+        parser.link_arguments(
+            "trainer.default_root_dir", "checkpoint.dirpath", lambda root: str(Path(root or ".") / LAST.parent)
+        )
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
@@ -103,7 +104,7 @@ class TagsToMasksCLI(LightningCLI):
             raise SettingError(
                 f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
             )
-        if path and path not in ("last", "hpc"):
+        if path and path != "last":
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
@@ -126,9 +127,8 @@ class TagsToMasksCLI(LightningCLI):
         if self.subcommand == "fit":
             configured = settings.logger if isinstance(settings.logger, list) else [settings.logger]
             loggers = [logger for logger in configured if isinstance(logger, Logger)]
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
+            for logger in wandb_runs.loggers_in(self.settings.trainer.logger):
+                Path(logger.init_args.save_dir).mkdir(parents=True, exist_ok=True)  # else W&B takes a temporary folder
             loggers.append(CSVLogger(settings.default_root_dir, name="logs", flush_logs_every_n_steps=50))
         own_bar = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
         if settings.enable_progress_bar is False or sys.stdout.isatty() or own_bar:
@@ -156,7 +156,9 @@ class TagsToMasksCLI(LightningCLI):
             return
         root, overwrite = Path(self.trainer.default_root_dir), self.settings.overwrite
         self.datamodule.setup("fit")
-        start = _checkpoint(ckpt_path, root)
+        if ckpt_path == "last":
+            ckpt_path = str(root / LAST) if (root / LAST).is_file() else None
+        start = None if ckpt_path is None else Path(ckpt_path)
         own = start is not None and root.resolve() in start.resolve().parents
         if own and overwrite:
             raise SettingError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
@@ -230,15 +232,6 @@ class TagsToMasksCLI(LightningCLI):
                 callback.overwrite = True
 
     before_validate = before_test = before_predict = _use_last
-
-
-def _checkpoint(path: str | None, root: Path) -> Path | None:
-    """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
-    if path not in ("last", "hpc"):
-        return None if path is None else Path(path)
-    pattern = str(LAST) if path == "last" else "hpc_ckpt_*.ckpt"
-    files = sorted(root.glob(pattern), key=lambda file: (len(file.name), file))
-    return files[-1] if files else None
 
 
 def lightning(words: list[str]) -> None:

@@ -13,20 +13,10 @@ from importlib import import_module
 from tag2mask import __version__
 from tag2mask.cli import help
 from tag2mask.cli.options import chain, check_yaml, did_you_mean, explain
-from tag2mask.errors import (
-    DamagedError,
-    InputError,
-    MissingError,
-    OccupiedError,
-    SettingError,
-    SpaceError,
-    UnreachableError,
-)
+from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
 from tag2mask.utils.progress import warn
 
-CLOSED = 141
-"""The status that a shell gives a program which writes into a closed pipe."""
-HELP = ("-h", "--help")
+CLOSED = 141  # the status that a shell gives a program which writes into a closed pipe
 LIGHTNING = ("fit", "validate", "test", "predict")
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
@@ -61,11 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def dispatch(words: list[str]) -> int:
     """Run a verb and return its status, or raise what is wrong; `main` catches that and puts it into one line."""
     verb = words[0] if words else "--help"
-    if verb in (*HELP, "--version"):
-        print(__version__ if verb == "--version" else help.MAIN)
-        return 0
-    if verb in help.VERBS and not set(HELP).isdisjoint(words):
-        print(help.VERBS[verb])
+    asked = words if verb in help.VERBS else [verb]
+    if not {"-h", "--help", "--version"}.isdisjoint(asked):
+        print(__version__ if verb == "--version" else help.VERBS.get(verb, help.MAIN))
         return 0
     if verb not in (*LIGHTNING, *VERBS):
         near = did_you_mean(verb, (*LIGHTNING, *VERBS))
@@ -122,8 +110,6 @@ def _translated(error: BaseException) -> InputError | None:
     if isinstance(error, InputError):  # a loader's process puts "Caught ..." and its traceback before the message
         last = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]
         return type(error)(last if text.startswith("Caught ") else text)
-    if isinstance(error, OSError):
-        return _of_system(error)
     if isinstance(error, argparse.ArgumentError):
         return SettingError(explain(error))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
@@ -131,14 +117,13 @@ def _translated(error: BaseException) -> InputError | None:
     if kind == "MisconfigurationException":
         return SettingError(text)
     if kind == "OutOfMemoryError":
-        advice = "lower --data.init_args.batch_size (with --trainer.accumulate_grad_batches)"
-        return SpaceError(f"the GPU's memory is full; {advice}")
+        return SpaceError("the GPU's memory is full; lower --data.init_args.batch_size and accumulate gradients")
     if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in text):
         reason = re.sub(r"^\[/[^]]*\] ", "", text).split(". This is typically")[0]
         return UnreachableError(LOST_PROCESS.format(reason))
     if kind == "RuntimeError" and text.startswith("DataLoader worker"):
         return UnreachableError(f"{text} The same command goes on from the last checkpoint")
-    return None
+    return _of_system(error) if isinstance(error, OSError) else None
 
 
 def _of_system(error: OSError) -> InputError:
@@ -147,8 +132,6 @@ def _of_system(error: OSError) -> InputError:
         return SpaceError(f"{text}; free some space, then give the same command: it goes on where it stopped")
     if isinstance(error, PermissionError):
         text += "; check who owns it, or write elsewhere with --trainer.default_root_dir or --out"
-    if isinstance(error, FileNotFoundError):
-        return MissingError(text)
-    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError):
-        return OccupiedError(text)
-    return UnreachableError(text) if isinstance(error, ConnectionError) else DamagedError(text)
+    if isinstance(error, ConnectionError):
+        return UnreachableError(text)
+    return MissingError(text) if isinstance(error, FileNotFoundError) else DamagedError(text)

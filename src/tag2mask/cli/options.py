@@ -12,12 +12,11 @@ import jsonargparse
 import yaml
 from jsonargparse._namespace import NSKeyError
 
-from tag2mask.errors import DamagedError, MissingError, SettingError
+from tag2mask.errors import DamagedError, SettingError
+from tag2mask.io.folders import read_text
 
-WIDTH = 100
-"""Columns of a help text."""
-UNKNOWN = "unrecognized arguments: --"
-"""How argparse begins to say so; it has no typed error for that."""
+WIDTH = 100  # columns of a help text
+UNKNOWN = "unrecognized arguments: --"  # argparse has no typed error for that
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,22 +46,18 @@ class SettingsParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an ``ArgumentError``; the cause of an unknown setting is a `SettingError` that names the near one."""
+        verb, name = getattr(ex, "subcommand_parser", None), ""
         if isinstance(ex, NSKeyError):
-            verb = getattr(ex, "subcommand_parser", None)
             quoted = str(ex).split("'")[1::2]  # the verb or the group of settings, if there is one; the setting
             name = quoted[-1] if verb else ".".join(quoted)
-            ex = SettingError(f"no setting {name!r}{(verb or self).near(name)}")
         elif message.startswith(UNKNOWN):
             name = message.removeprefix(UNKNOWN).split("=")[0].split()[0]
-            ex = SettingError(f"no setting {name!r}{self.near(name)}")
+        if name:
+            options = (verb or self)._option_string_actions
+            known = [word.lstrip("-") for word in options if word.startswith("--") and not word.endswith("help")]
+            first = ", ".join(dict.fromkeys(word.split(".")[0] for word in known))
+            ex = SettingError(f"no setting {name!r}{did_you_mean(name, known) or f'; expected one of {first}'}")
         super().error(message, ex)
-
-    def near(self, name: str) -> str:
-        """Return a question with the near setting, else the settings that there are."""
-        names = [word.lstrip("-") for word in self._option_string_actions if word.startswith("--")]
-        names = [word for word in names if not word.endswith("help")]
-        first = ", ".join(dict.fromkeys(word.split(".")[0] for word in names))
-        return did_you_mean(name, names) or f"; expected one of {first}"
 
 
 def help_from(text: str | None) -> dict[str, Any]:
@@ -73,9 +68,9 @@ def help_from(text: str | None) -> dict[str, Any]:
 
 
 def explain(error: argparse.ArgumentError) -> str:
-    """Return the line for an error of jsonargparse.
+    """Return the line for an error of jsonargparse, which raises one for each level of the settings.
 
-    jsonargparse raises an error for each level of the settings: the levels name the place, the innermost the fault.
+    The levels name the place, the innermost the fault.
     """
     *_, fault = levels = list(chain(error, "__cause__", "__context__"))
     keys = dict.fromkeys(text.split('"')[1] for text in map(str, levels) if text.startswith('Parser key "'))
@@ -123,14 +118,8 @@ def check_yaml(words: Sequence[str]) -> None:
     """Name a configuration that is no YAML, and the place in it; jsonargparse names neither."""
     for option, value in [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]:
         part = value.endswith((".yaml", ".yml")) and Path(value).is_file()  # --trainer FILE
-        if not part and option not in ("--config", "-c"):
-            continue
         try:
-            yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            reason = f"{error.reason} at byte {error.start}"
-            raise DamagedError(f"{value} is not UTF-8 text ({reason}); save it as UTF-8") from None
+            if part or option in ("--config", "-c"):
+                yaml.safe_load(read_text(Path(value), "a configuration; configs/ has one for every run"))
         except yaml.YAMLError as error:
             raise DamagedError(f"{value} is not YAML: {error}; mend it there") from None
-        except FileNotFoundError:
-            raise MissingError(f"no configuration {value}; configs/ has one for every run") from None

@@ -40,7 +40,7 @@ def segment(words: list[str]) -> int:
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO|FOLDER", help="photographs, folders of them")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation network: .../last.ckpt")
     parser.add_argument("--out", type=Path, default=Path("segments"), help="folder that receives the files (segments)")
-    parser.add_argument("--scales", type=_numbers, default=(1.0,), help="relative sizes, such as 0.5,1,1.5,2 (1)")
+    parser.add_argument("--scales", type=numbers_with_commas, default=(1.0,), help="sizes, such as 0.5,1,1.5,2 (1)")
     parser.add_argument("--flip", action="store_true", help="average with the mirror image")
     parser.add_argument("--crf", action="store_true", help="draw masks to the outlines with a dense CRF; slower")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
@@ -70,11 +70,9 @@ def segment(words: list[str]) -> int:
     return 1 if damaged else 0
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected numbers with commas between, such as 0.5,1,2") from None
+def numbers_with_commas(text: str) -> tuple[float, ...]:
+    """Read ``0.5,1,2``; argparse names this function where that fails."""
+    return tuple(map(float, text.split(",")))
 
 
 def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
