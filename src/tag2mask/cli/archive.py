@@ -65,9 +65,9 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
     """
     missing = [name for name in names if not (labels / f"{name}.png").is_file()]
     if missing:
+        remedy = "`tag2mask predict` with --data.init_args.predict_split test makes them"
         raise MissingError(
-            f"{len(missing)} of {len(names)} masks are not in {labels}, the first {missing[0]}.png; make them with "
-            "`tag2mask predict` and --data.init_args.predict_split test"
+            f"{len(missing)} of {len(names)} masks are not in {labels}, first {missing[0]}.png; {remedy}"
         )
     with (
         atomic(out) as file,
@@ -102,10 +102,8 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     faults += filter(None, (_fault(content, Path(entry), photos) for entry, content in files if entry in expected))
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise MismatchError(
-            f"{path} would be refused: {'; '.join(faults[:3])}{more}; expected {len(names)} palette PNGs in {FOLDER}, "
-            "write it again with `tag2mask archive write`"
-        )
+        remedy = f"expected {len(names)} palette PNGs in {FOLDER}; write it with `tag2mask archive write`"
+        raise MismatchError(f"{path} would be refused: {'; '.join(faults[:3])}{more}; {remedy}")
     sizes = ", sizes of the photographs" if photos else "; sizes not compared, for want of --photos"
     return f"{len(names)} masks, none missing, none too many, palette PNGs, values 0 to {HIGHEST}{sizes}"
 

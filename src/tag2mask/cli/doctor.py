@@ -22,7 +22,6 @@ from textwrap import fill
 
 from tag2mask import __version__
 from tag2mask.cli.options import WIDTH, Parser
-from tag2mask.cli.wandb_runs import logged_in
 from tag2mask.io.disk import readable_size
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import warn
@@ -43,13 +42,8 @@ OPTIONAL = {
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 """Releases that carried malware (GHSA-w37p-236h-pfx3)."""
 MEND = "install the versions of requirements.txt: `make setup`"
-DATA = {
-    "data/sample": "tag2mask prepare sample",
-    "data/VOCdevkit/VOC2012": "tag2mask prepare voc",
-    "data/coco": "tag2mask prepare coco",
-    "data/photographs": "photographs of your own: images/ and tags.csv",
-}
-"""Where the configurations look for data, and where that comes from."""
+DATA = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
+"""Where the configurations look for data."""
 FOLDERS = {
     "photographs": ("images", "JPEGImages", "train2014", "val2014"),
     "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
@@ -145,6 +139,12 @@ def optional() -> Iterator[str]:
     yield from (f"{name} is missing: {OPTIONAL[name]}; pip install {name}" for name in missing)
 
 
+def logged_in() -> bool:
+    """Whether W&B would find a key here; W&B is not asked, and the key is not read."""
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
+
+
 def wandb() -> Iterator[str]:
     """Where the runs of W&B go."""
     if mode := os.environ.get("WANDB_MODE"):
@@ -157,19 +157,15 @@ def wandb() -> Iterator[str]:
 
 def data_sets(folders: list[Path]) -> Iterator[str]:
     """What the data sets hold that the configurations look for, and those in ``folders``."""
-    absent = {Path(place): f"none yet ({origin})" for place, origin in DATA.items()}
-    for root, text in (absent | dict.fromkeys(folders, "no such folder")).items():
-        yield f"{root}: {contents(root) if root.is_dir() else text}"
+    for root in (*map(Path, DATA), *folders):
+        absent = "no such folder" if root in folders else "none yet; `tag2mask prepare --help` says how to get it"
+        yield f"{root}: {contents(root) if root.is_dir() else absent}"
 
 
 def contents(root: Path) -> str:
     """Count what lies in the folder of a data set, whichever kind it is of; no file is opened."""
-    facts = [
-        f"{count:,} {kind} in {name}"
-        for kind, names in FOLDERS.items()
-        for name in names
-        if (count := len([*root.glob(f"{name}/*.*")]))
-    ]
+    counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
+    facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
     tags = [path.name for path in sorted(root.glob("*tags*.csv"))] + ["Annotations"] * any(root.glob("Annotations/*"))
     lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
     facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]

@@ -49,8 +49,6 @@ def labels(words: list[str]) -> int:
         print(f"shard {index} of {count}: {len(share)} of {len(names)} photographs")
     provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
     config, state = _config(job), provenance.state(job.cams)
-    if config["classes"] and args.photos is not None:
-        _require_classes_of(args.photos, job.cams, config["classes"])
     _clear(job, share, config, state, args.overwrite)
     todo = remaining(job, share)
     if len(todo) < len(share):
@@ -119,7 +117,7 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _job(args: Namespace) -> Job:
-    """Check photographs and the network of the walk, before anything is written."""
+    """Check photographs, the network of the walk and the classes of one's own data, before anything is written."""
     photos, recipe = args.photos, args.recipe
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
@@ -135,12 +133,16 @@ def _job(args: Namespace) -> Job:
         if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
             walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
         if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
-            raise MissingError(
-                f"no checkpoint {walk.checkpoint or f'in {args.cams / RUN_FILE}'} of the {walk.task} network; train "
-                f"one with `tag2mask fit` and a configuration {walk.task}_*.yaml, or leave the walk out (walk: null)"
-            )
+            place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
+            remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
+            raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
         load_guide(walk, "cpu")  # refuses another network, or a missing layer, before worker processes would end of it
         recipe = replace(recipe, walk=walk)
+    classes = record_of(args.cams).get("config", {}).get("classes")
+    own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
+    if classes and own and (names := class_names(args.photos)) != tuple(classes):
+        before, remedy = ", ".join(classes), "mend classes.txt, or train and predict again"
+        raise MismatchError(f"{args.cams} was made for the classes {before}, the data has {', '.join(names)}; {remedy}")
     return Job(args.cams, photos, args.out, recipe, args.soft, args.steps)
 
 
@@ -166,21 +168,8 @@ def _config(job: Job) -> dict[str, Any]:
     return config
 
 
-def _require_classes_of(data: Path, cams: Path, classes: Sequence[str]) -> None:
-    """Refuse CAM files of other classes than those of a folder of one's own data; pass over any other folder."""
-    own = any((data / name).is_file() for name in ("classes.txt", "tags.csv"))
-    if own and (names := class_names(data)) != tuple(classes):
-        raise MismatchError(
-            f"{cams} was made for the classes {', '.join(classes)}, {data} has {', '.join(names)}; names and order "
-            "must be the same: mend classes.txt, or train and predict again"
-        )
-
-
 def _clear(job: Job, names: Sequence[str], config: dict[str, Any], state: str | None, overwrite: bool) -> None:
-    """Go on in the folder of the labels, or start there: delete what is to be made anew of ``names``.
-
-    The outputs of other names stay: other shards may be at work.
-    """
+    """Go on in the folder of the labels, or start there: delete what is to be made anew, for ``names`` alone."""
     goes_on = same_run(job.out, config, overwrite)
     if not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
         raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
@@ -208,10 +197,7 @@ def _means(args: Namespace, recipe: Recipe) -> tuple[Any, int, str]:
 
 
 def _write_record(out: Path, config: dict[str, Any], total: int, **facts: Any) -> dict[str, Any]:
-    """Write ``run.json`` and ``inputs.csv``, again where another shard has ended meanwhile; return what they say.
-
-    They say what each label was made from, and how many tags have no pixel in their label, class by class.
-    """
+    """Write what labels were made from and which tags have no pixel, again where another shard has ended meanwhile."""
     facts["files"], classes = None, config["classes"]
     while (count := len(paths := sorted(out.glob("*.png")))) != facts["files"]:
         made = {path.stem: made_of(path) for path in paths}

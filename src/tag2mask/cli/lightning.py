@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -14,15 +15,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-import tag2mask.tasks.affinity
-import tag2mask.tasks.cam
-import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.progress import ProgressLines
 from tag2mask.callbacks.records import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.callbacks.writers import PredictionWriter
-from tag2mask.cli import wandb_runs
+from tag2mask.cli.doctor import logged_in
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
 from tag2mask.cli.options import SettingsParser, check_options
 from tag2mask.data.checks import check_masks, unlearnable
@@ -33,6 +31,7 @@ from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
 from tag2mask.io.records import digest_of_file, made_with, record_of
+from tag2mask.tasks import affinity, cam, segmentation  # noqa: F401  their names are short in configurations
 from tag2mask.tasks.checkpoints import check_file, some_of
 from tag2mask.utils.processes import end_with_parent
 
@@ -70,11 +69,9 @@ class LightningParser(SettingsParser, LightningArgumentParser):
 
 
 class TagsToMasksCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` for every model and data set of the project.
+    """``fit``, ``validate``, ``test`` and ``predict`` in a run folder, ``trainer.default_root_dir``.
 
-    The run folder is ``trainer.default_root_dir``. ``fit`` stops where that holds a run with another configuration
-    and goes on where it holds the same one, unfinished; ``--overwrite`` starts anew. The other verbs take the run's
-    last checkpoint where no ``--ckpt_path`` is given.
+    ``fit`` stops where that holds another run and goes on with the same one. The other verbs take its last checkpoint.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -101,9 +98,7 @@ class TagsToMasksCLI(LightningCLI):
         """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
         path = self.settings.get("ckpt_path")
         if path in ("best", "registry"):
-            raise SettingError(
-                f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
-            )
+            raise SettingError(f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or a .ckpt file")
         if path and path != "last":
             check_file(Path(path))
 
@@ -115,11 +110,25 @@ class TagsToMasksCLI(LightningCLI):
         data, seed = settings.data.init_args, settings.seed_everything
         if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
             data.seed = 0 if isinstance(seed, bool) else seed
-        if not wandb_runs.logged_in():  # W&B would stop and ask
+        if not logged_in():  # W&B would stop and ask
             os.environ.setdefault("WANDB_MODE", "offline")
-        root, task = Path(settings.trainer.default_root_dir), settings.model.class_path.split(".")[-2]
-        for logger in wandb_runs.loggers_in(settings.trainer.logger):
-            wandb_runs.name_run(logger.init_args, root, task, bool(settings.get("overwrite")))
+        for logger in _wandb_in(settings.trainer.logger):
+            self._name_wandb_run(logger.init_args, Path(settings.trainer.default_root_dir))
+
+    def _name_wandb_run(self, logger: Any, root: Path) -> None:
+        """Fill in what the configuration leaves open: where a W&B run lies, what it is called, which one goes on.
+
+        A training that goes on in its run folder goes on in its W&B run. Runs whose folders lie side by side share a
+        group: they are stages of one pipeline, as for `tag2mask report`.
+        """
+        goes_on = not self.settings.get("overwrite") and (root / LAST).is_file()
+        before = record_of(root).get("wandb_id") if goes_on else None
+        folder, task = root.resolve(), self.settings.model.class_path.split(".")[-2]
+        logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
+        logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
+        logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
+        logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
+        logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with a CSV log of a training, and lines of progress where its bar would go into a file."""
@@ -127,7 +136,7 @@ class TagsToMasksCLI(LightningCLI):
         if self.subcommand == "fit":
             configured = settings.logger if isinstance(settings.logger, list) else [settings.logger]
             loggers = [logger for logger in configured if isinstance(logger, Logger)]
-            for logger in wandb_runs.loggers_in(self.settings.trainer.logger):
+            for logger in _wandb_in(self.settings.trainer.logger):
                 Path(logger.init_args.save_dir).mkdir(parents=True, exist_ok=True)  # else W&B takes a temporary folder
             loggers.append(CSVLogger(settings.default_root_dir, name="logs", flush_logs_every_n_steps=50))
         own_bar = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
@@ -166,10 +175,8 @@ class TagsToMasksCLI(LightningCLI):
         state = "unfinished" if own and record.difference(root) else record.state(root, overwrite)
         if state == "finished":
             check_file(root / LAST, self.model.kind)
-            rank_zero_info(
-                f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, "
-                "give --trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
-            )
+            more = "--trainer.max_epochs N --ckpt_path last trains it longer, --overwrite anew"
+            rank_zero_info(f"{root} is trained to its end with these settings and this data: nothing to do; {more}")
             record.compare_masks(root)
             return
         self._check_data()
@@ -201,7 +208,7 @@ class TagsToMasksCLI(LightningCLI):
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
-        for logger in wandb_runs.loggers_in(config["trainer"]["logger"]):
+        for logger in _wandb_in(config["trainer"]["logger"]):
             logger["init_args"].pop("id", None)  # the name of a run, no setting
         record, labels, names = dict(config), self.datamodule.labels, self.datamodule.class_names
         if labels is not None and (made := made_with(labels)) is not None:
@@ -209,10 +216,8 @@ class TagsToMasksCLI(LightningCLI):
             provenance.require_current(labels, "make them again with `tag2mask labels`")
             classes = record_of(labels)["config"].get("classes")
             if classes is not None and list(classes) != list(names):
-                raise MismatchError(
-                    f"{labels} was made for the classes {some_of(classes, names)}, the data has "
-                    f"{some_of(names, classes)}; names and order must be the same: make the labels again"
-                )
+                before, now, remedy = some_of(classes, names), some_of(names, classes), "make the labels again"
+                raise MismatchError(f"{labels} was made for the classes {before}, the data has {now}; {remedy}")
         if start is not None:
             record["starts_from"] = digest_of_file(start)
         return RunRecord(config, record, self.settings.seed_everything, self.datamodule)
@@ -252,6 +257,12 @@ def lightning(words: list[str]) -> None:
         parser_class=LightningParser,
         parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
     )
+
+
+def _wandb_in(loggers: Any) -> list[Any]:
+    """The settings of each ``WandbLogger`` among those of the trainer's loggers."""
+    each = loggers if isinstance(loggers, list) else [loggers]
+    return [one for one in each if hasattr(one, "get") and "WandbLogger" in str(one.get("class_path"))]
 
 
 def quiet() -> None:

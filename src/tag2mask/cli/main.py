@@ -22,8 +22,7 @@ VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "repor
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
 """How a command ends where somebody asked for the end, and its status."""
-LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
-"""What torch raises where another process is gone, besides a RuntimeError of Gloo."""
+LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch raises them where another process is gone
 LOST_PROCESS = (
     "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
     "command: it goes on where it stopped"
@@ -97,10 +96,7 @@ def _unread() -> bool:
 
 
 def mendable(error: BaseException) -> InputError | None:
-    """Return what the user can mend as an `InputError`, also where jsonargparse or a loader's process has wrapped it.
-
-    Only causes are followed: what was raised while another error was being handled is a fault of its own.
-    """
+    """Return what the user can mend as an `InputError`: the error, or its cause where something has wrapped it."""
     return next(filter(None, map(_translated, chain(error, "__cause__"))), None)
 
 

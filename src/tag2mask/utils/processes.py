@@ -54,29 +54,21 @@ def spread(
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
         try:
             for job in jobs:
-                with _interrupts_blocked():
+                # A process begun now inherits the block, else Ctrl-C while it imports torch prints a traceback
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
                     waiting.append(pool.submit(work, job))
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 if len(waiting) == 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise SpaceError(
-                "a process was killed, most likely for want of memory; give the same command with fewer --workers: it "
-                "goes on where it stopped"
-            ) from None
+            remedy = "give the same command with fewer --workers: it goes on where it stopped"
+            raise SpaceError(f"a process was killed, most likely for want of memory; {remedy}") from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT: a process begun meanwhile inherits that, else Ctrl-C while it imports torch prints a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
