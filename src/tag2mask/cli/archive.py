@@ -93,7 +93,15 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     Raises:
         InputError: with the first three faults and their number.
     """
-    expected, files = {f"{FOLDER}/{name}.png": f"{name}.png" for name in names}, _files_in(path)
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            members = [(entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar]
+            files = [(m.name.removeprefix("./"), file.read() if file else b"") for m, file in members if not m.isdir()]
+    except FileNotFoundError:
+        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`") from None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
+    expected = {f"{FOLDER}/{name}.png": f"{name}.png" for name in names}
     counts = Counter(entry for entry, _ in files)
     missing = [name for entry, name in expected.items() if entry not in counts]
     faults = [f"{len(missing)} of {len(names)} masks are missing, the first {missing[0]}"] if missing else []
@@ -106,18 +114,6 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
         raise MismatchError(f"{path} would be refused: {'; '.join(faults[:3])}{more}; {remedy}")
     sizes = ", sizes of the photographs" if photos else "; sizes not compared, for want of --photos"
     return f"{len(names)} masks, none missing, none too many, palette PNGs, values 0 to {HIGHEST}{sizes}"
-
-
-def _files_in(path: Path) -> list[tuple[str, bytes]]:
-    """Names and contents of what is in an archive, other than folders."""
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            files = [(entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar if not entry.isdir()]
-            return [(entry.name.removeprefix("./"), file.read() if file else b"") for entry, file in files]
-    except FileNotFoundError:
-        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
 
 
 def _fault(content: bytes, path: Path, photos: Path | None) -> str | None:

@@ -69,11 +69,16 @@ def doctor(words: list[str]) -> int:
                 print(fill(text, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
                 faults += [line] if isinstance(line, Fault) else []
         except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
-            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {_first_line(error)})")
+            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {one_line(error)})")
     for fault in faults:
         warn(fault)
     print("something is to be mended first" if faults else "ready: training, labels, segmenting and scoring can run")
     return 1 if faults else 0
+
+
+def one_line(error: Exception) -> str:
+    """Return the beginning of an error's text."""
+    return " ".join(str(error).split())[:200]
 
 
 def machine() -> Iterator[str]:
@@ -107,8 +112,8 @@ def packages() -> Iterator[str]:
         try:
             import_module(name)
         except Exception as error:  # a wrong pair raises several kinds
-            pair = f"torch {version('torch')} and torchvision {version('torchvision')}"
-            yield Fault(f"{name} cannot be imported, with {pair} ({_first_line(error)}); the two are a pair: {MEND}")
+            pair = f"torch {version('torch')} and torchvision {version('torchvision')} ({one_line(error)})"
+            yield Fault(f"{name} cannot be imported, with {pair}; the two are a pair: {MEND}")
             return
 
 
@@ -156,21 +161,13 @@ def wandb() -> Iterator[str]:
 
 
 def data_sets(folders: list[Path]) -> Iterator[str]:
-    """What the data sets hold that the configurations look for, and those in ``folders``."""
+    """What data sets of any kind hold, where the configurations look for them and in ``folders``; no file is opened."""
     for root in (*map(Path, DATA), *folders):
+        counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
+        facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
+        tags = sorted(path.name for path in root.glob("*tags*.csv")) + ["Annotations"] * any(root.glob("Annotations/*"))
+        lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
+        facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]
         absent = "no such folder" if root in folders else "none yet; `tag2mask prepare --help` says how to get it"
-        yield f"{root}: {contents(root) if root.is_dir() else absent}"
-
-
-def contents(root: Path) -> str:
-    """Count what lies in the folder of a data set, whichever kind it is of; no file is opened."""
-    counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
-    facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
-    tags = [path.name for path in sorted(root.glob("*tags*.csv"))] + ["Annotations"] * any(root.glob("Annotations/*"))
-    lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
-    facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]
-    return ", ".join(facts) or "nothing that is known: expected images/, JPEGImages/ or train2014/"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        unknown = "nothing that is known: expected images/, JPEGImages/ or train2014/"
+        yield f"{root}: {', '.join(facts) or (unknown if root.is_dir() else absent)}"

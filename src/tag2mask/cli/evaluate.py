@@ -12,6 +12,7 @@ Examples:
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,9 @@ def _class_names(option: str | None, predictions: Path) -> tuple[str, ...]:
 
 def _threshold(option: str | None) -> float | None:
     """A number, or the best threshold of an evaluation's JSON."""
-    try:
+    with suppress(ValueError):
         return None if option is None else float(option)
-    except ValueError:
-        best = read_json(Path(str(option))).get("best", {}).get("threshold")
+    best = read_json(Path(str(option))).get("best", {}).get("threshold")
     if best is None:
         raise SettingError(f"--threshold {option}: expected a number or the JSON of an evaluation of CAM files")
     return float(best)

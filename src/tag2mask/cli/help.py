@@ -27,54 +27,35 @@ The smallest example, minutes on a CPU:
 
 NETWORK = """usage: tag2mask {verb} --config FILE [--SETTING VALUE ...]
 
-{text}
+fit       reads the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
+          writes into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
+          again: goes on where it was interrupted, leaves a finished run as it is; with other
+          settings or data it stops and names the first difference
+predict   reads checkpoints/last.ckpt of the run folder, and the photographs of one split
+          writes into it cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, and run.json
+          again: does what is left and what has other tags or another photograph now; with another
+          network or other settings it stops
+validate  reads last.ckpt, photographs and masks of a split, writes nothing, prints loss and scores
+test      does the same; scores to publish are those of `tag2mask evaluate`
+
+  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
+  --ckpt_path FILE                      another checkpoint; fit starts from it, `last` trains on
+  --overwrite                           fit: discard the run that is there, with CAM files, labels,
+                                        masks; predict: replace files of another network or settings
 
 Every line of the configuration is an option too, with dots for its indents; the last one wins:
   --trainer.max_epochs 20               epochs
   --trainer.devices 4                   GPUs, with --trainer.strategy ddp; --trainer.accelerator cpu
   --trainer.default_root_dir FOLDER     the run folder
   --trainer.logger false                no W&B; a CSV log is always kept
-  --data.init_args.root FOLDER          the data set
-  --data.init_args.batch_size 8         on each device; .num_workers, .subset, .labels
+  --data.init_args.root FOLDER          the data set; .batch_size, .num_workers, .subset, .labels
+  --data.init_args.predict_split NAME   train, val, test, all; .val_split for validate and test
   --model.init_args.optimizer.lr 0.01   learning rate
   --model.init_args.backbone.name NAME  a timm network that honours output_stride; .weights FILE
 
-example
+Example:
   tag2mask {verb} --config configs/folder/cam_plain.yaml --data.init_args.root photographs
 
 All options: tag2mask {verb} --help-all. Of a class: --model.help tag2mask.tasks.cam.CAMTask,
 --data.help, --trainer.callbacks.help. The settings as they would be used: --print_config."""
-"""The help of a verb that takes the configuration of a network."""
-
-FIT = """Train a network: CAM network, edge network or DeepLabV3+, as the configuration says.
-
-reads   the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
-writes  into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
-again   the same command goes on where it was interrupted, and leaves a finished run as it is;
-        with other settings or data it stops and names the first difference
-
-  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
-  --overwrite                           discard the run that is there, with CAM files, labels, masks
-  --ckpt_path FILE                      start from this checkpoint; last: train the run's network on"""
-PREDICT = """Write the CAM files of a trained CAM network, or the masks of a trained segmentation network.
-
-reads   checkpoints/last.ckpt of the run folder, and the photographs of one split
-writes  into the run folder: cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, run.json
-again   the same command does what is left, and again the files whose photograph or tags have
-        changed; with another network or other settings it stops
-
-  --config FILE                         the configuration that the network was trained with
-  --ckpt_path FILE                      another checkpoint
-  --overwrite                           replace files of another network or of other settings
-  --data.init_args.predict_split NAME   which photographs: train, val, test, all"""
-SCORING = """Score a trained network while it is being developed. Scores to publish are those of
-`tag2mask evaluate`: of files, at full size, with a threshold chosen elsewhere.
-
-reads   checkpoints/last.ckpt of the run folder, photographs and masks of one split
-writes  nothing; prints the loss and mIoU, mFDR, mFNR (a CAM network's: callback CAMScores)
-
-  --config FILE                         the configuration that the network was trained with
-  --ckpt_path FILE                      another checkpoint
-  --data.init_args.val_split NAME       other photographs"""
-TEXTS = {"fit": FIT, "predict": PREDICT, "validate": SCORING, "test": SCORING}
-VERBS = {verb: NETWORK.format(verb=verb, text=text) for verb, text in TEXTS.items()}
+VERBS = {verb: NETWORK.format(verb=verb) for verb in ("fit", "validate", "test", "predict")}

@@ -75,9 +75,7 @@ def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
     parser = SettingsParser("tag2mask labels", exit_on_error=False, **help_from(__doc__))
     parser.usage = "tag2mask labels --config FILE [--OPTION VALUE ...]"
-    parser.add_argument(
-        "--config", action="config", help="such as configs/folder/seeds.yaml (confident) or labels.yaml"
-    )
+    parser.add_argument("--config", action="config", help="such as configs/folder/seeds.yaml or labels.yaml")
     parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made of a CAM")
     parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
     parser.add_argument("--photos", type=Path | None, help="their folder, or the one that holds images/ and tags.csv")

@@ -17,7 +17,7 @@ from tag2mask.errors import DamagedError, InputError, MissingError, SettingError
 from tag2mask.utils.progress import warn
 
 CLOSED = 141  # the status that a shell gives a program which writes into a closed pipe
-LIGHTNING = ("fit", "validate", "test", "predict")
+LIGHTNING = tuple(help.VERBS)
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
