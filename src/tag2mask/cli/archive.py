@@ -63,11 +63,11 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
     Raises:
         InputError: masks are missing, or one holds a value above 20, such as 255.
     """
-    missing = [name for name in names if not (labels / f"{name}.png").is_file()]
+    missing = [f"{name}.png" for name in names if not (labels / f"{name}.png").is_file()]
     if missing:
         remedy = "`tag2mask predict` with --data.init_args.predict_split test makes them"
         raise MissingError(
-            f"{len(missing)} of {len(names)} masks are not in {labels}, first {missing[0]}.png; {remedy}"
+            f"{len(missing)} of {len(names)} masks are not in {labels}, the first {missing[0]}; {remedy}"
         )
     with (
         atomic(out) as file,

@@ -77,9 +77,8 @@ class TagsToMasksCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint, ``--overwrite``, and the links from data to model."""
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
-        parser.link_arguments(
-            "trainer.default_root_dir", "checkpoint.dirpath", lambda root: str(Path(root or ".") / LAST.parent)
-        )
+        places = "trainer.default_root_dir", "checkpoint.dirpath"
+        parser.link_arguments(*places, lambda root: str(Path(root or ".") / LAST.parent))
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")

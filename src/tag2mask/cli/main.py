@@ -23,10 +23,7 @@ VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "repor
 ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
 """How a command ends where somebody asked for the end, and its status."""
 LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch raises them where another process is gone
-LOST_PROCESS = (
-    "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
-    "command: it goes on where it stopped"
-)
+LOST_PROCESS = "another process of this run has ended or cannot be reached ({}); see its message, repeat the command"
 
 
 def main(args: Sequence[str] | None = None) -> int:
