@@ -34,8 +34,7 @@ KNOWN = {"voc": classes.VOC, "coco": classes.COCO}
 def evaluate(words: list[str]) -> None:
     """Run the verb."""
     parser = Parser("tag2mask evaluate", __doc__)
-    folders = "folder of CAM files (.npz) or of label PNGs"
-    parser.add_argument("predictions", type=Path, nargs="+", metavar="FOLDER", help=folders)
+    parser.add_argument("predictions", type=Path, nargs="+", metavar="FOLDER", help="of CAM files or label PNGs")
     parser.add_argument("--masks", type=Path, required=True, help="folder of label PNGs with the truth")
     parser.add_argument("--list", type=Path, help="names to score, one a line; without it, all that have a mask")
     parser.add_argument("--classes", help="voc, coco or a classes.txt; without it, those that run.json names, else voc")

@@ -43,10 +43,8 @@ def export(words: list[str]) -> int:
     print(f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)")
     if worst <= TOLERANCE:
         return 0
-    warn(
-        f"{printable(args.out)} differs from the network by more than {TOLERANCE:g} of the range; do not use it: try "
-        "other versions of torch and onnxruntime (requirements.txt has those that are tested)"
-    )
+    remedy = "do not use it: try the versions of torch and onnxruntime that requirements.txt has"
+    warn(f"{printable(args.out)} differs from the network by more than {TOLERANCE:g} of the range; {remedy}")
     return 1
 
 

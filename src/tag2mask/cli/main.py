@@ -69,10 +69,10 @@ def _status(words: list[str]) -> int:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
         kinds = {type(each).__name__ for each in chain(error, "__context__")}
-        for kind in ENDS.keys() & kinds:  # Lightning answers KeyboardInterrupt with SystemExit(1)
-            word, status = ENDS[kind]
-            warn(f"{word}; the same command goes on where it stopped")
-            return status
+        for kind, (word, status) in ENDS.items():
+            if kind in kinds:  # Lightning answers KeyboardInterrupt with SystemExit(1)
+                warn(f"{word}; the same command goes on where it stopped")
+                return status
         known = mendable(error)
         if known is None:
             raise

@@ -44,8 +44,7 @@ def segment(words: list[str]) -> int:
     parser.add_argument("--flip", action="store_true", help="average with the mirror image")
     parser.add_argument("--crf", action="store_true", help="draw masks to the outlines with a dense CRF; slower")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
-    side = "larger photographs are shrunk to this for the network, in pixels (that of its training)"
-    parser.add_argument("--max-side", type=int, help=side)
+    parser.add_argument("--max-side", type=int, help="pixels to which larger photographs are shrunk (as in training)")
     parser.add_argument("--overlay", action=argparse.BooleanOptionalAction, default=True, help="NAME_overlay.jpg")
     parser.add_argument("--overwrite", action="store_true", help="also replace masks of other photographs")
     args = parser.parse_args(words)
