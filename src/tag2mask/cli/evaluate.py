@@ -84,7 +84,8 @@ def _class_names(option: str | None, predictions: Path) -> tuple[str, ...]:
     names = KNOWN.get(option) or (classes.VOC[0], *read_classes(Path(option)))
     if recorded not in (None, names):
         before, now = (f"{', '.join(some[1:4])}, ... ({len(some) - 1})" for some in (recorded, names))
-        raise MismatchError(f"{predictions} was made for the classes {before}, not {now}; leave --classes out")
+        remedy = "a mask value would stand for another class: leave --classes out"
+        raise MismatchError(f"{predictions} was made for the classes {before}, --classes names {now}; {remedy}")
     return names
 
 

@@ -32,17 +32,13 @@ def prepare(words: list[str]) -> None:
     parser = Parser("tag2mask prepare", __doc__)
     kinds = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
     voc = kinds.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
-    voc.add_argument(
-        "--root", type=Path, default="data", help="folder of VOCdevkit and its archives, or VOC2012 (data)"
-    )
+    voc.add_argument("--root", type=Path, default="data", help="folder of VOCdevkit and archives, or VOC2012 (data)")
     voc.add_argument("--devkit", type=Path, help="in place of --root: the folder of JPEGImages, by any name")
     voc.add_argument("--sbd", type=Path, help="SBD's folder with cls/*.mat, where it is on disk already")
     voc.add_argument("--tags", action="store_true", help="masks of trainaug may be missing: tags need none")
     voc.add_argument("--no-download", action="store_true", help="only unpack, derive and check")
     coco = kinds.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
-    coco.add_argument(
-        "--root", type=Path, default="data/coco", help="folder of train2014, val2014, annotations (data/coco)"
-    )
+    coco.add_argument("--root", type=Path, default="data/coco", help="folder of train2014 and so on (data/coco)")
     coco.add_argument("--out", type=Path, help="folder that receives masks, tags and lists (ROOT)")
     lists = "names in train.txt and val.txt: of all images, or of those with an object that is no crowd (all)"
     coco.add_argument("--lists", choices=tuple(PUBLISHED), default="all", help=lists)
