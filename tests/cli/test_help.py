@@ -34,7 +34,7 @@ def test_the_help_of_each_verb_fits_a_screen_and_says_what_it_reads_and_writes_w
     assert max(map(len, lines)) <= 100
     assert re.search(r"\breads\b", text)
     assert re.search(r"\bwrites\b", text)
-    assert re.search(rf"^examples?\n  tag2mask {verb}\b", text, re.M)
+    assert re.search(rf"^examples?:?\n  tag2mask {verb}\b", text, re.M | re.I)
 
 
 @pytest.mark.parametrize("words", [("--help",), *((verb, what, "--help") for verb, what in SUBVERBS)], ids=" ".join)

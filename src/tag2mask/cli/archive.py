@@ -1,14 +1,24 @@
-"""The archive of masks that the PASCAL VOC evaluation server takes: written, and checked.
+"""Write or check the archive that the PASCAL VOC evaluation server takes.
 
-The server wants, in a .tgz, ``results/VOC2012/Segmentation/comp6_test_cls/<id>.png`` for each of the 1,456 ids of
-``test``: palette PNGs of the photographs' sizes with values 0 to 20 and no void.
+write   reads a folder of label PNGs, those of VOC's test; writes the .tgz of --out, checks it
+check   reads an archive as the server would, and names what it would refuse; writes nothing
+
+The server wants results/VOC2012/Segmentation/comp6_test_cls/<id>.png for each of the 1,456 ids of
+test: palette PNGs of the photographs' sizes with values 0 to 20 and no void.
+
+Examples:
+  tag2mask archive write runs/voc/segmentation_resnet50/masks/test
+  tag2mask archive check results.tgz
+
+`tag2mask archive write --help` lists its options.
 """
 
 import gzip
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +34,11 @@ from tag2mask.io.labels import label_png, read_label
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 HIGHEST = len(classes.VOC) - 1
-DESCRIPTION = """Write or check the archive that the PASCAL VOC evaluation server takes.
-
-write   reads a folder of label PNGs, those of VOC's test; writes the .tgz of --out, checks it
-check   reads an archive as the server would, and names what it would refuse; writes nothing"""
-EXAMPLE = """examples
-  tag2mask archive write runs/voc/segmentation_resnet50/masks/test
-  tag2mask archive check results.tgz
-
-`tag2mask archive write --help` lists its options."""
 
 
-def archive(words: list[str]) -> int:
+def archive(words: list[str]) -> None:
     """Run the verb."""
-    parser = Parser("tag2mask archive", description=DESCRIPTION, epilog=EXAMPLE)
+    parser = Parser("tag2mask archive", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="write|check")
     write = verbs.add_parser("write", help="pack the masks of VOC's test, then check them")
     write.add_argument("labels", type=Path, help="folder of label PNGs, such as runs/voc/.../masks/test")
@@ -48,20 +49,12 @@ def archive(words: list[str]) -> int:
         each.add_argument("--photos", type=Path, help="VOC's JPEGImages, to compare sizes with")
         each.add_argument("--list", type=Path, help="ids, one a line (the 1,456 of VOC 2012 test)")
     args = parser.parse_args(words)
-    names = packaged_names("test") if args.list is None else _listed(args.list)
+    names = packaged_names("test") if args.list is None else read_ids(args.list)
+    if not names:
+        raise DamagedError(f"{args.list} is empty; expected ids, one a line")
     if args.verb == "write":
         write_archive(args.labels, names, args.out)
     print(f"{args.out}: {check_archive(args.out, names, args.photos)}")
-    return 0
-
-
-def _listed(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingError(f"no list {path}; expected ids, one a line")
-    names = read_ids(path)
-    if not names:
-        raise DamagedError(f"{path} is empty; expected ids, one a line")
-    return names
 
 
 def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
@@ -70,11 +63,11 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
     Raises:
         InputError: masks are missing, or one holds a value above 20, such as 255.
     """
-    missing = [name for name in names if not (labels / f"{name}.png").is_file()]
+    missing = [f"{name}.png" for name in names if not (labels / f"{name}.png").is_file()]
     if missing:
+        remedy = "`tag2mask predict` with --data.init_args.predict_split test makes them"
         raise MissingError(
-            f"{len(missing)} of {len(names)} masks are not in {labels}, the first {missing[0]}.png; make them with "
-            "`tag2mask predict` and --data.init_args.predict_split test"
+            f"{len(missing)} of {len(names)} masks are not in {labels}, the first {missing[0]}; {remedy}"
         )
     with (
         atomic(out) as file,
@@ -93,65 +86,48 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
 
 
 def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) -> str:
-    """Check an archive; return what was checked.
+    """Check that a .tgz holds the masks ``names`` and no others; return what was checked.
 
-    Args:
-        path: of the .tgz.
-        names: ids that must be there, and no others.
-        photos: folder of the photographs ``<id>.jpg`` whose sizes the masks must have.
+    With ``photos``, a folder of ``<id>.jpg``, their sizes are compared with those of the masks.
 
     Raises:
         InputError: with the first three faults and their number.
     """
-    if photos is not None and not photos.is_dir():
-        raise MissingError(f"no folder {photos}; name VOC's JPEGImages with --photos")
-    expected, seen, faults = {f"{FOLDER}/{name}.png" for name in names}, set[str](), []
-    for entry, content in _members(path):
-        if entry not in expected:
-            faults.append(f"{entry} does not belong there")
-        elif entry in seen:
-            faults.append(f"{entry} is there twice")
-        elif fault := _fault(content, Path(entry).stem, photos):
-            faults.append(f"{Path(entry).name} {fault}")
-        seen.add(entry)
-    if missing := [name for name in names if f"{FOLDER}/{name}.png" not in seen]:
-        faults.insert(0, f"{len(missing)} of {len(names)} masks are missing, the first {missing[0]}.png")
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            members = [(entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar]
+            files = [(m.name.removeprefix("./"), file.read() if file else b"") for m, file in members if not m.isdir()]
+    except FileNotFoundError:
+        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`") from None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
+    expected = {f"{FOLDER}/{name}.png": f"{name}.png" for name in names}
+    counts = Counter(entry for entry, _ in files)
+    missing = [name for entry, name in expected.items() if entry not in counts]
+    faults = [f"{len(missing)} of {len(names)} masks are missing, the first {missing[0]}"] if missing else []
+    faults += [f"{entry} does not belong there" for entry in counts if entry not in expected]
+    faults += [f"{entry} is there twice" for entry, count in counts.items() if count > 1]
+    faults += filter(None, (_fault(content, Path(entry), photos) for entry, content in files if entry in expected))
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise MismatchError(
-            f"{path} would be refused: {'; '.join(faults[:3])}{more}; expected {len(names)} palette PNGs in {FOLDER}, "
-            "write it again with `tag2mask archive write`"
-        )
+        remedy = f"expected {len(names)} palette PNGs in {FOLDER}; write it with `tag2mask archive write`"
+        raise MismatchError(f"{path} would be refused: {'; '.join(faults[:3])}{more}; {remedy}")
     sizes = ", sizes of the photographs" if photos else "; sizes not compared, for want of --photos"
     return f"{len(names)} masks, none missing, none too many, palette PNGs, values 0 to {HIGHEST}{sizes}"
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of what is in an archive, other than folders."""
-    if not path.is_file():
-        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`")
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            for entry in tar:
-                if not entry.isdir():
-                    file = tar.extractfile(entry) if entry.isfile() else None
-                    yield entry.name.removeprefix("./"), file.read() if file else b""
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
-
-
-def _fault(content: bytes, name: str, photos: Path | None) -> str | None:
-    """The first fault of a mask; None where it is as the server wants it."""
+def _fault(content: bytes, path: Path, photos: Path | None) -> str | None:
+    """The first fault of a mask, with its name; None where it is as the server wants it."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             kind, mode, size, highest = image.format, image.mode, image.size, np.asarray(image).max(initial=0)
     except (OSError, SyntaxError, ValueError) as error:  # UnidentifiedImageError is an OSError
-        return f"cannot be read ({error})"
+        return f"{path.name} cannot be read ({error})"
     if kind != "PNG" or mode != "P":
-        return f"is a {mode} {kind}, not a palette PNG"
+        return f"{path.name} is a {mode} {kind}, not a palette PNG"
     if highest > HIGHEST:
-        return f"holds the value {highest}"
-    height, width = (size[1], size[0]) if photos is None else read_size(photos / f"{name}.jpg")
-    if size != (width, height):
-        return f"is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"
-    return None
+        return f"{path.name} holds the value {highest}"
+    height, width = size[::-1] if photos is None else read_size(photos / f"{path.stem}.jpg")
+    if size == (width, height):
+        return None
+    return f"{path.name} is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"

@@ -1,29 +1,30 @@
-"""The verb ``doctor``: what is installed, what is missing and what that disables, which data sets are here."""
+"""Look at this installation: versions, GPUs, optional parts, room, data sets.
+
+The status is 1 where something that training or segmenting needs is missing or known to be bad,
+else 0.
+
+reads   what is installed, and the folders of data sets: files are counted, none is opened
+writes  nothing; sends nothing
+
+Examples:
+  tag2mask doctor
+  tag2mask doctor photographs /data/VOCdevkit/VOC2012
+"""
 
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 from tag2mask import __version__
 from tag2mask.cli.options import WIDTH, Parser
-from tag2mask.cli.wandb_runs import logged_in
 from tag2mask.io.disk import readable_size
 from tag2mask.utils.processes import cores
-
-DESCRIPTION = """Look at this installation: versions, GPUs, optional parts, room, data sets. The status is 1 where
-something that training or segmenting needs is missing or known to be bad, else 0.
-
-reads   what is installed, and the folders of data sets: files are counted, none is opened
-writes  nothing; sends nothing"""
-EXAMPLE = """examples
-  tag2mask doctor
-  tag2mask doctor photographs /data/VOCdevkit/VOC2012"""
+from tag2mask.utils.progress import warn
 
 NAMED = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "wandb")
 """Packages that are named with their versions; the others only where something is wrong with them."""
@@ -41,13 +42,12 @@ OPTIONAL = {
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 """Releases that carried malware (GHSA-w37p-236h-pfx3)."""
 MEND = "install the versions of requirements.txt: `make setup`"
-DATA = {
-    "data/sample": "tag2mask prepare sample",
-    "data/VOCdevkit/VOC2012": "tag2mask prepare voc",
-    "data/coco": "tag2mask prepare coco",
-    "data/photographs": "photographs of your own: images/ and tags.csv",
+DATA = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
+"""Where the configurations look for data."""
+FOLDERS = {
+    "photographs": ("images", "JPEGImages", "train2014", "val2014"),
+    "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
 }
-"""Where the configurations look for data, and where that comes from."""
 
 
 class Fault(str):
@@ -56,76 +56,63 @@ class Fault(str):
 
 def doctor(words: list[str]) -> int:
     """Run the verb; return the exit status."""
-    parser = Parser("tag2mask doctor", description=DESCRIPTION, epilog=EXAMPLE)
+    parser = Parser("tag2mask doctor", __doc__)
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="data sets elsewhere")
     folders = parser.parse_args(words).folders
-    parts = {"machine": machine, "packages": packages, "GPU": gpus, "optional": optional, "W&B": wandb}
     print(f"tag2mask {__version__} in {Path(__file__).parents[1]}")
-    faults = [fault for title, part in parts.items() for fault in _print_part(title, part)]
-    faults += _print_part("data", lambda: data_sets(folders))
+    parts = {"machine": machine(), "packages": packages(), "GPU": gpus(), "optional": optional(), "W&B": wandb()}
+    faults: list[str] = []
+    for title, lines in (parts | {"data": data_sets(folders)}).items():
+        try:
+            for number, line in enumerate(lines):
+                text = f"{'' if number else title:<10}{line}"
+                print(fill(text, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
+                faults += [line] if isinstance(line, Fault) else []
+        except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
+            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {one_line(error)})")
     for fault in faults:
-        print(f"tag2mask: {fault}", file=sys.stderr)
+        warn(fault)
     print("something is to be mended first" if faults else "ready: training, labels, segmenting and scoring can run")
     return 1 if faults else 0
 
 
-def _print_part(title: str, part: Callable[[], Iterator[str]]) -> list[Fault]:
-    """Print the lines of a part as they come; return those that are faults, also that it could not be looked at."""
-    faults = []
-    try:
-        for number, line in enumerate(part()):
-            left = f"{'' if number else title:<10}"
-            print(fill(f"{left}{line}", WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
-            faults += [line] if isinstance(line, Fault) else []
-    except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
-        faults.append(Fault(f"{title} cannot be looked at ({type(error).__name__}: {_first_line(error)})"))
-    return faults
+def one_line(error: Exception) -> str:
+    """Return the beginning of an error's text."""
+    return " ".join(str(error).split())[:200]
 
 
 def machine() -> Iterator[str]:
     """Python, the system, cores, memory, the disk of the working folder."""
-    here, number = Path.cwd(), platform.python_version()
-    memory = readable_size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    yield f"Python {number}, {platform.system()} {platform.machine()}, {sys.executable}"
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        yield Fault(f"Python {number}; expected 3.10 to 3.12: make setup PYTHON=python3.11")
-    free = readable_size(shutil.disk_usage(here).free)
-    yield f"{cores()} cores, {memory} of memory, {free} free on the disk of {here}"
+    here = Path.cwd()
+    yield f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {sys.executable}"
+    memory, free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), shutil.disk_usage(here).free
+    yield f"{cores()} cores, {readable_size(memory)} of memory, {readable_size(free)} free on the disk of {here}"
     if not os.access(here, os.W_OK):
         yield f"{here} cannot be written; give --trainer.default_root_dir and --out"
 
 
 def packages() -> Iterator[str]:
-    """Versions of what main work needs, and whether torch and torchvision fit each other."""
-    versions = {name: version(name) for name in NAMED}
-    yield ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items())
-    for name, expected in required().items():
-        number = version(name)
+    """Versions of what main work needs by setup.cfg, and whether torch and torchvision fit each other."""
+    from packaging.requirements import Requirement
+
+    yield ", ".join(f"{name} {version(name) or 'missing'}" for name in NAMED)
+    for required in map(Requirement, metadata.requires("tag2mask") or NAMED):
+        name, number = required.name, version(required.name)
+        if "extra" in str(required.marker):
+            continue
         if number is None:
             yield Fault(f"the package {name} is missing; {MEND}")
         elif number in MALWARE.get(name, ()):
             yield Fault(f"{name} {number} carried malware; remove it at once, then {MEND}")
-        elif not expected.contains(number, prereleases=True):
-            yield Fault(f"{name} {number} is not in the range {expected}; {MEND}")
+        elif not required.specifier.contains(number, prereleases=True):
+            yield Fault(f"{name} {number} is not in the range {required.specifier}; {MEND}")
     for name in ("torch", "torchvision"):
         try:
             import_module(name)
         except Exception as error:  # a wrong pair raises several kinds
-            pair = f"torch {versions['torch']} and torchvision {versions['torchvision']}"
-            yield Fault(f"{name} cannot be imported, with {pair} ({_first_line(error)}); the two are a pair: {MEND}")
+            pair = f"torch {version('torch')} and torchvision {version('torchvision')} ({one_line(error)})"
+            yield Fault(f"{name} cannot be imported, with {pair}; the two are a pair: {MEND}")
             return
-
-
-def required() -> dict[str, Any]:
-    """Return the packages that main work needs, each with its ``SpecifierSet``, as setup.cfg has them."""
-    from packaging.requirements import Requirement
-
-    try:
-        lines = metadata.requires("tag2mask") or []
-    except metadata.PackageNotFoundError:  # a source tree that is not installed
-        lines = list(NAMED)
-    parsed = [Requirement(line) for line in lines]
-    return {each.name: each.specifier for each in parsed if "extra" not in str(each.marker)}
 
 
 def version(name: str) -> str | None:
@@ -140,22 +127,25 @@ def gpus() -> Iterator[str]:
     """GPUs that torch can use."""
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for index in range(count):
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         facts = torch.cuda.get_device_properties(index)
         yield f"{index}: {facts.name}, {readable_size(facts.total_memory)}, CUDA {torch.version.cuda}"
-    if not count:
+    if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
         yield f"none ({built}): all runs on the CPU; the demo in minutes, VOC and COCO not in useful time"
 
 
 def optional() -> Iterator[str]:
     """Optional parts: those that are there, then what each missing one disables."""
-    versions = {name: version(name) for name in OPTIONAL}
-    yield ", ".join(f"{name} {number}" for name, number in versions.items() if number) or "none"
-    yield from (
-        f"{name} is missing: {OPTIONAL[name]}; pip install {name}" for name, number in versions.items() if not number
-    )
+    yield ", ".join(f"{name} {number}" for name in OPTIONAL if (number := version(name))) or "none"
+    missing = [name for name in OPTIONAL if version(name) is None]
+    yield from (f"{name} is missing: {OPTIONAL[name]}; pip install {name}" for name in missing)
+
+
+def logged_in() -> bool:
+    """Whether W&B would find a key here; W&B is not asked, and the key is not read."""
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
 
 
 def wandb() -> Iterator[str]:
@@ -169,32 +159,13 @@ def wandb() -> Iterator[str]:
 
 
 def data_sets(folders: list[Path]) -> Iterator[str]:
-    """What the data sets hold that the configurations look for, and those in ``folders``."""
-    absent = {Path(place): f"none yet ({origin})" for place, origin in DATA.items()}
-    absent |= dict.fromkeys(folders, "no such folder")
-    yield from (f"{place}: {contents(place) if place.is_dir() else text}" for place, text in absent.items())
-
-
-def contents(root: Path) -> str:
-    """Count what lies in the folder of a data set, whichever kind it is of; no file is opened."""
-    parts = {
-        "photographs": ("images", "JPEGImages", "train2014", "val2014"),
-        "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
-    }
-    counts = [f"{n:,} {kind} in {name}" for kind, names in parts.items() for name in names if (n := count(root / name))]
-    lists = sorted(path.stem for path in (*root.glob("*.txt"), *(root / "ImageSets" / "Segmentation").glob("*.txt")))
-    tags = [path.name for path in sorted(root.glob("*tags*.csv"))] + ["Annotations"] * bool(count(root / "Annotations"))
-    named = [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]
-    return ", ".join(counts + named) or "nothing that is known: expected images/, JPEGImages/ or train2014/"
-
-
-def count(folder: Path) -> int:
-    """Return how many files a folder holds."""
-    if not folder.is_dir():
-        return 0
-    with os.scandir(folder) as entries:
-        return sum(entry.is_file() for entry in entries)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """What data sets of any kind hold, where the configurations look for them and in ``folders``; no file is opened."""
+    for root in (*map(Path, DATA), *folders):
+        counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
+        facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
+        tags = sorted(path.name for path in root.glob("*tags*.csv")) + ["Annotations"] * any(root.glob("Annotations/*"))
+        lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
+        facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]
+        absent = "no such folder" if root in folders else "none yet; `tag2mask prepare --help` says how to get it"
+        unknown = "nothing that is known: expected images/, JPEGImages/ or train2014/"
+        yield f"{root}: {', '.join(facts) or (unknown if root.is_dir() else absent)}"

@@ -25,105 +25,37 @@ The smallest example, minutes on a CPU:
 
 `tag2mask VERB --help` says what a verb reads and writes; configs/ has a ready file for every run."""
 
-_SETTINGS = """
+NETWORK = """usage: tag2mask {verb} --config FILE [--SETTING VALUE ...]
+
+fit       reads the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
+          writes into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
+          again: goes on where it was interrupted, leaves a finished run as it is; with other
+          settings or data it stops and names the first difference
+predict   reads checkpoints/last.ckpt of the run folder, and the photographs of one split
+          writes into it cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, and run.json
+          again: does what is left and what has other tags or another photograph now; with another
+          network or other settings it stops
+validate  reads last.ckpt, photographs and masks of a split, writes nothing, prints loss and scores
+test      does the same; scores to publish are those of `tag2mask evaluate`
+
+  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
+  --ckpt_path FILE                      another checkpoint; fit starts from it, `last` trains on
+  --overwrite                           fit: discard the run that is there, with CAM files, labels,
+                                        masks; predict: replace files of another network or settings
+
 Every line of the configuration is an option too, with dots for its indents; the last one wins:
   --trainer.max_epochs 20               epochs
   --trainer.devices 4                   GPUs, with --trainer.strategy ddp; --trainer.accelerator cpu
   --trainer.default_root_dir FOLDER     the run folder
   --trainer.logger false                no W&B; a CSV log is always kept
-  --data.init_args.root FOLDER          the data set
-  --data.init_args.batch_size 8         on each device; .num_workers, .subset, .labels
+  --data.init_args.root FOLDER          the data set; .batch_size, .num_workers, .subset, .labels
+  --data.init_args.predict_split NAME   train, val, test, all; .val_split for validate and test
   --model.init_args.optimizer.lr 0.01   learning rate
   --model.init_args.backbone.name NAME  a timm network that honours output_stride; .weights FILE
-"""
 
-
-def _of_network(verb: str, text: str, options: str, config: str) -> str:
-    """The help of a verb that takes the configuration of a network."""
-    return f"""usage: tag2mask {verb} --config FILE [--SETTING VALUE ...]
-
-{text}
-
-{options}
-{_SETTINGS}
-example
-  tag2mask {verb} --config {config}
+Example:
+  tag2mask {verb} --config configs/folder/cam_plain.yaml --data.init_args.root photographs
 
 All options: tag2mask {verb} --help-all. Of a class: --model.help tag2mask.tasks.cam.CAMTask,
 --data.help, --trainer.callbacks.help. The settings as they would be used: --print_config."""
-
-
-_CONFIG = """  --config FILE                         the configuration that the network was trained with
-  --ckpt_path FILE                      another checkpoint"""
-_SCORING = """Score a trained network while it is being developed. Scores to publish are those of
-`tag2mask evaluate`: of files, at full size, with a threshold chosen elsewhere.
-
-reads   checkpoints/last.ckpt of the run folder, photographs and masks of one split
-writes  nothing; prints the loss and mIoU, mFDR, mFNR (a CAM network's: callback CAMScores)"""
-_SPLIT = f"{_CONFIG}\n  --data.init_args.val_split NAME       other photographs"
-
-FIT = _of_network(
-    "fit",
-    """Train a network: CAM network, edge network or DeepLabV3+, as the configuration says.
-
-reads   the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
-writes  into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
-again   the same command goes on where it was interrupted, and leaves a finished run as it is;
-        with other settings or data it stops and names the first difference""",
-    """  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
-  --overwrite                           discard the run that is there, with CAM files, labels, masks
-  --ckpt_path FILE                      start from this checkpoint; last: train the run's network on""",
-    "configs/folder/cam_plain.yaml --data.init_args.root photographs",
-)
-PREDICT = _of_network(
-    "predict",
-    """Write the CAM files of a trained CAM network, or the masks of a trained segmentation network.
-
-reads   checkpoints/last.ckpt of the run folder, and the photographs of one split
-writes  into the run folder: cams/NAME.npz (cam, classes, size) or masks/SPLIT/NAME.png, run.json
-again   the same command does what is left, and again the files whose photograph or tags have
-        changed; with another network or other settings it stops""",
-    f"""{_CONFIG}
-  --overwrite                           replace files of another network or of other settings
-  --data.init_args.predict_split NAME   which photographs: train, val, test, all""",
-    "configs/folder/cam_plain.yaml --data.init_args.root photographs",
-)
-LABEL_OPTIONS = {
-    "config FILE": "such as configs/folder/seeds.yaml (confident seeds), configs/folder/labels.yaml",
-    "cams FOLDER": "of CAM files",
-    "photos FOLDER": "of the photographs, or the one that holds images/ and tags.csv",
-    "out FOLDER": "of the label PNGs",
-    "list FILE": "names to do, one a line; without it, all CAM files",
-    "soft true": "also write the CAMs after the walk into OUT/soft, for `tag2mask evaluate`",
-    "steps true": "also write the label after each step into OUT/steps",
-    "workers N": "processes (one a core)",
-    "device NAME": "cpu, cuda, cuda:1; auto: a GPU where there is one (auto)",
-    "shard 1/4": "this part of the work only (torchrun and SLURM say it by themselves)",
-    "overwrite": "replace labels made with another recipe",
-}
-"""Options of `tag2mask labels`, for this help and for its parser."""
-LABELS = f"""usage: tag2mask labels --config FILE [--OPTION VALUE ...]
-
-Turn CAM files into label PNGs of the photographs' sizes: threshold, random walk along learned
-boundaries, dense CRF.
-
-reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
-writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
-again   the same command does what is left, and again the labels whose CAM file has changed; with
-        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
-
-{chr(10).join(f"  --{option:<16} {text}" for option, text in LABEL_OPTIONS.items())}
-  --recipe.init_args.seed.threshold 0.3    a setting of a step
-  --recipe.init_args.walk null             leave a step out; so .crf null
-
-example
-  tag2mask labels --config configs/folder/labels.yaml --photos photographs
-
-All options: tag2mask labels --help-all. Those of a recipe: --recipe.help PseudoLabels."""
-
-VERBS = {
-    "fit": FIT,
-    "predict": PREDICT,
-    "labels": LABELS,
-    **{verb: _of_network(verb, _SCORING, _SPLIT, "configs/demo/cam_tuned.yaml") for verb in ("validate", "test")},
-}
+VERBS = {verb: NETWORK.format(verb=verb) for verb in ("fit", "validate", "test", "predict")}

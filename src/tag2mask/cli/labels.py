@@ -1,10 +1,21 @@
-"""The verb ``labels``: a folder of CAM files becomes a folder of pseudo-labels."""
+"""Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
+
+reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
+writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
+again   the same command does what is left, and again the labels whose CAM file has changed; with
+        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
+
+--recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
+step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels.
+
+Example:
+  tag2mask labels --config configs/folder/labels.yaml --photos photographs
+"""
 
 import json
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +23,8 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from tqdm import tqdm
 
-from tag2mask.cli import help
-from tag2mask.cli.options import check_options, check_yaml
-from tag2mask.cli.settings import SettingsParser
+from tag2mask.cli.options import SettingsParser, check_options, help_from
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
@@ -25,26 +33,14 @@ from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_
 from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
 from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
-from tag2mask.utils.progress import progress
+from tag2mask.utils.progress import progress, warn
 
 ON_ONE_GPU = 4  # processes: each takes half a gigabyte of the GPU before it has done anything
 RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
-REQUIRED = {"recipe": Recipe, "cams": Path, "out": Path}
-OPTIONAL: dict[str, tuple[Any, Any]] = {
-    "photos": (Path | None, None),
-    "list": (Path | None, None),
-    "soft": (bool, False),
-    "steps": (bool, False),
-    "workers": (int | None, None),
-    "device": (str, "auto"),
-    "shard": (str | None, None),
-}
-"""Option -> type and default; the texts are in `help.LABEL_OPTIONS`."""
 
 
 def labels(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be done."""
-    check_yaml(words)
     args = parse(words)
     job, names = _job(args), cam_names(args.cams, args.list)
     index, count = which_shard(args.shard, os.environ)
@@ -53,13 +49,7 @@ def labels(words: list[str]) -> int:
         print(f"shard {index} of {count}: {len(share)} of {len(names)} photographs")
     provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
     config, state = _config(job), provenance.state(job.cams)
-    if config["classes"] and args.photos is not None:
-        require_classes_of(args.photos, job.cams, config["classes"])
-    if same_run(job.out, config, args.overwrite):
-        _delete_stale(job, share)
-    else:
-        _clear(job, share)
-        write_run(job.out, config, cams_state=state, finished=False)
+    _clear(job, share, config, state, args.overwrite)
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
@@ -67,26 +57,36 @@ def labels(words: list[str]) -> int:
         sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
         files = len(todo) * len(job.outputs("")) * count
         print(disk.require_room(job.out, files, sizes, "labels" if count == 1 else "labels of all shards"))
-    damaged = sorted(_damaged(progress(_run(args, job, todo), len(todo), "photographs")))
-    facts = _write_record(job, config, len(names), cams_state=state, damaged=damaged)
+    damaged = []
+    for name, fault in progress(make_labels(job, todo, *_means(args, job.recipe)), len(todo), "photographs"):
+        if fault is not None:
+            warn(f"skipped {name}: {fault}")
+            damaged.append(name)
+    facts = _write_record(job.out, config, len(names), cams_state=state, damaged=sorted(damaged))
     print(f"{len(todo) - len(damaged)} labels made, {facts['files']} of {len(names)} in {job.out}")
     if facts["vanished"]:
-        print(f"tag2mask: {provenance.vanished(facts)}", file=sys.stderr)
+        warn(provenance.vanished(facts))
     if damaged:
-        print(f"tag2mask: {len(damaged)} photographs were skipped: {', '.join(damaged)}", file=sys.stderr)
+        warn(f"{len(damaged)} photographs were skipped: {', '.join(sorted(damaged))}")
     return 1 if damaged else 0
 
 
 def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
-    parser = SettingsParser(prog="tag2mask labels", description="CAM files to label PNGs.", exit_on_error=False)
-    parser.add_argument("--config", action="config", help=help.LABEL_OPTIONS["config FILE"])
-    texts = {option.split()[0]: text for option, text in help.LABEL_OPTIONS.items()}
-    for name, kind in REQUIRED.items():
-        parser.add_argument(f"--{name}", type=kind, required=True, help=texts.get(name, "how a label is made of a CAM"))
-    for name, (kind, default) in OPTIONAL.items():
-        parser.add_argument(f"--{name}", type=kind, default=default, help=texts[name])
-    parser.add_argument("--overwrite", action="store_true", help=texts["overwrite"])
+    parser = SettingsParser("tag2mask labels", exit_on_error=False, **help_from(__doc__))
+    parser.usage = "tag2mask labels --config FILE [--OPTION VALUE ...]"
+    parser.add_argument("--config", action="config", help="such as configs/folder/seeds.yaml or labels.yaml")
+    parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made of a CAM")
+    parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
+    parser.add_argument("--photos", type=Path | None, help="their folder, or the one that holds images/ and tags.csv")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
+    parser.add_argument("--list", type=Path | None, help="names to do, one a line; without it, all CAM files")
+    parser.add_argument("--soft", type=bool, default=False, help="also write the CAMs after the walk into OUT/soft")
+    parser.add_argument("--steps", type=bool, default=False, help="also write the label after each step into OUT/steps")
+    parser.add_argument("--workers", type=int | None, help="processes (one a core)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
+    parser.add_argument("--shard", type=str | None, help="this part only, such as 1/4; torchrun and SLURM say it too")
+    parser.add_argument("--overwrite", action="store_true", help="replace labels made with another recipe")
     check_options(words, parser._option_string_actions, parser.prog)
     args: Namespace = parser.instantiate_classes(parser.parse_args(words))
     return args
@@ -115,38 +115,33 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _job(args: Namespace) -> Job:
-    """Check photographs and edge network, before anything is written."""
-    photos = args.photos
+    """Check photographs, the network of the walk and the classes of one's own data, before anything is written."""
+    photos, recipe = args.photos, args.recipe
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
-    if args.recipe.needs_photo and photos is None:
+    if recipe.needs_photo and photos is None:
         raise MissingError("the recipe looks at the photographs; give their folder with --photos")
-    if args.recipe.needs_photo and not photos.is_dir():
+    if recipe.needs_photo and not photos.is_dir():
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
-    return Job(args.cams, photos, args.out, with_network(args.recipe, args.cams), args.soft, args.steps)
+    if isinstance(recipe, PseudoLabels) and (walk := recipe.walk) is not None:
+        from tag2mask.inference.guides import load_guide
 
-
-def with_network(recipe: Recipe, cams: Path) -> Recipe:
-    """Check the network that guides the walk; where the recipe names none, name the one that made the CAMs."""
-    if not isinstance(recipe, PseudoLabels) or recipe.walk is None:
-        return recipe
-    from tag2mask.inference.guides import load_guide
-    from tag2mask.tasks.checkpoints import check_file
-
-    walk = recipe.walk
-    if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
-        walk = replace(walk, checkpoint=record_of(cams).get("checkpoint"))
-    if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
-        raise MissingError(
-            f"no checkpoint {walk.checkpoint or f'in {cams / RUN_FILE}'} of the {walk.task} network; train one with "
-            f"`tag2mask fit` and a configuration {walk.task}_*.yaml, or leave the walk out (walk: null)"
-        )
-    check_file(Path(walk.checkpoint), walk.task)
-    if isinstance(walk, FeatureWalk):
-        load_guide(walk, "cpu")  # refuses a layer that is not there, before worker processes would end of it
-    return replace(recipe, walk=walk)
+        if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
+            walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
+        if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
+            place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
+            remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
+            raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
+        load_guide(walk, "cpu")  # refuses another network, or a missing layer, before worker processes would end of it
+        recipe = replace(recipe, walk=walk)
+    classes = record_of(args.cams).get("config", {}).get("classes")
+    own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
+    if classes and own and (names := class_names(args.photos)) != tuple(classes):
+        before, remedy = ", ".join(classes), "mend classes.txt, or train and predict again"
+        raise MismatchError(f"{args.cams} was made for the classes {before}, the data has {', '.join(names)}; {remedy}")
+    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps)
 
 
 def _config(job: Job) -> dict[str, Any]:
@@ -167,85 +162,49 @@ def _config(job: Job) -> dict[str, Any]:
     if recipe.walk is not None:
         from tag2mask.tasks.checkpoints import file_digest
 
-        assert recipe.walk.checkpoint is not None
-        config["walk_network"] = file_digest(Path(recipe.walk.checkpoint))
+        config["walk_network"] = file_digest(Path(str(recipe.walk.checkpoint)))
     return config
 
 
-def require_classes_of(data: Path, cams: Path, classes: Sequence[str]) -> None:
-    """Refuse CAM files of other classes than those of a folder of one's own data; pass over any other folder."""
-    if not any((data / name).is_file() for name in ("classes.txt", "tags.csv")):
-        return
-    names = class_names(data)
-    if list(names) != list(classes):
-        raise MismatchError(
-            f"{cams} was made for the classes {', '.join(classes)}, {data} has {', '.join(names)}; names and order "
-            "must be the same: mend classes.txt, or train and predict again"
-        )
-
-
-def _delete_stale(job: Job, names: Sequence[str]) -> None:
-    """Delete the labels whose CAM file has changed since; say so."""
-    old = stale(job, names)
-    _delete(job, old)
-    if old:
+def _clear(job: Job, names: Sequence[str], config: dict[str, Any], state: str | None, overwrite: bool) -> None:
+    """Go on in the folder of the labels, or start there: delete what is to be made anew, for ``names`` alone."""
+    goes_on = same_run(job.out, config, overwrite)
+    if not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
+        raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
+    old = stale(job, names) if goes_on else names
+    for path in (path for name in old for path in job.outputs(name).values()):
+        path.unlink(missing_ok=True)
+    if not goes_on:
+        write_run(job.out, config, cams_state=state, finished=False)
+    elif old:
         print(f"{len(old)} labels were made from other CAM files than now, the first {old[0]}: they are made again")
 
 
-def _clear(job: Job, names: Sequence[str]) -> None:
-    """Delete the outputs of ``names`` alone: other shards may be at work, or somebody else's PNGs be there."""
-    if job.out.is_dir() and not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
-        raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
-    _delete(job, names)
-
-
-def _delete(job: Job, names: Sequence[str]) -> None:
-    for path in (path for name in names for path in job.outputs(name).values()):
-        path.unlink(missing_ok=True)
-
-
-def _run(args: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Make the labels, on this process's share of the cores or GPUs of the machine."""
-    device, walk = args.device, job.recipe.walk
+def _means(args: Namespace, recipe: Recipe) -> tuple[Any, int, str]:
+    """The loader of the walk's network, workers and device: this process's share of the machine."""
+    device, load = args.device, None
     index, processes = on_this_machine(os.environ)
     if device == "auto":
         device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    load = None
-    if walk is not None:
+    if recipe.walk is not None:
         from tag2mask.inference.guides import load_guide
 
-        load = partial(load_guide, walk)
+        load = partial(load_guide, recipe.walk)
     share = max(1, cores() // processes)
-    workers = args.workers or (share if device == "cpu" else min(share, ON_ONE_GPU))
-    return make_labels(job, todo, load, workers, device)
+    return load, args.workers or (share if device == "cpu" else min(share, ON_ONE_GPU)), device
 
 
-def _damaged(done: Iterator[tuple[str, str | None]]) -> Iterator[str]:
-    """Say what could not be done, and why, as it is met; yield the names."""
-    for name, fault in done:
-        if fault is not None:
-            tqdm.write(f"tag2mask: skipped {name}: {fault}", file=sys.stderr)
-            yield name
-
-
-def _write_record(job: Job, config: dict[str, Any], total: int, **facts: Any) -> dict[str, Any]:
-    """Write ``run.json`` and ``inputs.csv``, again where another shard has ended meanwhile; return what they say."""
-    facts["files"] = None
-    while (count := sum(1 for _ in job.out.glob("*.png"))) != facts["files"]:
-        facts |= {**_facts(job.out, config["classes"]), "files": count}
-        write_run(job.out, config, **facts, finished=count == total)
+def _write_record(out: Path, config: dict[str, Any], total: int, **facts: Any) -> dict[str, Any]:
+    """Write what labels were made from and which tags have no pixel, again where another shard has ended meanwhile."""
+    facts["files"], classes = None, config["classes"]
+    while (count := len(paths := sorted(out.glob("*.png")))) != facts["files"]:
+        made = {path.stem: made_of(path) for path in paths}
+        provenance.write_inputs(out, {name: one.cam if one else "not known" for name, one in made.items()})
+        known = [one for one in made.values() if one is not None]
+        counts = sorted(Counter(value for one in known for value in one.vanished).items())
+        facts["vanished"] = {classes[value - 1] if classes else f"class {value}": count for value, count in counts}
+        facts["lacking"] = sum(bool(one.vanished) for one in known)
+        facts["empty"] = sum(one.tags > 0 and len(one.vanished) == one.tags for one in known)
+        facts |= {"labels": len(known), "files": count}
+        write_run(out, config, **facts, finished=count == total)
     return facts
-
-
-def _facts(out: Path, classes: Sequence[str] | None) -> dict[str, Any]:
-    """Write what each label was made from; return how many tags have no pixel in their label, class by class."""
-    made = {path.stem: made_of(path) for path in sorted(out.glob("*.png"))}
-    provenance.write_inputs(out, {name: "not known" if one is None else one.cam for name, one in made.items()})
-    known = [one for one in made.values() if one is not None]
-    counts = sorted(Counter(value for one in known for value in one.vanished).items())
-    return {
-        "vanished": {classes[value - 1] if classes else f"class {value}": count for value, count in counts},
-        "lacking": sum(bool(one.vanished) for one in known),
-        "empty": sum(one.tags > 0 and len(one.vanished) == one.tags for one in known),
-        "labels": len(known),
-    }

@@ -1,31 +1,28 @@
 """LightningCLI with a run folder: one place for configuration, checkpoints, logs, CAMs and pictures of a run."""
 
 import logging
+import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-import tag2mask.tasks.affinity
-import tag2mask.tasks.cam
-import tag2mask.tasks.segmentation  # noqa: F401
 from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.progress import ProgressLines
 from tag2mask.callbacks.records import RunRecord
 from tag2mask.callbacks.termination import EndOnTermination, launched
 from tag2mask.callbacks.writers import PredictionWriter
-from tag2mask.cli import wandb_runs
+from tag2mask.cli.doctor import logged_in
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
-from tag2mask.cli.options import check_options
-from tag2mask.cli.settings import SettingsParser
+from tag2mask.cli.options import SettingsParser, check_options
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
@@ -33,6 +30,7 @@ from tag2mask.io import provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
 from tag2mask.io.records import digest_of_file, made_with, record_of
+from tag2mask.tasks import affinity, cam, segmentation  # noqa: F401  their names are short in configurations
 from tag2mask.tasks.checkpoints import check_file, some_of
 from tag2mask.utils.processes import end_with_parent
 
@@ -70,33 +68,16 @@ class LightningParser(SettingsParser, LightningArgumentParser):
 
 
 class TagsToMasksCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` for every model and data set of the project.
+    """``fit``, ``validate``, ``test`` and ``predict`` in a run folder, ``trainer.default_root_dir``.
 
-    The run folder is ``trainer.default_root_dir``. ``fit`` stops where that holds a run with another configuration
-    and goes on where it holds the same one, unfinished; ``--overwrite`` starts anew. The other verbs take the run's
-    last checkpoint where no ``--ckpt_path`` is given.
+    ``fit`` stops where that holds another run and goes on with the same one. The other verbs take its last checkpoint.
     """
-
-    def __init__(self, words: list[str]) -> None:
-        """Parse ``words`` and run the verb that they begin with."""
-        settings = {"exit_on_error": False}
-        super().__init__(
-            LightningModule,
-            WSSSDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults={"callbacks": EndOnTermination()},
-            args=words,
-            parser_class=LightningParser,
-            parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
-        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint, ``--overwrite``, and the links from data to model."""
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
-        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoints_of)
+        places = "trainer.default_root_dir", "checkpoint.dirpath"
+        parser.link_arguments(*places, lambda root: str(Path(root or ".") / LAST.parent))
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.add_argument("--overwrite", action="store_true", help="replace a run made with another configuration")
@@ -115,10 +96,8 @@ class TagsToMasksCLI(LightningCLI):
         """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
         path = self.settings.get("ckpt_path")
         if path in ("best", "registry"):
-            raise SettingError(
-                f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or the .ckpt file of a run folder"
-            )
-        if path and path not in ("last", "hpc"):
+            raise SettingError(f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or a .ckpt file")
+        if path and path != "last":
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
@@ -129,37 +108,41 @@ class TagsToMasksCLI(LightningCLI):
         data, seed = settings.data.init_args, settings.seed_everything
         if data.get("seed", 0) is None:  # true and false are Lightning's words for its default seed and for none
             data.seed = 0 if isinstance(seed, bool) else seed
-        wandb_runs.offline_unless_logged_in()
-        root, task = Path(settings.trainer.default_root_dir), settings.model.class_path.split(".")[-2]
-        for logger in wandb_runs.loggers_in(settings.trainer.logger):
-            wandb_runs.name_run(logger.init_args, root, task, bool(settings.get("overwrite")))
+        if not logged_in():  # W&B would stop and ask
+            os.environ.setdefault("WANDB_MODE", "offline")
+        for logger in _wandb_in(settings.trainer.logger):
+            self._name_wandb_run(logger.init_args, Path(settings.trainer.default_root_dir))
+
+    def _name_wandb_run(self, logger: Any, root: Path) -> None:
+        """Fill in what the configuration leaves open: where a W&B run lies, what it is called, which one goes on.
+
+        A training that goes on in its run folder goes on in its W&B run. Runs whose folders lie side by side share a
+        group: they are stages of one pipeline, as for `tag2mask report`.
+        """
+        goes_on = not self.settings.get("overwrite") and (root / LAST).is_file()
+        before = record_of(root).get("wandb_id") if goes_on else None
+        folder, task = root.resolve(), self.settings.model.class_path.split(".")[-2]
+        logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
+        logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
+        logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
+        logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
+        logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with lines of progress where its bar would go into a file."""
-        settings = self.config_init[self.subcommand].trainer
+        """Build the trainer, with a CSV log of a training, and lines of progress where its bar would go into a file."""
+        settings, loggers = self.config_init[self.subcommand].trainer, []
+        if self.subcommand == "fit":
+            configured = settings.logger if isinstance(settings.logger, list) else [settings.logger]
+            loggers = [logger for logger in configured if isinstance(logger, Logger)]
+            for logger in _wandb_in(self.settings.trainer.logger):
+                Path(logger.init_args.save_dir).mkdir(parents=True, exist_ok=True)  # else W&B takes a temporary folder
+            loggers.append(CSVLogger(settings.default_root_dir, name="logs", flush_logs_every_n_steps=50))
         own_bar = any(isinstance(callback, ProgressBar) for callback in settings.callbacks or [])
         if settings.enable_progress_bar is False or sys.stdout.isatty() or own_bar:
-            return super().instantiate_trainer(logger=self._loggers(), **kwargs)
-        trainer = super().instantiate_trainer(logger=self._loggers(), enable_progress_bar=False, **kwargs)
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        trainer = super().instantiate_trainer(logger=loggers, enable_progress_bar=False, **kwargs)
         trainer.callbacks.insert(0, ProgressLines())  # type: ignore[attr-defined]
         return trainer
-
-    def _loggers(self) -> Any:
-        """The loggers of a training, with a CSV log always; other verbs have none."""
-        configured = self.config_init[self.subcommand].trainer.logger
-        if self.subcommand != "fit":
-            return False
-        loggers = (
-            configured
-            if isinstance(configured, list)
-            else [configured]
-            if configured not in (None, True, False)
-            else []
-        )
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
-        return [*loggers, CSVLogger(self.settings.trainer.default_root_dir, name="logs", flush_logs_every_n_steps=50)]
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
@@ -168,7 +151,10 @@ class TagsToMasksCLI(LightningCLI):
             super()._run_subcommand(subcommand)
             status = 0
         finally:
-            wandb_runs.end_run(self.trainer.loggers, status)
+            if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
+                import wandb
+
+                wandb.finish(exit_code=status)
 
     def fit(self, model: LightningModule, ckpt_path: str | None, **settings: Any) -> None:
         """Check everything, then start a run, go on with it, or leave it finished. Nothing is written before."""
@@ -177,7 +163,9 @@ class TagsToMasksCLI(LightningCLI):
             return
         root, overwrite = Path(self.trainer.default_root_dir), self.settings.overwrite
         self.datamodule.setup("fit")
-        start = _checkpoint(ckpt_path, root)
+        if ckpt_path == "last":
+            ckpt_path = str(root / LAST) if (root / LAST).is_file() else None
+        start = None if ckpt_path is None else Path(ckpt_path)
         own = start is not None and root.resolve() in start.resolve().parents
         if own and overwrite:
             raise SettingError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
@@ -185,16 +173,15 @@ class TagsToMasksCLI(LightningCLI):
         state = "unfinished" if own and record.difference(root) else record.state(root, overwrite)
         if state == "finished":
             check_file(root / LAST, self.model.kind)
-            rank_zero_info(
-                f"{root} is trained to its end with these settings and this data: nothing to do. To train it longer, "
-                "give --trainer.max_epochs N --ckpt_path last; to train anew, --overwrite"
-            )
+            more = "--trainer.max_epochs N --ckpt_path last trains it longer, --overwrite anew"
+            rank_zero_info(f"{root} is trained to its end with these settings and this data: nothing to do; {more}")
             record.compare_masks(root)
             return
         self._check_data()
         if state == "new":
             self.model.fill()  # the weights to start from are there: now the earlier training can go
-            _discard(root)
+            rank_zero_only(provenance.discard)(root)
+            rank_zero_only((root / LAST).unlink)(missing_ok=True)
         else:
             start = start if own and start is not None else root / LAST
             check_file(start, self.model.kind)
@@ -219,12 +206,16 @@ class TagsToMasksCLI(LightningCLI):
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
         config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
-        for logger in wandb_runs.loggers_in(config["trainer"]["logger"]):
+        for logger in _wandb_in(config["trainer"]["logger"]):
             logger["init_args"].pop("id", None)  # the name of a run, no setting
-        record, labels = dict(config), self.datamodule.labels
+        record, labels, names = dict(config), self.datamodule.labels, self.datamodule.class_names
         if labels is not None and (made := made_with(labels)) is not None:
-            require_labels(labels, self.datamodule.class_names)
             record["labels_made_with"] = made
+            provenance.require_current(labels, "make them again with `tag2mask labels`")
+            classes = record_of(labels)["config"].get("classes")
+            if classes is not None and list(classes) != list(names):
+                before, now, remedy = some_of(classes, names), some_of(names, classes), "make the labels again"
+                raise MismatchError(f"{labels} was made for the classes {before}, the data has {now}; {remedy}")
         if start is not None:
             record["starts_from"] = digest_of_file(start)
         return RunRecord(config, record, self.settings.seed_everything, self.datamodule)
@@ -246,42 +237,30 @@ class TagsToMasksCLI(LightningCLI):
     before_validate = before_test = before_predict = _use_last
 
 
-def checkpoints_of(root: str | None) -> str:
-    """Return the folder of checkpoints in a run folder."""
-    return str(Path(root or ".") / LAST.parent)
-
-
-def require_labels(folder: Path, class_names: Sequence[str]) -> None:
-    """Refuse labels that a stage made for other classes, or from what has changed since."""
-    provenance.require_current(folder, "make them again with `tag2mask labels`")
-    classes = record_of(folder)["config"].get("classes")
-    if classes is not None and list(classes) != list(class_names):
-        raise MismatchError(
-            f"{folder} was made for the classes {some_of(classes, class_names)}, the data has "
-            f"{some_of(class_names, classes)}; names and order must be the same: make the labels again"
-        )
-
-
-def _checkpoint(path: str | None, root: Path) -> Path | None:
-    """The file that ``--ckpt_path`` names; None for ``last`` and ``hpc`` of a run folder that has none yet."""
-    if path not in ("last", "hpc"):
-        return None if path is None else Path(path)
-    pattern = str(LAST) if path == "last" else "hpc_ckpt_*.ckpt"
-    files = sorted(root.glob(pattern), key=lambda file: (len(file.name), file))
-    return files[-1] if files else None
-
-
-@rank_zero_only
-def _discard(root: Path) -> None:
-    """Delete what the run folder holds of an earlier training."""
-    provenance.discard(root)
-    (root / LAST).unlink(missing_ok=True)
-
-
-def follow_parent() -> None:
-    """End with the parent where Lightning's launcher has started this process: NCCL would wait for minutes."""
-    if launched():
+def lightning(words: list[str]) -> None:
+    """Run the verb that ``words`` begin with."""
+    quiet()
+    if launched():  # by Lightning: end with the process that did, NCCL would wait for minutes
         end_with_parent()
+    settings = {"exit_on_error": False}
+    TagsToMasksCLI(
+        LightningModule,
+        WSSSDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        seed_everything_default=0,
+        trainer_defaults={"callbacks": EndOnTermination()},
+        args=words,
+        parser_class=LightningParser,
+        parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
+    )
+
+
+def _wandb_in(loggers: Any) -> list[Any]:
+    """The settings of each ``WandbLogger`` among those of the trainer's loggers."""
+    each = loggers if isinstance(loggers, list) else [loggers]
+    return [one for one in each if hasattr(one, "get") and "WandbLogger" in str(one.get("class_path"))]
 
 
 def quiet() -> None:

@@ -12,32 +12,18 @@ from importlib import import_module
 
 from tag2mask import __version__
 from tag2mask.cli import help
-from tag2mask.cli.options import check_yaml, did_you_mean
-from tag2mask.errors import (
-    DamagedError,
-    InputError,
-    MissingError,
-    OccupiedError,
-    SettingError,
-    SpaceError,
-    UnreachableError,
-)
+from tag2mask.cli.options import chain, check_yaml, did_you_mean, explain
+from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
+from tag2mask.utils.progress import warn
 
-TRACEBACK = "TAG2MASK_TRACEBACK"
-CLOSED = 141
-"""The status that a shell gives a program which writes into a closed pipe."""
-HELP = ("-h", "--help")
-LIGHTNING = ("fit", "validate", "test", "predict")
+CLOSED = 141  # the status that a shell gives a program which writes into a closed pipe
+LIGHTNING = tuple(help.VERBS)
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
 """How a command ends where somebody asked for the end, and its status."""
-LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
-"""What torch raises where another process is gone, besides a RuntimeError of Gloo."""
-LOST_PROCESS = (
-    "another process of this run has ended or cannot be reached ({}); look for its own message, then give the same "
-    "command: it goes on where it stopped"
-)
+LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch raises them where another process is gone
+LOST_PROCESS = "another process of this run has ended or cannot be reached ({}); see its message, repeat the command"
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -59,34 +45,21 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def dispatch(words: list[str]) -> int:
-    """Run a verb, or raise what is wrong; `main` catches that and puts it into one line."""
+    """Run a verb and return its status, or raise what is wrong; `main` catches that and puts it into one line."""
     verb = words[0] if words else "--help"
-    if verb in (*HELP, "--version"):
-        print(__version__ if verb == "--version" else help.MAIN)
+    asked = words if verb in help.VERBS else [verb]
+    if not {"-h", "--help", "--version"}.isdisjoint(asked):
+        print(__version__ if verb == "--version" else help.VERBS.get(verb, help.MAIN))
         return 0
-    if verb in help.VERBS and not set(HELP).isdisjoint(words):
-        print(help.VERBS[verb])
-        return 0
+    if verb not in (*LIGHTNING, *VERBS):
+        near = did_you_mean(verb, (*LIGHTNING, *VERBS))
+        raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
+    if verb in (*LIGHTNING, "labels"):
+        check_yaml(words)
+    name = "lightning" if verb in LIGHTNING else verb
+    run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
     words = ["--help" if word == "--help-all" else word for word in words]
-    if verb in LIGHTNING:
-        return lightning(words)
-    if verb in VERBS:
-        run: Callable[[list[str]], int] = getattr(import_module(f"tag2mask.cli.{verb}"), verb)
-        return run(words[1:])
-    raise SettingError(
-        f"no verb {verb!r}{did_you_mean(verb, (*LIGHTNING, *VERBS)) or '; `tag2mask --help` lists them'}"
-    )
-
-
-def lightning(words: list[str]) -> int:
-    """Run one of LightningCLI's verbs."""
-    check_yaml(words)
-    from tag2mask.cli.lightning import TagsToMasksCLI, follow_parent, quiet
-
-    quiet()
-    follow_parent()
-    TagsToMasksCLI(words)
-    return 0
+    return run(words if verb in LIGHTNING else words[1:]) or 0
 
 
 def _status(words: list[str]) -> int:
@@ -95,20 +68,18 @@ def _status(words: list[str]) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
-        for kind, (word, status) in ENDS.items():  # Lightning answers KeyboardInterrupt with SystemExit(1)
-            if _in_context(error, kind):
-                return _say(f"{word}; the same command goes on where it stopped", status)
-        known = mendable(error) if isinstance(error, Exception) else None
+        kinds = {type(each).__name__ for each in chain(error, "__context__")}
+        for kind, (word, status) in ENDS.items():
+            if kind in kinds:  # Lightning answers KeyboardInterrupt with SystemExit(1)
+                warn(f"{word}; the same command goes on where it stopped")
+                return status
+        known = mendable(error)
         if known is None:
             raise
-        if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+        if os.environ.get("TAG2MASK_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exc()
-        return _say(str(known), 2)
-
-
-def _say(message: str, status: int) -> int:
-    print(f"tag2mask: {message}", file=sys.stderr)
-    return status
+        warn(str(known))
+        return 2
 
 
 def _unread() -> bool:
@@ -121,25 +92,9 @@ def _unread() -> bool:
         return False
 
 
-def _in_context(error: BaseException | None, kind: str) -> bool:
-    """Whether an error, or one that was being handled when it was raised, is of a kind."""
-    while error is not None:
-        if type(error).__name__ == kind:
-            return True
-        error = error.__context__
-    return False
-
-
-def mendable(error: BaseException | None) -> InputError | None:
-    """Return what the user can mend as an `InputError`, also where jsonargparse or a loader's process has wrapped it.
-
-    Only causes are followed: what was raised while another error was being handled is a fault of its own.
-    """
-    while error is not None:
-        if known := _translated(error):
-            return known
-        error = error.__cause__
-    return None
+def mendable(error: BaseException) -> InputError | None:
+    """Return what the user can mend as an `InputError`: the error, or its cause where something has wrapped it."""
+    return next(filter(None, map(_translated, chain(error, "__cause__"))), None)
 
 
 def _translated(error: BaseException) -> InputError | None:
@@ -148,25 +103,20 @@ def _translated(error: BaseException) -> InputError | None:
     if isinstance(error, InputError):  # a loader's process puts "Caught ..." and its traceback before the message
         last = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]
         return type(error)(last if text.startswith("Caught ") else text)
-    if isinstance(error, OSError):
-        return _of_system(error)
     if isinstance(error, argparse.ArgumentError):
-        from tag2mask.cli.settings import explain
-
         return SettingError(explain(error))
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tag2mask"):
         return MissingError(f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing")
     if kind == "MisconfigurationException":
         return SettingError(text)
     if kind == "OutOfMemoryError":
-        advice = "lower --data.init_args.batch_size (with --trainer.accumulate_grad_batches)"
-        return SpaceError(f"the GPU's memory is full; {advice}")
+        return SpaceError("the GPU's memory is full; lower --data.init_args.batch_size and accumulate gradients")
     if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in text):
         reason = re.sub(r"^\[/[^]]*\] ", "", text).split(". This is typically")[0]
         return UnreachableError(LOST_PROCESS.format(reason))
     if kind == "RuntimeError" and text.startswith("DataLoader worker"):
         return UnreachableError(f"{text} The same command goes on from the last checkpoint")
-    return None
+    return _of_system(error) if isinstance(error, OSError) else None
 
 
 def _of_system(error: OSError) -> InputError:
@@ -175,8 +125,6 @@ def _of_system(error: OSError) -> InputError:
         return SpaceError(f"{text}; free some space, then give the same command: it goes on where it stopped")
     if isinstance(error, PermissionError):
         text += "; check who owns it, or write elsewhere with --trainer.default_root_dir or --out"
-    if isinstance(error, FileNotFoundError):
-        return MissingError(text)
-    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError):
-        return OccupiedError(text)
-    return UnreachableError(text) if isinstance(error, ConnectionError) else DamagedError(text)
+    if isinstance(error, ConnectionError):
+        return UnreachableError(text)
+    return MissingError(text) if isinstance(error, FileNotFoundError) else DamagedError(text)

@@ -1,23 +1,22 @@
-"""The verb ``report``: one page of all runs."""
+"""Put the scores, curves and pictures of runs on one page.
+
+reads   run folders: run.json, logs, pictures, and *_evaluation.json of `tag2mask evaluate`
+writes  report.html (one file, to be sent), report.md and report.json into FOLDER
+
+Example:
+  tag2mask report runs/demo
+"""
 
 from pathlib import Path
 
 from tag2mask.cli.options import Parser
 from tag2mask.report import write_report
 
-DESCRIPTION = """Put the scores, curves and pictures of runs on one page.
 
-reads   run folders: run.json, logs, pictures, and *_evaluation.json of `tag2mask evaluate`
-writes  report.html (one file, to be sent), report.md and report.json into FOLDER"""
-EXAMPLE = """example
-  tag2mask report runs/demo"""
-
-
-def report(words: list[str]) -> int:
+def report(words: list[str]) -> None:
     """Run the verb."""
-    parser = Parser("tag2mask report", description=DESCRIPTION, epilog=EXAMPLE)
+    parser = Parser("tag2mask report", __doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder whose subfolders are runs, or one run")
-    args = parser.parse_args(words)
-    print(write_report(args.folder))
-    print(f"written to {args.folder / 'report.html'}, report.md and report.json")
-    return 0
+    folder = parser.parse_args(words).folder
+    print(write_report(folder))
+    print(f"written to {folder / 'report.html'}, report.md and report.json")

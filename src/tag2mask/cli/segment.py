@@ -1,7 +1,18 @@
-"""The verb ``segment``: masks and overlays for one's own photographs."""
+"""Write a mask and an overlay for each photograph, and say what is in it.
+
+The mask is a palette PNG of the photograph's size, the overlay a JPEG. Each class is named with its
+share of the pixels and the mean probability over them.
+
+reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set
+writes  NAME.png and NAME_overlay.jpg into the folder of --out. The same photographs' files are
+        replaced when it runs again; nothing else ever is. Photographs that cannot be read are
+        skipped and named, and the status is 1
+
+Example:
+  tag2mask segment holiday/ --checkpoint runs/folder/segmentation/checkpoints/last.ckpt
+"""
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,64 +31,47 @@ from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.dense_crf import TEST_TIME
 from tag2mask.tasks.settings import MaskInference
-from tag2mask.utils.progress import progress
-
-DESCRIPTION = """Write a mask (palette PNG of the photograph's size) and an overlay (JPEG) for each photograph, and
-say what was found: each class with its share of the pixels and the mean probability over them.
-
-reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set
-writes  NAME.png and NAME_overlay.jpg into the folder of --out. The same photographs' files are
-        replaced when it runs again; nothing else ever is. Photographs that cannot be read are
-        skipped and named, and the status is 1"""
-EXAMPLE = """example
-  tag2mask segment holiday/ --checkpoint runs/folder/segmentation/checkpoints/last.ckpt"""
+from tag2mask.utils.progress import progress, warn
 
 
 def segment(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be read."""
+    parser = Parser("tag2mask segment", __doc__)
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO|FOLDER", help="photographs, folders of them")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation network: .../last.ckpt")
+    parser.add_argument("--out", type=Path, default=Path("segments"), help="folder that receives the files (segments)")
+    parser.add_argument("--scales", type=numbers_with_commas, default=(1.0,), help="sizes, such as 0.5,1,1.5,2 (1)")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
+    parser.add_argument("--crf", action="store_true", help="draw masks to the outlines with a dense CRF; slower")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
+    parser.add_argument("--max-side", type=int, help="pixels to which larger photographs are shrunk (as in training)")
+    parser.add_argument("--overlay", action=argparse.BooleanOptionalAction, default=True, help="NAME_overlay.jpg")
+    parser.add_argument("--overwrite", action="store_true", help="also replace masks of other photographs")
+    args = parser.parse_args(words)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large photographs are welcome
-    args = parse(words)
     photos = find_photos(args.photos, args.out)
     targets = _targets(args, photos)
     segmenter, config = _segmenter(args)
     write_run(args.out, config, finished=False)
     remove_parts(args.out, {path.stem for paths in targets.values() for path in paths})
-    done = progress(segment_all(segmenter, targets), len(photos), "photographs")
-    damaged = [printable(photo) for photo, result in done if not _report(photo, result)]
+    damaged = []
+    for photo, result in progress(segment_all(segmenter, targets), len(photos), "photographs"):
+        if isinstance(result, InputError):
+            warn(f"skipped {printable(photo)}: {printable(result)}")
+            damaged.append(printable(photo))
+        else:
+            tqdm.write(f"{printable(photo)}: {summary(result)}")
     masks = len(photos) - len(damaged)
     write_run(args.out, config, finished=True, files=masks, damaged=damaged)
     print(f"{masks} masks in {printable(args.out)}")
     if damaged:
-        skipped = f"{len(damaged)} of {len(photos)} photographs were skipped: {', '.join(damaged)}"
-        print(f"tag2mask: {skipped}", file=sys.stderr)
+        warn(f"{len(damaged)} of {len(photos)} photographs were skipped: {', '.join(damaged)}")
     return 1 if damaged else 0
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    """Read the words of the verb."""
-    parser = Parser("tag2mask segment", description=DESCRIPTION, epilog=EXAMPLE)
-    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO|FOLDER", help="photographs, folders of them")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation network: .../last.ckpt")
-    parser.add_argument("--out", type=Path, default=Path("segments"), help="folder that receives the files (segments)")
-    parser.add_argument("--scales", type=_numbers, default=(1.0,), help="relative sizes, such as 0.5,1,1.5,2 (1)")
-    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
-    parser.add_argument("--crf", action="store_true", help="draw masks to the outlines with a dense CRF; slower")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
-    parser.add_argument(
-        "--max-side",
-        type=int,
-        help="larger photographs are shrunk to this for the network, in pixels (that of its training)",
-    )
-    parser.add_argument("--overlay", action=argparse.BooleanOptionalAction, default=True, help="NAME_overlay.jpg")
-    parser.add_argument("--overwrite", action="store_true", help="also replace masks of other photographs")
-    return parser.parse_args(words)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected numbers with commas between, such as 0.5,1,2") from None
+def numbers_with_commas(text: str) -> tuple[float, ...]:
+    """Read ``0.5,1,2``; argparse names this function where that fails."""
+    return tuple(map(float, text.split(",")))
 
 
 def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
@@ -91,10 +85,7 @@ def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, lis
     check_outputs(targets, args.overwrite)
     renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]
     if renamed:
-        print(
-            f"tag2mask: {len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on",
-            file=sys.stderr,
-        )
+        warn(f"{len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on")
     return targets
 
 
@@ -106,8 +97,13 @@ def _segmenter(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     quiet()
     if args.max_side is not None and args.max_side < 1:
         raise SettingError(f"--max-side {args.max_side}; expected a number of pixels, such as 1024")
+    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UnreachableError(f"--device {device}: {reason}; give cpu, or leave --device out") from None
     inference = MaskInference(args.scales, args.flip)
-    device = _device(args.device)
     segmenter = Segmenter(args.checkpoint, device, inference, TEST_TIME if args.crf else None, args.max_side)
     config = {
         "stage": "segment",
@@ -120,27 +116,6 @@ def _segmenter(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
         "device": device,
     }
     return segmenter, config
-
-
-def _device(name: str) -> str:
-    """Check that there is such a device."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UnreachableError(f"--device {name}: {reason}; give cpu, or leave --device out") from None
-    return name
-
-
-def _report(photo: Path, result: Shares | InputError) -> bool:
-    """Say what is in a photograph, or why it could not be read; return whether it could."""
-    if isinstance(result, InputError):
-        tqdm.write(f"tag2mask: skipped {printable(photo)}: {printable(result)}", file=sys.stderr)
-        return False
-    tqdm.write(f"{printable(photo)}: {summary(result)}")
-    return True
 
 
 def summary(shares: Shares) -> str:

@@ -4,11 +4,11 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
@@ -43,45 +43,27 @@ def spread(
     start: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Do ``jobs`` in processes; yield the results in their order. Only a few jobs wait: there may be a million.
+    """Do ``jobs`` in processes; yield the results in their order. A batch of jobs waits: there may be a million.
 
-    Args:
-        work: a function of a module.
-        jobs: its arguments.
-        workers: processes.
-        start: called with ``arguments`` in each process before its first job.
-        arguments: of ``start``.
+    ``work`` is a function of a module; ``start`` is called with ``arguments`` in each process before its first job.
 
     Raises:
         SpaceError: a process was killed.
     """
-    waiting: deque[Future[Result]] = deque()
+    remaining = iter(jobs)
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
         try:
-            for job in jobs:
-                with _interrupts_blocked():
-                    waiting.append(pool.submit(work, job))
-                if len(waiting) == 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            while batch := list(islice(remaining, 50 * workers)):
+                # A process begun now inherits the block, else Ctrl-C while it imports torch prints a traceback
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    results = pool.map(work, batch)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                yield from results
         except BrokenProcessPool:
-            raise SpaceError(
-                "a process was killed, most likely for want of memory; give the same command with fewer --workers: it "
-                "goes on where it stopped"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT: a process begun meanwhile inherits that, else Ctrl-C while it imports torch prints a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            remedy = "give the same command with fewer --workers: it goes on where it stopped"
+            raise SpaceError(f"a process was killed, most likely for want of memory; {remedy}") from None
 
 
 def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

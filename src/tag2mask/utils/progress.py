@@ -11,13 +11,10 @@ Item = TypeVar("Item")
 
 
 class Lines:
-    """Print a line on standard error now and then: how many are done, how fast, how long the rest will take.
+    """Print a line on standard error every ``seconds``: how many are done, how fast, how long the rest will take.
 
-    Args:
-        total: how many there are.
-        unit: what they are, in the plural.
-        seconds: between two lines.
-        before: how many an earlier run has done; they do not count for the rate.
+    ``total`` is how many ``unit`` (in the plural) there are; those that an earlier run has done, ``before``, do not
+    count for the rate.
     """
 
     def __init__(self, total: int, unit: str, seconds: float = 30, before: int = 0) -> None:
@@ -37,14 +34,7 @@ class Lines:
 
 
 def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) -> Iterator[Item]:
-    """Pass ``items`` on and show on standard error how many are done, how fast, and how long the rest will take.
-
-    Args:
-        items: in the order in which they are done.
-        total: how many there are.
-        unit: what they are, in the plural.
-        seconds: between two lines, where standard error is no terminal.
-    """
+    """Pass on ``items``, ``total`` in all, and show progress on standard error: a bar, or `Lines` in a file."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, unit=f" {unit}")
         return
@@ -52,3 +42,8 @@ def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) 
     for done, item in enumerate(items, 1):
         yield item
         lines.tell(done)
+
+
+def warn(message: str) -> None:
+    """Print a line on standard error, above the bar if there is one."""
+    tqdm.write(f"tag2mask: {message}", file=sys.stderr)
