@@ -50,13 +50,11 @@ class Lattice:
             vertices = _weighted_sum(around, vertices, blur)
         return _weighted_sum(self.slice_index, vertices, self.slice_weight)
 
-    def scaled(self, factor: Tensor) -> "Lattice":
-        """Return the lattice whose filter multiplies each point's values by ``factor``, (P,), before and after."""
-        return replace(
-            self,
-            splat_weight=self.splat_weight * factor.index_select(0, self.splat_index),
-            slice_weight=self.slice_weight * factor[:, None],
-        )
+    def normalised(self) -> "Lattice":
+        """Return the lattice whose filter is divided by the square roots of its row sums, before and after."""
+        factor = (self.filter(torch.ones_like(self.slice_weight[:, :1])).squeeze(1) + 1e-20).rsqrt()
+        splat = self.splat_weight * factor.index_select(0, self.splat_index)
+        return replace(self, splat_weight=splat, slice_weight=self.slice_weight * factor[:, None])
 
 
 def build(features: Tensor) -> Lattice:
@@ -87,11 +85,10 @@ def _weighted_sum(index: Tensor, values: Tensor, weight: Tensor, start: Tensor |
 
 
 def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the simplex around each point, (D, P).
+    """Find the simplex around each point, (D, P): its vertex of remainder 0, (D + 1, P).
 
-    Returns:
-        Its vertex of remainder 0, (D + 1, P); the rank of each of the point's coordinates by its distance from there,
-        (D + 1, P) int64; and the point's barycentric weights, (P, D + 1).
+    And the rank of each of the point's coordinates by its distance from there, (D + 1, P) int64; and the point's
+    barycentric weights, (P, D + 1).
     """
     elevated = _elevate(features)
     axes = len(elevated)
@@ -126,13 +123,10 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the vertices of each point's simplex.
+    """Return keys of the vertices of each point's simplex, (P, D + 1) int64, and the steps along the axes, (D + 1,).
 
     A key is a number whose digits are the first D coordinates (the last follows from them), so that a step along an
     axis adds the same to every key.
-
-    Returns:
-        The keys, (P, D + 1) int64, and the steps along the axes, (D + 1,) int64.
     """
     axes = len(corner)
     coordinates = corner[:-1].long()

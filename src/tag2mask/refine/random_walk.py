@@ -28,14 +28,9 @@ def edge_transition(edge: Tensor, radius: int = 5, beta: float = 10.0) -> Tensor
 
     .. math:: T_{qp} = \frac{s_{qp}}{\sum_r s_{qr}}, \quad s_{qp} = (1 - \max_{path(q, p)} edge)^\beta, \quad s_{qq} = 1
 
-    Args:
-        edge: boundaries in [0, 1], (h, w), of any size.
-        radius: positions nearer than this are joined; IRN's value.
-        beta: a higher one makes weak edges count more; IRN's value.
-
-    Returns:
-        Sparse CSR matrix (N, N) float64. Row q holds the weights with which position q averages the map, and sums to 1:
-        the transpose of IRN's matrix, whose columns do.
+    ``edge`` has boundaries in [0, 1], (h, w). Positions nearer than ``radius`` are joined; a higher ``beta`` makes weak
+    edges count more; both are IRN's values. Row q of the sparse CSR matrix (N, N) float64 holds the weights with which
+    position q averages the map, and sums to 1: the transpose of IRN's matrix, whose columns do.
     """
     if beta <= 0:
         raise ValueError(f"beta is {beta}; expected a number above 0, so that an edge of 1 parts what it lies between")
@@ -49,13 +44,9 @@ def edge_transition(edge: Tensor, radius: int = 5, beta: float = 10.0) -> Tensor
 def feature_transition(features: Tensor, radius: int = 5, beta: float = 8.0) -> Tensor:
     r"""Chances of a step between positions, from the likeness of their features: AffinityNet's.
 
-    As `edge_transition`, with :math:`s_{qp} = \exp(-\beta \, mean_d |f_{dq} - f_{dp}|)`. The code of AffinityNet joins
-    only positions whose whole neighbourhood lies inside the map; here all are joined.
-
-    Args:
-        features: (D, h, w).
-        radius: positions nearer than this are joined; the value of AffinityNet's code.
-        beta: exponent of the likeness; the value of AffinityNet's code.
+    As `edge_transition`, with :math:`s_{qp} = \exp(-\beta \, mean_d |f_{dq} - f_{dp}|)` of features (D, h, w). The
+    defaults are those of AffinityNet's code, which joins only positions whose whole neighbourhood lies inside the map;
+    here all are joined.
     """
     features = features.float()
     height, width = features.shape[1:]
@@ -79,13 +70,7 @@ def random_walk(cam: Tensor, transition: Tensor, steps: int = 256) -> Tensor:
     they began. It is negligible from a few times the square root of s on, so 256 steps take 89 products. T is similar
     to a symmetric matrix with eigenvalues in [-1, 1], where no C exceeds 1.
 
-    Args:
-        cam: of one image; K may be 0.
-        transition: (N, N), from `edge_transition` or `feature_transition`.
-        steps: of the walk; IRN's ``exp_times`` and AffinityNet's ``logt`` are the logarithm to base 2, 8 there.
-
-    Returns:
-        (K, h, w) float32.
+    K may be 0. IRN's ``exp_times`` and AffinityNet's ``logt`` are the logarithm of ``steps`` to base 2, 8 there.
     """
     start = cam.float()
     if cam.shape[1] * cam.shape[2] != len(transition):
@@ -106,7 +91,19 @@ def random_walk(cam: Tensor, transition: Tensor, steps: int = 256) -> Tensor:
 
 def _step_matrix(affinity: Tensor, radius: int) -> Tensor:
     """Chances of a step, sparse CSR (N, N), from the affinity to the neighbour in each direction, (P, h, w)."""
-    weight, column = _neighbours(affinity, radius)
+    (height, width), reach, device = affinity.shape[1:], radius - 1, affinity.device
+    offsets = directions(radius)
+    order = torch.argsort(offsets[:, 0] * 2 * radius + offsets[:, 1])
+    ahead, offsets = affinity[order.to(device)], offsets[order]
+    behind = torch.zeros_like(ahead)
+    walled = F.pad(ahead, (reach, reach, reach, 0))
+    for to, source, (dy, dx) in zip(behind, walled, offsets.tolist(), strict=True):
+        to.copy_(source[reach - dy : reach - dy + height, reach - dx : reach - dx + width])
+    # of the 2 P + 1 neighbours of each position in ascending order, (N, 2 P + 1); those outside of the map weigh 0
+    weight = torch.cat([behind.flip(0), affinity.new_ones(1, height, width), ahead]).flatten(1).T
+    step = (offsets * torch.tensor([width, 1])).sum(1)
+    step = torch.cat([-step.flip(0), step.new_zeros(1), step]).to(device)
+    column = torch.arange(height * width, device=device)[:, None] + step
     joined = weight > FAINT
     weight = weight.where(joined, 0).double()
     start = F.pad(joined.sum(1).cumsum(0), (1, 0))
@@ -115,26 +112,6 @@ def _step_matrix(affinity: Tensor, radius: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(*index, chances, (len(weight), len(weight)), check_invariants=False)
-
-
-def _neighbours(affinity: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Weights and positions of the 2P + 1 neighbours of each position in ascending order, (N, 2P + 1) each.
-
-    Those outside of the map have the weight 0 and a position that means nothing.
-    """
-    (height, width), reach = affinity.shape[1:], radius - 1
-    offsets = directions(radius)
-    order = torch.argsort(offsets[:, 0] * 2 * radius + offsets[:, 1])
-    ahead, offsets = affinity[order.to(affinity.device)], offsets[order]
-    behind = torch.zeros_like(ahead)
-    walled = F.pad(ahead, (reach, reach, reach, 0))
-    for to, source, (dy, dx) in zip(behind, walled, offsets.tolist(), strict=True):
-        to.copy_(source[reach - dy : reach - dy + height, reach - dx : reach - dx + width])
-    weight = torch.cat([behind.flip(0), affinity.new_ones(1, height, width), ahead])
-    step = (offsets * torch.tensor([width, 1])).sum(1)
-    step = torch.cat([-step.flip(0), step.new_zeros(1), step]).to(affinity.device)
-    places = torch.arange(height * width, device=affinity.device)
-    return weight.flatten(1).T, places[:, None] + step
 
 
 @cache

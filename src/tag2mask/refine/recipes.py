@@ -7,6 +7,7 @@ its CAM.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -113,6 +114,7 @@ class Recipe(ABC):
 
     walk: Walk | None = None
     crf: CRF | None = None
+    max_side: int | None
 
     @property
     def needs_photo(self) -> bool:
@@ -120,13 +122,24 @@ class Recipe(ABC):
         return self.walk is not None or self.crf is not None
 
     @property
-    @abstractmethod
     def step_names(self) -> tuple[str, ...]:
         """Names of the steps, in order."""
+        return ("seed",)
 
     @abstractmethod
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph (H, W, 3) uint8; what the recipe does not need may be None."""
+
+    def _shrunk(self, image: np.ndarray | None, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+        """Shrink a photograph whose longer side is above ``max_side``; return it, if it is needed, and its size."""
+        factor = 1.0 if self.max_side is None else min(1.0, self.max_side / max(size))
+        small = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+        if not self.needs_photo:
+            return np.empty((0, 0, 3), np.uint8), small
+        assert image is not None
+        if small != size:
+            image = np.array(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
+        return image, small
 
 
 @dataclass(frozen=True)
@@ -153,20 +166,17 @@ class PseudoLabels(Recipe):
 
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cams.size, self.max_side)
+        photo, size = self._shrunk(image, cams.size)
         maps = cams.cam.float().to(device)
-        scores = self.seed.scores(at_size(maps, size))
-        steps = {"seed": _label(scores, cams)}
+        scores = {"seed": self.seed.scores(at_size(maps, size))}
         if self.walk is not None:
-            assert image is not None
             assert guide is not None
-            maps = self.walk.spread(maps, guide(image))
-            scores = self.seed.scores(at_size(maps, size))
-            steps["walk"] = _label(scores, cams)
+            maps = self.walk.spread(maps, guide(photo))
+            scores["walk"] = self.seed.scores(at_size(maps, size))
         if self.crf is not None:
-            assert image is not None
-            steps["crf"] = _label(self.crf.from_scores(image, scores), cams)
-        return Result(steps, CAMs(maps.cpu(), cams.classes, cams.size))
+            scores["crf"] = self.crf.from_scores(photo, list(scores.values())[-1])
+        steps = {step: seed(at_size(each, cams.size), cams.classes).cpu().numpy() for step, each in scores.items()}
+        return Result(steps, cams._replace(cam=maps.cpu()))
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,6 @@ class ConfidentSeeds(Recipe):
     background: float = 0.05
     crf: CRF | None = CRF()
     max_side: int | None = 1024
-    step_names = ("seed",)
 
     def __post_init__(self) -> None:
         """Check the thresholds, and that the CRF can start from labels."""
@@ -198,17 +207,12 @@ class ConfidentSeeds(Recipe):
 
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cams.size, self.max_side)
+        photo, size = self._shrunk(image, cams.size)
         maps = at_size(cams.cam.float().to(device), size)
-
-        def refine(label: Tensor, labels: int) -> Tensor:
-            assert self.crf is not None
-            assert image is not None
-            return self.crf.from_labels(image, label, labels)
-
-        label = confident(maps, cams.classes, self.foreground, self.background, refine if self.crf else None)
-        small = Image.fromarray(label.cpu().numpy())
-        return Result({"seed": np.array(small.resize(cams.size[::-1], Image.Resampling.NEAREST))}, cams)
+        refine = None if self.crf is None else partial(self.crf.from_labels, photo)
+        label = confident(maps, cams.classes, self.foreground, self.background, refine)
+        whole = Image.fromarray(label.cpu().numpy()).resize(cams.size[::-1], Image.Resampling.NEAREST)
+        return Result({"seed": np.array(whole)}, cams)
 
 
 def at_size(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -218,20 +222,3 @@ def at_size(maps: Tensor, size: Sequence[int]) -> Tensor:
     if not len(maps):
         return maps.new_zeros((0, *size))
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def _label(scores: Tensor, cams: CAMs) -> np.ndarray:
-    """Mask values (H, W) of the highest of scores (L, h, w), at the size of the photograph."""
-    return seed(at_size(scores, cams.size), cams.classes).cpu().numpy()
-
-
-def _shrunk(
-    image: np.ndarray | None, size: tuple[int, int], max_side: int | None
-) -> tuple[np.ndarray | None, tuple[int, int]]:
-    """Shrink a photograph whose longer side is above ``max_side``; return it and its height and width."""
-    height, width = size
-    factor = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    small = max(1, round(height * factor)), max(1, round(width * factor))
-    if image is not None and small != (height, width):
-        image = np.array(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
-    return image, small

@@ -45,9 +45,7 @@ class Seed:
 def seed(scores: Tensor, classes: Tensor) -> Tensor:
     """Return the mask value of the highest score at each position, (h, w) uint8; of equal ones, the first.
 
-    Args:
-        scores: the background's, then those of the classes, (1 + K, h, w).
-        classes: mask values of the classes, (K,).
+    ``scores`` are the background's, then those of the classes, (1 + K, h, w); ``classes`` their mask values, (K,).
     """
     if len(scores) != 1 + len(classes):
         raise ValueError(f"{len(scores)} scores with the background for {len(classes)} classes; expected one more")
@@ -58,7 +56,7 @@ def seed(scores: Tensor, classes: Tensor) -> Tensor:
 def confident(
     cam: Tensor, classes: Tensor, foreground: float = 0.30, background: float = 0.05, refine: Refine | None = None
 ) -> Tensor:
-    """Label only what is sure: IRN's ``cam_to_ir_label``.
+    """Label only what is sure, with mask values (h, w) uint8: IRN's ``cam_to_ir_label``.
 
     Two label maps are made, by a high and a low threshold, and each is refined. A class stands where the first has it;
     background where neither has any class; ``IGNORE`` elsewhere.
@@ -69,16 +67,9 @@ def confident(
         foreground: background score of the first map; IRN's value (Puzzle-CAM's README has 0.40).
         background: of the second; IRN's value (Puzzle-CAM's README has 0.10).
         refine: smooths each map, IRN's by a dense CRF from labels; None takes them as they are.
-
-    Returns:
-        Mask values, (h, w) uint8.
     """
-    sure, possible = (_refined(cam, threshold, refine) for threshold in (foreground, background))
+    sure, possible = (Seed(threshold).scores(cam) for threshold in (foreground, background))
+    if refine is not None and len(cam):
+        sure, possible = (refine(scores.argmax(0), len(scores)) for scores in (sure, possible))
     undecided = (sure.argmax(0) == BACKGROUND) & (possible.argmax(0) != BACKGROUND)
     return seed(sure, classes).masked_fill(undecided, IGNORE)
-
-
-def _refined(cam: Tensor, threshold: float, refine: Refine | None) -> Tensor:
-    """Scores (1 + K, h, w) at a threshold, refined where there is more than one label to choose from."""
-    scores = Seed(threshold).scores(cam)
-    return scores if refine is None or len(cam) == 0 else refine(scores.argmax(0), len(scores))

@@ -27,15 +27,10 @@ LoadGuide = Callable[[str], Guide]
 
 @dataclass(frozen=True)
 class Job:
-    """What is made from what.
+    """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the recipe needs none.
 
-    Attributes:
-        cams: folder of CAM files.
-        photos: folder of the photographs; None where the recipe needs none.
-        out: folder of the label PNGs.
-        recipe: how a label map is made.
-        soft: also write the CAM that each label was cut from, as a CAM file, into ``out/soft``.
-        steps: also write the label map after each step before the last, into ``out/steps/<step>``.
+    ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``; ``steps`` the label map
+    after each step before the last, into ``out/steps/<step>``.
     """
 
     cams: Path
@@ -47,11 +42,11 @@ class Job:
 
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: step names and ``soft``, the label itself (the last step) last."""
-        names = self.recipe.step_names
-        paths = {step: self.out / STEPS / step / f"{name}.png" for step in names[:-1]} if self.steps else {}
+        *before, last = self.recipe.step_names
+        paths = {step: self.out / STEPS / step / f"{name}.png" for step in before if self.steps}
         if self.soft:
             paths[SOFT] = self.out / SOFT / f"{name}.npz"
-        return {**paths, names[-1]: self.out / f"{name}.png"}
+        return {**paths, last: self.out / f"{name}.png"}
 
     def expected_bytes(self, name: str) -> list[float]:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
@@ -67,10 +62,7 @@ class Job:
 class Made(NamedTuple):
     """What a label PNG was made from; it stands in the PNG as a JSON note.
 
-    Attributes:
-        cam: digest of the CAM file, `io.provenance.of_cam`.
-        vanished: mask values of the tags that have no pixel in the label.
-        tags: number of tags.
+    The digest of the CAM file, mask values of the tags that have no pixel in the label, and the number of tags.
     """
 
     cam: str
@@ -129,17 +121,9 @@ def remaining(job: Job, names: Sequence[str]) -> list[str]:
 def make_labels(
     job: Job, names: Sequence[str], load_guide: LoadGuide | None = None, workers: int = 1, device: str = "cpu"
 ) -> Iterator[tuple[str, str | None]]:
-    """Make the labels of ``names``, in any order.
+    """Make the labels of ``names``; yield each name as it is done, and what was wrong with its files, or None.
 
-    Args:
-        job: what is made from what.
-        names: photographs to do.
-        load_guide: called with the device in each process; needed where the recipe walks.
-        workers: processes.
-        device: that torch computes on.
-
-    Yields:
-        The name of each photograph as it is done, and what was wrong with its files, or None.
+    ``load_guide``, needed where the recipe walks, is called with the device of torch in each of ``workers`` processes.
     """
     if workers > 1:
         yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_guide, device))
@@ -163,22 +147,19 @@ class _Worker:
     @torch.inference_mode()
     def __call__(self, name: str) -> tuple[str, str | None]:
         """Write the files of one photograph; return its name, and what was wrong with what it is made from."""
+        path = self.job.cams / f"{name}.npz"
         try:
-            cams = self._cams(self.job.cams / f"{name}.npz")
+            cams = read_cam(path)
+            if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
+                raise MismatchError(
+                    f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
+                    "delete it and run `tag2mask predict` again"
+                )
             image = self._photo(name, cams.size)
         except InputError as error:
             return name, str(error)
         self._write(name, cams, self.job.recipe(cams, image, self.guide, self.device))
         return name, None
-
-    def _cams(self, path: Path) -> CAMs:
-        cams = read_cam(path)
-        if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
-            raise MismatchError(
-                f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
-                "delete it and run `tag2mask predict` again"
-            )
-        return cams
 
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
         """Read the photograph if the recipe needs it; where it is not needed but there, compare its size alone."""
@@ -200,28 +181,26 @@ class _Worker:
 
     def _write(self, name: str, cams: CAMs, result: Result) -> None:
         """Write the label last: where it stands, all is done."""
-        paths = self.job.outputs(name)
-        last = self.job.recipe.step_names[-1]
-        for key in paths.keys() - {SOFT, last}:
-            write_label(paths[key], result.steps[key])
-        if SOFT in paths:
-            write_cam(paths[SOFT], result.soft)
-        label = result.steps[last]
+        label = result.steps[self.job.recipe.step_names[-1]]
         vanished = np.setdiff1d(cams.classes.numpy(), np.unique(label)).tolist()
         made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cams.classes))
-        write_label(paths[last], label, json.dumps(made._asdict()))
+        *others, last = self.job.outputs(name).items()
+        for step, path in others:
+            if step == SOFT:
+                write_cam(path, result.soft)
+            else:
+                write_label(path, result.steps[step])
+        write_label(last[1], label, json.dumps(made._asdict()))
 
 
-_worker: _Worker | None = None
+_workers: list[_Worker] = []
+"""The one of this process."""
 
 
 def _start(job: Job, load_guide: LoadGuide | None, device: str) -> None:
-    """Make a process ready."""
-    global _worker
     torch.set_num_threads(1)  # the processes are the parallelism
-    _worker = _Worker(job, load_guide, device)
+    _workers.append(_Worker(job, load_guide, device))
 
 
 def _work(name: str) -> tuple[str, str | None]:
-    assert _worker is not None
-    return _worker(name)
+    return _workers[0](name)
