@@ -16,8 +16,7 @@ from torch import Tensor
 
 from tag2mask.classes import IGNORE
 
-SIMILARITY_BOUND = 5e-4
-"""Similarities are kept in [bound, 1 - bound] before their logarithm (CCAM's value)."""
+SIMILARITY_BOUND = 5e-4  # similarities are kept in [bound, 1 - bound] before their logarithm (CCAM's value)
 
 
 def classification_loss(scores: Tensor, label: Tensor) -> Tensor:
@@ -80,15 +79,9 @@ def two_step_loss(
     :math:`\bar{C}` is the mean of each map, its class score (Eq. 7-9). Without attention and contrast this is the loss
     of Puzzle-CAM.
 
-    Args:
-        full: CAM of the whole image, before ReLU, (B, C, H, W).
-        tiled: CAM merged from the tiles, likewise.
-        label: (B, C).
-        beta: weight of the equivariance loss, Eq. 15.
-        contrast: the contrastive loss, Eq. 14; a scalar.
-        lam: weight of the contrastive loss, lambda.
-        maps: compare ``raw`` maps in Eq. 15, as printed, or ``normalized`` ones, see `normalize_cam`.
-        learns: branch that Eq. 15 moves, ``both`` as printed; the other branch is its target, without a gradient.
+    The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
+    the loss of Eq. 14. Eq. 15 compares ``raw`` maps, as printed, or ``normalized`` ones, see `normalize_cam`. It moves
+    the branch that ``learns``, ``both`` as printed; the other branch is its target, without a gradient.
     """
     pair = full.detach() if learns == "tiled" else full, tiled.detach() if learns == "full" else tiled
     if maps == "normalized":
@@ -170,14 +163,11 @@ def cross_image_contrast(
     The weights carry no gradient. Eq. 14 has no division by N, the number of cosines in the sum; without the division
     lambda = 0.5 would let this term drown the others.
 
-    Args:
-        foreground: one vector for each tile, (B, T, F). Under DDP the vectors of all ranks.
-        pairs: True where images i and r may be compared, (B, B); None compares all. An image is never compared with
-            itself.
-        weights: gives the weight of each pair from the summed similarity of all pairs, (B, B), which is -inf for pairs
-            that may not be compared.
-        kept: False for tiles that are left out, (B, T). The summed similarity of a pair is then T x T times the mean of
-            the others. None keeps all.
+    ``foreground`` has one vector for each tile, (B, T, F), under DDP of all ranks. ``pairs`` is True where images i
+    and r may be compared, (B, B), None compares all; an image is never compared with itself. ``weights`` gives the
+    weight of each pair from the summed similarity of all pairs, (B, B), which is -inf for pairs that may not be
+    compared. ``kept`` is False for tiles that are left out, (B, T), None keeps all: the summed similarity of a pair is
+    T x T times the mean of what is kept.
     """
     kept = foreground.new_ones(foreground.shape[:2], dtype=torch.bool) if kept is None else kept
     counted = _counted(kept, pairs)
@@ -252,19 +242,13 @@ def cross_image_foreground_contrast(
 ) -> dict[str, Tensor]:
     """Return the terms of CFC for a batch: Eq. 10 to 14 in a row, with the guards that the paper does not have.
 
-    Args:
-        features: input of the classifier for each tile, (B, T, D, M, N).
-        cam: refined CAM of each tile, before ReLU, (B, T, C, M, N).
-        label: (B, C).
-        alpha: smoothing of the weights, Eq. 13.
-        per_class: compare each class with itself, see `class_contrast`; False is as printed.
-        repel: weight of `repulsion` in the sum of both; 0 is as printed.
-        least: see `shows_class`; 0 is as printed.
-        gather: joins the vectors of all ranks, (B, ...) -> (ranks B, ...).
+    They are ``loss_cfc``; with ``repel`` also ``loss_repel``; ``loss_contrast``, the weighted sum of both; and, where
+    two images share a class, their ``cfc_similarity``.
 
-    Returns:
-        ``loss_cfc``; with ``repel`` also ``loss_repel``; ``loss_contrast``, the weighted sum of both; and, where two
-        images share a class, their ``cfc_similarity``.
+    ``features`` and ``cam``, before ReLU, are as for `foreground_vectors`; ``alpha`` smooths the weights, Eq. 13. The
+    defaults of the guards are as printed: ``per_class`` compares each class with itself, see `class_contrast`;
+    ``repel`` is the weight of `repulsion` in the sum of both; for ``least`` see `shows_class`. ``gather`` joins the
+    vectors of all ranks, (B, ...) -> (ranks B, ...).
     """
     cam = cam.relu() * label[:, None, :, None, None]
     foreground, tags = gather(foreground_vectors(features, cam)), gather(label)
@@ -300,36 +284,24 @@ def affinity_loss(
 ) -> dict[str, Tensor]:
     r"""Binary cross-entropy of affinities between pairs of positions, balanced over kinds of pairs (IRN).
 
+    Returns ``loss`` and its terms ``loss_background``, ``loss_foreground``, ``loss_negative``.
+
     .. math:: L = \frac{1}{2} \left( \frac{L_{background} + L_{foreground}}{2} + L_{negative} \right)
 
     Each term is the mean over its pairs: -log a of those of one label, -log(1 - a) of those of two.
 
-    Args:
-        affinity: in [0, 1], any shape.
-        background: True for pairs that both are background, of the same shape.
-        foreground: True for pairs of one foreground class.
-        negative: True for pairs of two classes, or of a class and the background.
-        floor: added before the logarithm and to the number of pairs, so that a kind without pairs counts zero.
-        counted: turns the numbers of pairs of the three kinds, (3,), into those that the sums are divided by. Under
-            DDP their mean over ranks, which makes the mean of the ranks' losses that of the joint batch.
-
-    Returns:
-        ``loss`` and its terms ``loss_background``, ``loss_foreground``, ``loss_negative``.
+    The affinity, in [0, 1], has any shape, and each kind of pairs, bool, has the same one. ``floor`` is added before
+    the logarithm and to the number of pairs, so that a kind without pairs counts zero. ``counted`` turns the numbers of
+    pairs of the three kinds, (3,), into those that the sums are divided by. Under DDP it is their mean over ranks,
+    which makes the mean of the ranks' losses that of the joint batch.
     """
+    counts = counted(torch.stack([pairs.sum() for pairs in (background, foreground, negative)])) + floor
     same = -(affinity.float() + floor).log()
     other = -(1 + floor - affinity.float()).log()
-    kinds = {
-        "loss_background": (same, background),
-        "loss_foreground": (same, foreground),
-        "loss_negative": (other, negative),
-    }
-    counts = counted(torch.stack([pairs.sum() for _, pairs in kinds.values()]))
-    terms = {
-        name: (value * pairs).sum() / (count + floor)
-        for (name, (value, pairs)), count in zip(kinds.items(), counts, strict=True)
-    }
-    positive = (terms["loss_background"] + terms["loss_foreground"]) / 2
-    return {"loss": (positive + terms["loss_negative"]) / 2, **terms}
+    sums = (same * background).sum(), (same * foreground).sum(), (other * negative).sum()
+    back, front, apart = (total / count for total, count in zip(sums, counts, strict=True))
+    loss = ((back + front) / 2 + apart) / 2
+    return {"loss": loss, "loss_background": back, "loss_foreground": front, "loss_negative": apart}
 
 
 def segmentation_loss(

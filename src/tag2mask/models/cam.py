@@ -57,23 +57,14 @@ class CAMNet(PretrainedNet):
 
 
 class TwoSteps(NamedTuple):
-    """What the two branches give for a batch.
+    """What the two branches give for a batch; tiles are in the order of `tiling.tile`."""
 
-    Attributes:
-        full: CAM of the whole image, (B, C, h, w).
-        tiled: refined CAM of the tiles, merged, (B, C, h, w).
-        tile_cam: refined CAM of each tile, (T B, C, M, N), in the order of `tiling.tile`.
-        tile_features: the features under it, (T B, D, M, N).
-        guide: what the affinity is made of, (T B, G, M, N); without attention the features.
-        entropy: of the attention, in [0, 1]; None without attention.
-    """
-
-    full: Tensor
-    tiled: Tensor
-    tile_cam: Tensor
-    tile_features: Tensor
-    guide: Tensor
-    entropy: Tensor | None
+    full: Tensor  # CAM of the whole image, (B, C, h, w)
+    tiled: Tensor  # refined CAM of the tiles, merged, (B, C, h, w)
+    tile_cam: Tensor  # refined CAM of each tile, (T B, C, M, N)
+    tile_features: Tensor  # the features under it, (T B, D, M, N)
+    guide: Tensor  # what the affinity is made of, (T B, G, M, N); without attention the features
+    entropy: Tensor | None  # of the attention, in [0, 1]; None without attention
 
 
 def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
@@ -117,11 +108,8 @@ def part(backbone: nn.Module, layer: str) -> nn.Module:
 def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """Collect what the part ``layer`` of a backbone puts out while the block runs."""
     outputs: list[Tensor] = []
-    handle = part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
+    with part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output)):
         yield outputs
-    finally:
-        handle.remove()
 
 
 def fuse_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -149,17 +137,11 @@ def above_floor(cam: Tensor, floor: float) -> Tensor:
 
 
 class FusedCAM(NamedTuple):
-    """What `multi_scale_cam` makes of an image.
+    """What `multi_scale_cam` makes of an image."""
 
-    Attributes:
-        maps: summed over scales and flips, not yet in [0, 1], (C, height, width).
-        scores: mean class score over scales and flips, (C,).
-        entropy: of the attention, in [0, 1], mean over scales; None without attention.
-    """
-
-    maps: Tensor
-    scores: Tensor
-    entropy: Tensor | None
+    maps: Tensor  # summed over scales and flips, not yet in [0, 1], (C, height, width)
+    scores: Tensor  # mean class score over scales and flips, (C,)
+    entropy: Tensor | None  # of the attention, in [0, 1], mean over scales; None without attention
 
 
 def multi_scale_cam(
@@ -173,15 +155,8 @@ def multi_scale_cam(
     """CAMs of one image from the full branch alone (Alg. 2), over scales and flips.
 
     At each scale the image is resized to the nearest multiple of the stride (at least one), so that every map covers
-    exactly the image and no map needs cropping.
-
-    Args:
-        net: in evaluation mode.
-        image: normalised, (3, H, W).
-        scales: relative sizes, such as 0.5, 1, 1.5, 2.
-        flip: add the mirror image.
-        size: height and width of the CAM.
-        attention: spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
+    exactly the image and no map needs cropping. The image is normalised, (3, H, W); ``size`` is that of the CAM.
+    ``attention`` spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
     """
     maps, scores, entropies = [], [], []
     for scale in scales:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from tag2mask.models.backbones import Backbone, PretrainedNet, build
 from tag2mask.models.tiling import pad_to_multiple
 
-STRIDE = 4
-"""Pixels to one position of an edge map."""
+STRIDE = 4  # pixels to one position of an edge map
 
 
 class EdgeNet(PretrainedNet):
@@ -60,10 +59,7 @@ class EdgeNet(PretrainedNet):
 
 
 def at_edge_map(label: Tensor) -> Tensor:
-    """Return the label under the middle of each position of the edge map, (B, h, w), of label maps (B, H, W).
-
-    Pixel 4 i + 2, as IRN's rescaling takes it.
-    """
+    """Return the labels (B, H, W) at the middle of each position of the edge map, (B, h, w): pixel 4 i + 2, as IRN."""
     rows, columns = (
         torch.arange(STRIDE // 2, side + STRIDE // 2, STRIDE, device=label.device).clamp_max(side - 1)
         for side in label.shape[-2:]
@@ -73,10 +69,7 @@ def at_edge_map(label: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edge_map(net: EdgeNet, image: Tensor, flip: bool = True) -> Tensor:
-    """Return the boundary probabilities of one image (3, H, W), in [0, 1], (h, w) float32.
-
-    With ``flip`` the scores of the image and of its mirror image are averaged, as IRN does.
-    """
+    """Return the boundary probabilities of one image (3, H, W), in [0, 1], (h, w) float32; IRN averages flips too."""
     scores: Tensor = net(image[None])[0].float()
     if flip:
         scores = (scores + net(image[None].flip(-1))[0].float().flip(-1)) / 2

@@ -72,11 +72,8 @@ def pair_labels(label: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     """Tell apart pairs of one label and of two (IRN's ``GetAffinityLabelFromIndices``).
 
     ``label`` has mask values, (..., h, w), of any integer type. Pairs with an end on ``IGNORE`` are none of the three.
-    IRN ignores all values from 21 on, VOC's class count; here it is ``IGNORE`` alone, for any number of classes.
-
-    Returns:
-        ``background``, ``foreground`` (both ends are of one foreground class) and ``negative`` (the ends differ),
-        (..., P, n) bool each.
+    IRN ignores all values from 21 on, VOC's class count; here it is ``IGNORE`` alone, for any number of classes. They
+    are background, foreground (both ends are of one class) and negative (the ends differ), (..., P, n) bool each.
     """
     ends = [_shifted(label, offset, radius) for offset in (HERE, *(path[0] for path in _paths(radius)))]
     source, other = torch.stack(ends, -3).flatten(-2).split([1, len(ends) - 1], -2)

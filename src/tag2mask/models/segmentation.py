@@ -55,11 +55,6 @@ class SegmentationNet(PretrainedNet):
         """The timm network, which starts from pretrained weights."""
         return self.model.encoder.model
 
-    @property
-    def new_parts(self) -> list[nn.Module]:
-        """What starts at random: decoder and classifier."""
-        return [self.model.decoder, self.model.segmentation_head]
-
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before the softmax, (B, G, h, w), for images (B, 3, h, w) of any size."""
         height, width = images.shape[-2:]

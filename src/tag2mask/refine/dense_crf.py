@@ -10,7 +10,7 @@ Shape letters in this file: L labels, H x W the photograph, P = H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,13 +24,18 @@ Backend = Literal["auto", "pydensecrf", "torch"]
 Image = np.ndarray | Tensor
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise SettingError(f"{name} is {value}; expected a number above 0 (leave the kernel out by null)")
+class _Kernel:
+    """Refuses a width of 0 or less."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "compat" and not value > 0:
+                width = f"{type(self).__name__} {name}"
+                raise SettingError(f"{width} is {value}; expected a number above 0 (leave the kernel out by null)")
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(_Kernel):
     """The kernel that smooths: pixels near each other should agree. Defaults are IRN's and Puzzle-CAM's.
 
     Attributes:
@@ -41,12 +46,9 @@ class Gaussian:
     sxy: float = 3.0
     compat: float = 3.0
 
-    def __post_init__(self) -> None:
-        _require_positive("Gaussian sxy", self.sxy)
-
 
 @dataclass(frozen=True)
-class Bilateral:
+class Bilateral(_Kernel):
     """The kernel that follows edges: pixels near each other and of like colour should agree. Defaults as above.
 
     Attributes:
@@ -58,10 +60,6 @@ class Bilateral:
     sxy: float = 50.0
     srgb: float = 5.0
     compat: float = 10.0
-
-    def __post_init__(self) -> None:
-        _require_positive("Bilateral sxy", self.sxy)
-        _require_positive("Bilateral srgb", self.srgb)
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ class CRF:
 
     def from_labels(self, image: np.ndarray, label: Tensor, labels: int) -> Tensor:
         """Return the probabilities (L, H, W) that start from a map (H, W) of labels 0 to L - 1."""
-        if self.certainty is None:
-            raise ValueError("certainty is None; a label map has no scores to take in its place")
+        assert self.certainty is not None
         return self._marginals(image, unary_from_labels(label, labels, self.certainty))
 
     def from_scores(self, image: np.ndarray, scores: Tensor) -> Tensor:
@@ -146,13 +143,11 @@ def dense_crf(
             f"the unary is {tuple(unary.shape)}, the image {tuple(image.shape)}; expected (labels, height, width) of "
             "the image: resize the scores first"
         )
-    if backend == "auto":
-        backend = "pydensecrf" if unary.device.type == "cpu" and _pydensecrf() else "torch"
-    if backend == "pydensecrf":
+    if backend not in get_args(Backend):
+        raise SettingError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
+    if backend == "pydensecrf" or (backend == "auto" and unary.device.type == "cpu" and _pydensecrf()):
         return _by_pydensecrf(image, unary, gaussian, bilateral, steps)
-    if backend == "torch":
-        return mean_field(image, unary, gaussian, bilateral, steps)
-    raise SettingError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
+    return mean_field(image, unary, gaussian, bilateral, steps)
 
 
 @torch.no_grad()

@@ -20,22 +20,15 @@ from tag2mask.errors import SettingError
 class Lattice:
     """A sparse lattice around P points, see `build`. Indices are int32, weights float32.
 
-    Attributes:
-        splat_index: point of each weight that flows into a vertex, vertex by vertex, (P (D + 1),).
-        splat_start: where the weights of each vertex begin, (V + 1,); the last, empty vertex stands for all that the
-            lattice does not hold.
-        splat_weight: the weights, (P (D + 1),).
-        slice_index: the vertices of the simplex around each point, (P, D + 1).
-        slice_weight: and their weights, (P, D + 1).
-        neighbours: each vertex and the two beside it along each axis, (D + 1, V + 1, 3); V where there is none.
+    The last vertex is empty and stands for all that the lattice does not hold.
     """
 
-    splat_index: Tensor
-    splat_start: Tensor
-    splat_weight: Tensor
-    slice_index: Tensor
-    slice_weight: Tensor
-    neighbours: Tensor
+    splat_index: Tensor  # point of each weight that flows into a vertex, vertex by vertex, (P (D + 1),)
+    splat_start: Tensor  # where the weights of each vertex begin, (V + 1,)
+    splat_weight: Tensor  # (P (D + 1),)
+    slice_index: Tensor  # the vertices of the simplex around each point, (P, D + 1)
+    slice_weight: Tensor  # (P, D + 1)
+    neighbours: Tensor  # each vertex and the two beside it along each axis, (D + 1, V + 1, 3); V where there is none
 
     def filter(self, values: Tensor) -> Tensor:
         r"""Sum the values of all points, each weighted by its nearness in feature space: (P, L) -> (P, L) float32.
@@ -69,13 +62,23 @@ def build(features: Tensor) -> Lattice:
     vertex = torch.empty_like(number).scatter_(0, order, number)
     start = first.nonzero().flatten()
     alpha = 1 / (1 + 2.0**-dimensions)
+    keys, count = ordered[start], len(start)
+    own = torch.arange(count + 1, dtype=torch.int32, device=keys.device)
+    neighbours = own.new_full((len(steps), count + 1, 3), count)
+    neighbours[:, :, 0] = own
+    for around, step in zip(neighbours, steps.tolist(), strict=True):
+        beside = torch.searchsorted(keys, keys + step).clamp_max_(count - 1)
+        here = (keys.index_select(0, beside) == keys + step).nonzero().flatten()
+        there = beside.index_select(0, here)
+        around[here, 1] = there.int()
+        around[there, 2] = here.int()
     return Lattice(
         splat_index=(order // (dimensions + 1)).int(),
         splat_start=F.pad(start, (0, 1), value=len(ordered)).int(),
         splat_weight=slice_weight.flatten().index_select(0, order),
         slice_index=vertex.view(points, dimensions + 1),
         slice_weight=slice_weight * alpha,
-        neighbours=_neighbours(ordered[start], steps),
+        neighbours=neighbours,
     )
 
 
@@ -90,8 +93,16 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     And the rank of each of the point's coordinates by its distance from there, (D + 1, P) int64; and the point's
     barycentric weights, (P, D + 1).
     """
-    elevated = _elevate(features)
-    axes = len(elevated)
+    axes = len(features) + 1
+    spread = torch.tensor(math.sqrt(2 / 3) * axes).double()  # the standard deviation of the blur, p. 6 of the paper
+    steps = torch.arange(1, axes, dtype=torch.float64)
+    scale = (1 / (steps * (steps + 1)).sqrt() * spread).float().tolist()
+    total, coordinates = torch.zeros_like(features[0]), []
+    for axis in range(axes - 1, 0, -1):
+        part = features[axis - 1] * scale[axis - 1]
+        coordinates.append(total - axis * part)
+        total = total + part
+    elevated = torch.stack([total, *reversed(coordinates)])  # in the plane where D + 1 coordinates sum to 0, p. 5
     nearest = (elevated * (1 / axes)).round()
     offset = elevated - nearest * axes
     rank = torch.zeros_like(elevated)
@@ -105,21 +116,6 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     share = torch.empty_like(elevated).scatter_(0, rank, (elevated - corner) * (1 / axes)).flip(0)
     weight = torch.cat([share[:1] + (1 - share[-1:]), share[1:] - share[:-1]])
     return corner, rank, weight.T.contiguous()
-
-
-def _elevate(features: Tensor) -> Tensor:
-    """Embed the points in the plane of D + 1 coordinates that sum to 0: (D, P) -> (D + 1, P), p. 5 of the paper."""
-    dimensions = len(features)
-    spread = torch.tensor(math.sqrt(2 / 3) * (dimensions + 1)).double()  # the standard deviation of the blur, p. 6
-    steps = torch.arange(1, dimensions + 1, dtype=torch.float64)
-    scale = (1 / (steps * (steps + 1)).sqrt() * spread).float().tolist()
-    total = torch.zeros_like(features[0])
-    elevated = []
-    for axis in range(dimensions, 0, -1):
-        part = features[axis - 1] * scale[axis - 1]
-        elevated.append(total - axis * part)
-        total = total + part
-    return torch.stack([total, *reversed(elevated)])
 
 
 def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,18 +138,3 @@ def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     steps = place.sum() - axes * place
     walked = torch.empty_like(rank).scatter_(0, rank, steps[:, None].expand_as(rank)).flip(0)[:-1]
     return torch.cat([key[None], key + walked.cumsum(0)]).T.contiguous(), steps
-
-
-def _neighbours(keys: Tensor, steps: Tensor) -> Tensor:
-    """Look up each vertex and the two beside it along each axis: (V,), (D + 1,) -> (D + 1, V + 1, 3)."""
-    count = len(keys)
-    own = torch.arange(count + 1, dtype=torch.int32, device=keys.device)
-    neighbours = own.new_full((len(steps), count + 1, 3), count)
-    neighbours[:, :, 0] = own
-    for around, step in zip(neighbours, steps.tolist(), strict=True):
-        beside = torch.searchsorted(keys, keys + step).clamp_max_(count - 1)
-        here = (keys.index_select(0, beside) == keys + step).nonzero().flatten()
-        there = beside.index_select(0, here)
-        around[here, 1] = there.int()
-        around[there, 2] = here.int()
-    return neighbours

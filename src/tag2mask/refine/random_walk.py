@@ -10,7 +10,6 @@ position's neighbours (`models.paths.directions`), D feature channels.
 
 import math
 import warnings
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from tag2mask.models.paths import directions, pair_affinity
 
-FAINT = 1e-12
-"""Affinities up to this are taken as none: thousands of steps over all neighbours do not add up to 1e-5."""
+FAINT = 1e-12  # affinities up to this are none: thousands of steps over all neighbours do not add up to 1e-5
 
 
 @torch.no_grad()
@@ -73,15 +71,14 @@ def random_walk(cam: Tensor, transition: Tensor, steps: int = 256) -> Tensor:
     K may be 0. IRN's ``exp_times`` and AffinityNet's ``logt`` are the logarithm of ``steps`` to base 2, 8 there.
     """
     start = cam.float()
-    if cam.shape[1] * cam.shape[2] != len(transition):
-        raise ValueError(
-            f"the CAM is {tuple(cam.shape)}, the transition of {len(transition)} positions; expected one for each "
-            "position: scale the CAM to the size of the edges or features"
-        )
+    if cam.shape[1:].numel() != len(transition):
+        raise ValueError(f"the CAM is {tuple(cam.shape)}; expected {len(transition)} positions, as in the transition")
     if len(start) == 0:
         return start
+    far = min(steps, math.ceil(5.5 * math.sqrt(steps)))  # in standard deviations; less than 1e-7 is left out
+    ways = [math.comb(steps, (steps - k) // 2) * (2 if k else 1) * ((steps - k + 1) % 2) for k in range(far + 1)]
+    share, *shares = (way / sum(ways) for way in ways)
     before = start.flatten(1).T.double().contiguous()
-    share, *shares = _distances(steps)
     total, now = share * before, transition @ before
     for share in shares:
         total += share * now
@@ -112,12 +109,3 @@ def _step_matrix(affinity: Tensor, radius: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(*index, chances, (len(weight), len(weight)), check_invariants=False)
-
-
-@cache
-def _distances(steps: int) -> tuple[float, ...]:
-    """Chance that a walk on a line ends 0, 1, 2, ... away from its start; less than 1e-7 of it is left out."""
-    far = min(steps, math.ceil(5.5 * math.sqrt(steps)))  # in standard deviations
-    ways = [math.comb(steps, (steps - k) // 2) * (2 if k else 1) * ((steps - k + 1) % 2) for k in range(far + 1)]
-    total = sum(ways)
-    return tuple(way / total for way in ways)

@@ -1,4 +1,4 @@
-"""Recipes that turn the CAMs of one photograph into a label map, step by step.
+"""From the CAMs of one photograph to a label map: background, winner, what is sure, and recipes of several steps.
 
 Shape letters in this file: K classes of one image, L = K + 1 labels with the background, H x W the photograph, h x w
 its CAM.
@@ -11,30 +11,78 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.errors import SettingError
 from tag2mask.io.cams import CAMs
 from tag2mask.refine.dense_crf import CRF
 from tag2mask.refine.random_walk import edge_transition, feature_transition, random_walk
-from tag2mask.refine.seeds import Seed, confident, seed
 
-Guide = Callable[[np.ndarray], Tensor]
-"""A network that guides a walk: of a photograph (H, W, 3) uint8 it gives edges (h, w) or features (D, h, w)."""
+Guide = Callable[[np.ndarray], Tensor]  # of a photograph (H, W, 3) uint8 its edges (h, w) or features (D, h, w)
+Refine = Callable[[Tensor, int], Tensor]  # smooths labels: (h, w) int64 of 0..L-1, and L -> probabilities (L, h, w)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The background's score, beside those of the classes. One of the two settings is given, the other is None.
+
+    Attributes:
+        threshold: a constant score in [0, 1], as IRN and Puzzle-CAM take it.
+        alpha: (1 - highest CAM) ** alpha instead, as AffinityNet takes it: a higher one makes less background.
+    """
+
+    threshold: float | None = 0.3
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.alpha is None):
+            raise SettingError(f"threshold {self.threshold} and alpha {self.alpha}: give one of them, the other null")
+
+    def scores(self, cam: Tensor) -> Tensor:
+        """Put the background's score before those of the classes: (K, h, w) -> (1 + K, h, w) float32; K may be 0."""
+        scores = F.pad(cam.float(), (0, 0, 0, 0, 1, 0), value=self.threshold)
+        if self.alpha is not None:
+            scores[0] = (1 - scores.amax(0)) ** self.alpha
+        return scores
+
+
+def seed(scores: Tensor, classes: Tensor) -> Tensor:
+    """Return the mask value of the highest score at each position, (h, w) uint8; of equal ones, the first.
+
+    ``scores`` are the background's, then those of the classes, (1 + K, h, w); ``classes`` their mask values, (K,).
+    """
+    if len(scores) != 1 + len(classes):
+        raise ValueError(f"{len(scores)} scores with the background for {len(classes)} classes; expected one more")
+    values = F.pad(classes.to(scores.device, torch.long), (1, 0), value=BACKGROUND)
+    return values[scores.argmax(0)].to(torch.uint8)
+
+
+def confident(
+    cam: Tensor, classes: Tensor, foreground: float = 0.30, background: float = 0.05, refine: Refine | None = None
+) -> Tensor:
+    """Label only what is sure, with mask values (h, w) uint8: IRN's ``cam_to_ir_label``.
+
+    Two label maps are made of a CAM (K, h, w) in [0, 1], by a high and a low threshold (the defaults are IRN's,
+    Puzzle-CAM's README has 0.40 and 0.10), and each is refined, IRN's by a dense CRF. A class, with its mask value of
+    ``classes`` (K,), stands where the first map has it; background where neither has any class; ``IGNORE`` elsewhere.
+    K may be 0.
+    """
+    sure, possible = (Seed(threshold).scores(cam) for threshold in (foreground, background))
+    if refine is not None and len(cam):
+        sure, possible = (refine(scores.argmax(0), len(scores)) for scores in (sure, possible))
+    undecided = (sure.argmax(0) == BACKGROUND) & (possible.argmax(0) != BACKGROUND)
+    return seed(sure, classes).masked_fill(undecided, IGNORE)
 
 
 class Walk(ABC):
-    """Random walk that spreads CAMs over a photograph; YAML names one of its subclasses.
+    """Random walk that spreads CAMs over a photograph; YAML names one of its subclasses."""
 
-    Attributes:
-        checkpoint: of the network that guides the walk.
-        task: that the network was trained for, as its checkpoint names it.
-    """
-
-    checkpoint: str | None
-    task: ClassVar[str]
+    checkpoint: str | None  # of the network that guides the walk
+    task: ClassVar[str]  # that the network was trained for, as its checkpoint names it
 
     def spread(self, maps: Tensor, guide: Tensor) -> Tensor:
         """Walk with CAMs (K, h, w), at the size of the guide, and scale their maximum to 1; K may be 0."""
@@ -98,15 +146,10 @@ class FeatureWalk(Walk):
 
 
 class Result(NamedTuple):
-    """What a recipe makes of one photograph.
+    """What a recipe makes of one photograph."""
 
-    Attributes:
-        steps: label map (H, W) uint8 after each step, by its name and in order; the last one is the label.
-        soft: the CAM that the label was cut from, (K, h, w) in [0, 1].
-    """
-
-    steps: dict[str, np.ndarray]
-    soft: CAMs
+    steps: dict[str, np.ndarray]  # label map (H, W) uint8 after each step, in order; the last one is the label
+    soft: CAMs  # that the label was cut from
 
 
 class Recipe(ABC):
@@ -196,7 +239,6 @@ class ConfidentSeeds(Recipe):
     max_side: int | None = 1024
 
     def __post_init__(self) -> None:
-        """Check the thresholds, and that the CRF can start from labels."""
         if not 0 <= self.background <= self.foreground <= 1:
             raise SettingError(
                 f"background {self.background}, foreground {self.foreground}; "

@@ -21,8 +21,7 @@ from tag2mask.refine.recipes import Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
 SOFT = "soft"
-LoadGuide = Callable[[str], Guide]
-"""Loads the network that guides the walk to a device."""
+LoadGuide = Callable[[str], Guide]  # loads the network that guides the walk to a device
 
 
 @dataclass(frozen=True)
@@ -52,22 +51,18 @@ class Job:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
         path = self.cams / f"{name}.npz"
         try:
-            height, width = read_cam(path).size
+            label = disk.label_bytes(*read_cam(path).size)
         except InputError:
             return []
-        label = disk.label_bytes(height, width)
         return [path.stat().st_size if key == SOFT else label for key in self.outputs(name)]
 
 
 class Made(NamedTuple):
-    """What a label PNG was made from; it stands in the PNG as a JSON note.
+    """What a label PNG was made from; it stands in the PNG as a JSON note."""
 
-    The digest of the CAM file, mask values of the tags that have no pixel in the label, and the number of tags.
-    """
-
-    cam: str
-    vanished: tuple[int, ...]
-    tags: int
+    cam: str  # digest of the CAM file, `io.provenance.of_cam`
+    vanished: tuple[int, ...]  # mask values of the tags that have no pixel in the label
+    tags: int  # how many
 
 
 def made_of(path: Path) -> Made | None:
@@ -93,10 +88,10 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
     names = sorted(there) if listed is None else folders.read_list(listed)
     missing = [name for name in names if name not in there]
     if missing or not names:
+        first = f", the first {missing[0]}" if missing else ""
         raise MissingError(
-            f"{len(missing)} of {len(names)} names in {listed} have no CAM file in {cams}"
-            + (f", the first {missing[0]}" if missing else "")
-            + "; make them with `tag2mask predict`, or shorten the list"
+            f"{len(missing)} of {len(names)} names in {listed} have no CAM file in {cams}{first}; make them with "
+            "`tag2mask predict`, or shorten the list"
         )
     return [there[name].stem for name in names]
 
@@ -164,12 +159,12 @@ class _Worker:
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
         """Read the photograph if the recipe needs it; where it is not needed but there, compare its size alone."""
         path, needed = self.photos.get(folders.unified(name)), self.job.recipe.needs_photo
-        if path is None and needed:
+        if path is None:
+            if not needed:
+                return None
             near = folders.near_photo(self.job.photos, name) if self.job.photos else ""
             expected = f"; expected {name}.jpg, .png or the like: name its folder"
             raise MissingError(f"no photograph {name} in {self.job.photos}{near or expected}")
-        if path is None:
-            return None
         image = read_image(path) if needed else None
         own = read_size(path) if image is None else image.shape[:2]
         if own != size:
@@ -181,20 +176,17 @@ class _Worker:
 
     def _write(self, name: str, cams: CAMs, result: Result) -> None:
         """Write the label last: where it stands, all is done."""
-        label = result.steps[self.job.recipe.step_names[-1]]
-        vanished = np.setdiff1d(cams.classes.numpy(), np.unique(label)).tolist()
+        last = self.job.recipe.step_names[-1]
+        vanished = np.setdiff1d(cams.classes.numpy(), np.unique(result.steps[last])).tolist()
         made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cams.classes))
-        *others, last = self.job.outputs(name).items()
-        for step, path in others:
+        for step, path in self.job.outputs(name).items():
             if step == SOFT:
                 write_cam(path, result.soft)
             else:
-                write_label(path, result.steps[step])
-        write_label(last[1], label, json.dumps(made._asdict()))
+                write_label(path, result.steps[step], json.dumps(made._asdict()) if step == last else None)
 
 
-_workers: list[_Worker] = []
-"""The one of this process."""
+_workers: list[_Worker] = []  # the one of this process
 
 
 def _start(job: Job, load_guide: LoadGuide | None, device: str) -> None:
