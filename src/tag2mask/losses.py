@@ -142,10 +142,7 @@ def cosine_similarity(foreground: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def sigmoid_weights(similarity: Tensor, alpha: float = 0.25) -> Tensor:
-    """Return the weight of each pair of images, Eq. 12-13, (B, B), from the sum of its T x T cosines.
-
-    ``alpha`` smooths; 0.25 is the paper's value.
-    """
+    """Return the weight of each pair of images, (B, B), by the sum of its cosines, Eq. 12-13; alpha is the paper's."""
     return torch.sigmoid(alpha * similarity)
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from tag2mask.classes import BACKGROUND, IGNORE
 
-HERE = (0, 0)
-
 
 @cache
 def _paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -24,7 +22,7 @@ def _paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
         raise ValueError(f"radius is {radius}; expected at least 1, which pairs nothing")
     reach = range(1 - radius, radius)
     paths = []
-    for dy, dx in ((dy, dx) for dy in range(radius) for dx in reach if (dy, dx) > HERE and dy**2 + dx**2 < radius**2):
+    for dy, dx in ((dy, dx) for dy in range(radius) for dx in reach if (dy, dx) > (0, 0) and dy**2 + dx**2 < radius**2):
         box = [(y, x) for y in range(dy + 1) for x in range(min(0, dx), max(0, dx) + 1)]
         near = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy**2 + dx**2]
         paths.append(tuple(sorted(near, key=lambda place: -abs(place[0]) - abs(place[1]))))
@@ -32,10 +30,7 @@ def _paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
 
 
 def directions(radius: int) -> Tensor:
-    """Return the offsets (dy, dx) from a source to its destinations, shorter paths first, (P, 2) int64.
-
-    Destinations are nearer than ``radius``; 5 gives 34 of them, 10 gives 152.
-    """
+    """Return the offsets (dy, dx) from a source to all nearer than ``radius``, shorter paths first, (P, 2) int64."""
     return torch.tensor([path[0] for path in _paths(radius)], dtype=torch.long).view(-1, 2)
 
 
@@ -57,7 +52,7 @@ def pair_affinity(edge: Tensor, radius: int) -> Tensor:
     edge = edge.float()
     height, width = edge.shape[-2:]
     places = torch.arange(height * width, device=edge.device).view(height, width)
-    sources = _shifted(places, HERE, radius)
+    sources = _shifted(places, (0, 0), radius)
     highest = [sources.expand(*edge.shape[:-2], *sources.shape)]  # where radius 1 has no path
     with torch.no_grad():
         for path in _paths(radius):
@@ -75,7 +70,7 @@ def pair_labels(label: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     IRN ignores all values from 21 on, VOC's class count; here it is ``IGNORE`` alone, for any number of classes. They
     are background, foreground (both ends are of one class) and negative (the ends differ), (..., P, n) bool each.
     """
-    ends = [_shifted(label, offset, radius) for offset in (HERE, *(path[0] for path in _paths(radius)))]
+    ends = [_shifted(label, offset, radius) for offset in ((0, 0), *(path[0] for path in _paths(radius)))]
     source, other = torch.stack(ends, -3).flatten(-2).split([1, len(ends) - 1], -2)
     known = (source != IGNORE) & (other != IGNORE)
     same = known & (source == other)

@@ -93,16 +93,8 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     And the rank of each of the point's coordinates by its distance from there, (D + 1, P) int64; and the point's
     barycentric weights, (P, D + 1).
     """
-    axes = len(features) + 1
-    spread = torch.tensor(math.sqrt(2 / 3) * axes).double()  # the standard deviation of the blur, p. 6 of the paper
-    steps = torch.arange(1, axes, dtype=torch.float64)
-    scale = (1 / (steps * (steps + 1)).sqrt() * spread).float().tolist()
-    total, coordinates = torch.zeros_like(features[0]), []
-    for axis in range(axes - 1, 0, -1):
-        part = features[axis - 1] * scale[axis - 1]
-        coordinates.append(total - axis * part)
-        total = total + part
-    elevated = torch.stack([total, *reversed(coordinates)])  # in the plane where D + 1 coordinates sum to 0, p. 5
+    elevated = _elevate(features)
+    axes = len(elevated)
     nearest = (elevated * (1 / axes)).round()
     offset = elevated - nearest * axes
     rank = torch.zeros_like(elevated)
@@ -116,6 +108,21 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     share = torch.empty_like(elevated).scatter_(0, rank, (elevated - corner) * (1 / axes)).flip(0)
     weight = torch.cat([share[:1] + (1 - share[-1:]), share[1:] - share[:-1]])
     return corner, rank, weight.T.contiguous()
+
+
+def _elevate(features: Tensor) -> Tensor:
+    """Embed the points in the plane of D + 1 coordinates that sum to 0: (D, P) -> (D + 1, P), p. 5 of the paper."""
+    dimensions = len(features)
+    spread = torch.tensor(math.sqrt(2 / 3) * (dimensions + 1)).double()  # the standard deviation of the blur, p. 6
+    steps = torch.arange(1, dimensions + 1, dtype=torch.float64)
+    scale = (1 / (steps * (steps + 1)).sqrt() * spread).float().tolist()
+    total = torch.zeros_like(features[0])
+    elevated = []
+    for axis in range(dimensions, 0, -1):
+        part = features[axis - 1] * scale[axis - 1]
+        elevated.append(total - axis * part)
+        total = total + part
+    return torch.stack([total, *reversed(elevated)])
 
 
 def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
