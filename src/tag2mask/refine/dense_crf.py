@@ -82,7 +82,8 @@ class CRF:
 
     def from_labels(self, image: np.ndarray, label: Tensor, labels: int) -> Tensor:
         """Return the probabilities (L, H, W) that start from a map (H, W) of labels 0 to L - 1."""
-        assert self.certainty is not None
+        if self.certainty is None:
+            raise ValueError("certainty is None; a label map has no scores to take in its place")
         return self._marginals(image, unary_from_labels(label, labels, self.certainty))
 
     def from_scores(self, image: np.ndarray, scores: Tensor) -> Tensor:
