@@ -25,8 +25,7 @@ from tag2mask.io.labels import read_label
 from tag2mask.metrics.functional import at_each_threshold, at_full_size, confusion, histogram, scores
 from tag2mask.refine.dense_crf import CRF
 from tag2mask.refine.random_walk import feature_transition, random_walk
-from tag2mask.refine.recipes import at_size
-from tag2mask.refine.seeds import Seed
+from tag2mask.refine.recipes import Seed, at_size
 
 LABELS = 5
 THRESHOLDS = torch.arange(1, 19) * 0.05

@@ -137,9 +137,7 @@ def test_filter_is_near_the_gaussian_kernel(colours: bool, worst: float, mean: f
     features, signal = photograph()
     features = features if colours else features[:, :2]
     exact = normalised(torch.exp(-torch.cdist(features, features).square() / 2)) @ signal
-    lattice = build(features)
-    total = lattice.filter(torch.ones(len(features), 1)).squeeze(1)
-    error = (lattice.scaled(total.rsqrt()).filter(signal) - exact).abs()
+    error = (build(features).normalised().filter(signal) - exact).abs()
     assert error.max() < worst
     assert error.mean() < mean
 
@@ -185,11 +183,10 @@ def test_order_of_the_points_does_not_matter() -> None:
     torch.testing.assert_close(build(features[order]).filter(signal[order]), build(features).filter(signal)[order])
 
 
-def test_scaled_multiplies_before_and_after() -> None:
-    lattice, factor, signal = build(points()), values(channels=1), values()
-    torch.testing.assert_close(
-        lattice.scaled(factor.squeeze(1)).filter(signal), factor * lattice.filter(factor * signal)
-    )
+def test_a_normalised_kernel_is_divided_by_its_row_sums_before_and_after() -> None:
+    lattice, signal = build(points()), values()
+    factor = lattice.filter(torch.ones(len(signal), 1)).rsqrt()
+    torch.testing.assert_close(lattice.normalised().filter(signal), factor * lattice.filter(factor * signal))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -8,8 +8,7 @@ from tag2mask.errors import SettingError
 from tag2mask.io.cams import CAMs
 from tag2mask.refine.dense_crf import CRF
 from tag2mask.refine.random_walk import feature_transition, random_walk
-from tag2mask.refine.recipes import ConfidentSeeds, EdgeWalk, FeatureWalk, Guide, PseudoLabels, Recipe, Walk
-from tag2mask.refine.seeds import Seed
+from tag2mask.refine.recipes import ConfidentSeeds, EdgeWalk, FeatureWalk, Guide, PseudoLabels, Recipe, Seed, Walk
 
 
 def cam_of(maps: np.ndarray, classes: tuple[int, ...], size: tuple[int, int]) -> CAMs:

@@ -5,7 +5,7 @@ from torch import Tensor
 from tag2mask.classes import IGNORE
 from tag2mask.errors import SettingError
 from tag2mask.refine.dense_crf import dense_crf, unary_from_labels
-from tag2mask.refine.seeds import Refine, Seed, confident, seed
+from tag2mask.refine.recipes import Refine, Seed, confident, seed
 from tests.arrays import reference
 
 VALUES = torch.tensor([4, 15])

@@ -15,7 +15,7 @@ from torch import Tensor
 from tag2mask.classes import BACKGROUND, IGNORE, VOC
 from tag2mask.io.images import write_picture
 from tag2mask.metrics.functional import at_full_size, confusion, miou_of_image
-from tag2mask.refine.seeds import confident
+from tag2mask.refine.recipes import confident
 from tag2mask.viz import plots
 
 SIDE = 512

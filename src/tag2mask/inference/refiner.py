@@ -14,8 +14,7 @@ from tag2mask.inference.cams import PhotoCAMs
 from tag2mask.inference.guides import Edges
 from tag2mask.io.labels import write_label
 from tag2mask.refine.dense_crf import CRF
-from tag2mask.refine.recipes import EdgeWalk, PseudoLabels
-from tag2mask.refine.seeds import Seed
+from tag2mask.refine.recipes import EdgeWalk, PseudoLabels, Seed
 from tag2mask.viz import plots
 
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Kernel = Literal["exp_dot", "relu_cosine", "exp_cosine"]
-ROWS = 1024
-"""Rows of the affinity that are computed at a time."""
+ROWS = 1024  # of the affinity that are computed at a time
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,10 @@ class Attention:
     """Settings of `region_self_attention`.
 
     Attributes:
-        kernel: similarity of two positions.
-        temperature: divides the similarity before the softmax of the two ``exp`` kernels.
-        center: subtract the tile's mean feature first.
+        kernel: ``exp_dot`` is Eq. 6, by a stable softmax (nearly one-hot for features of hundreds in norm);
+            ``relu_cosine`` is SEAM's PCM without its embedding; ``exp_cosine`` a softmax of cosines.
+        temperature: divides the similarity before the softmax of the two ``exp`` kernels; 1 is Eq. 6 as printed.
+        center: subtract the tile's mean feature first: after a ReLU all cosines are positive and much alike.
         detach: keep the gradient out of the affinity, so that it reaches the features through the CAM only.
         layer: part of the backbone whose map the affinity is made of, by its name in timm, such as ``blocks.2``; null
             takes the features that the classifier sees, as printed.
@@ -57,19 +57,9 @@ def region_self_attention(
 
     As printed, Eq. 4 weights C at p itself, which is the identity; q is meant. No embedding, no residual.
 
-    Args:
-        features: what the classifier saw, (N, D, height, width).
-        cam: class scores of the same positions, (N, C, height, width).
-        kernel: ``exp_dot`` is Eq. 6, by a stable softmax (nearly one-hot for features of hundreds in norm);
-            ``relu_cosine`` is SEAM's PCM without its embedding; ``exp_cosine`` a softmax of cosines.
-        temperature: divides dot products or cosines before the softmax; 1 is Eq. 6 as printed. Not used by
-            ``relu_cosine``.
-        center: subtract the tile's mean feature first: after a ReLU all cosines are positive and much alike.
-        detach: keep the gradient out of the affinity.
-
-    Returns:
-        The refined CAM, as ``cam`` but float32, and the mean entropy of the rows of A over log P, in [0, 1]: 0 where
-        A is the identity, 1 where it takes the plain mean.
+    ``features`` are what the classifier saw, (N, D, height, width), ``cam`` the class scores of the same positions,
+    (N, C, height, width); the settings are those of `Attention`. Returned are the refined CAM, float32, and the mean
+    entropy of the rows of A over log P, in [0, 1]: 0 where A is the identity, 1 where it takes the plain mean.
     """
     with torch.autocast(features.device.type, enabled=False):
         y = features.detach().float().flatten(2) if detach else features.float().flatten(2)

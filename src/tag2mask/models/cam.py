@@ -6,7 +6,7 @@ M x N the map of one tile, T tiles of an image.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +14,16 @@ from torch import Tensor, nn
 
 from tag2mask.errors import SettingError
 from tag2mask.models.attention import Attention
-from tag2mask.models.backbones import Backbone, build, feature_width, freeze, load_weights
+from tag2mask.models.backbones import Backbone, PretrainedNet, build, feature_width
 from tag2mask.models.tiling import pad_to_multiple, tile, untile
 
 
-class CAMNet(nn.Module):
+class CAMNet(PretrainedNet):
     """A backbone with a 1 x 1 classifier without bias, whose maps are the CAMs (Eq. 1-2 of Liu et al. 2023)."""
-
-    backbone: Any
 
     def __init__(self, num_classes: int, backbone: Backbone) -> None:
         """Build the network for ``num_classes`` foreground classes, with random weights."""
-        super().__init__()
-        self.config = backbone
+        super().__init__(backbone)
         self.backbone = build(backbone)
         self.classifier = nn.Conv2d(feature_width(self.backbone, backbone), num_classes, 1, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -37,16 +34,6 @@ class CAMNet(nn.Module):
     def stride(self) -> int:
         """Pixels to one position of the map."""
         return self.config.output_stride
-
-    def load_pretrained(self) -> None:
-        """Fill the backbone from the source that its settings name; nothing where they name none."""
-        load_weights(self.backbone, self.config.name, self.config.weights)
-
-    def train(self, mode: bool = True) -> "CAMNet":
-        """Switch between training and evaluation; frozen layers stay in evaluation."""
-        super().train(mode)
-        freeze(self.backbone, self.config.freeze_norm, self.config.frozen)
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class scores before ReLU, (B, C, h, w), and the features under them, (B, D, h, w).
@@ -70,33 +57,21 @@ class CAMNet(nn.Module):
 
 
 class TwoSteps(NamedTuple):
-    """What the two branches give for a batch.
+    """What the two branches give for a batch; tiles are in the order of `tiling.tile`."""
 
-    Attributes:
-        full: CAM of the whole image, (B, C, h, w).
-        tiled: refined CAM of the tiles, merged, (B, C, h, w).
-        tile_cam: refined CAM of each tile, (T B, C, M, N), in the order of `tiling.tile`.
-        tile_features: the features under it, (T B, D, M, N).
-        guide: what the affinity is made of, (T B, G, M, N); without attention the features.
-        entropy: of the attention, in [0, 1]; None without attention.
-    """
-
-    full: Tensor
-    tiled: Tensor
-    tile_cam: Tensor
-    tile_features: Tensor
-    guide: Tensor
-    entropy: Tensor | None
+    full: Tensor  # CAM of the whole image, (B, C, h, w)
+    tiled: Tensor  # refined CAM of the tiles, merged, (B, C, h, w)
+    tile_cam: Tensor  # refined CAM of each tile, (T B, C, M, N)
+    tile_features: Tensor  # the features under it, (T B, D, M, N)
+    guide: Tensor  # what the affinity is made of, (T B, G, M, N); without attention the features
+    entropy: Tensor | None  # of the attention, in [0, 1]; None without attention
 
 
 def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
-    """Run the branch of the whole image and the branch of its tiles, Eq. 1-6.
+    """Run the branch of the whole image and the branch of its ``grid`` x ``grid`` tiles, Eq. 1-6.
 
-    Args:
-        net: shared by both branches.
-        images: (B, 3, H, W) of any size; padded to a multiple of ``grid`` x stride for the tiles, the map cropped back.
-        grid: tiles on one side.
-        attention: None leaves the tiles' CAMs as they are (Puzzle-CAM).
+    The images (B, 3, H, W) have any size: they are padded to a multiple of ``grid`` x stride for the tiles, and the map
+    is cropped back. ``attention`` None leaves the tiles' CAMs as they are (Puzzle-CAM).
     """
     full, _ = net(images)
     tiles = tile(pad_to_multiple(images, grid * net.stride), grid)
@@ -106,23 +81,16 @@ def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | Non
 def merged(
     full: Tensor, cam: Tensor, features: Tensor, guide: Tensor, grid: int, attention: Attention | None
 ) -> TwoSteps:
-    """Refine the CAMs of tiles and put them together at the size of the whole image's.
+    """Refine the CAMs of tiles and put them together at the size of ``full``, the CAM of the whole image (B, C, h, w).
 
-    Args:
-        full: CAM of the whole image, (B, C, h, w).
-        cam: of its tiles, (T B, C, M, N).
-        features: under ``cam``, (T B, D, M, N).
-        guide: what the affinity is made of, (T B, G, M, N).
-        grid: tiles on one side.
-        attention: None leaves the CAMs as they are.
+    ``cam`` (T B, C, M, N), ``features`` under it and ``guide`` are those of the tiles, as `CAMNet.guided` returns them.
     """
     entropy = None
-    if attention is not None:
-        if attention.region == "image":
-            whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
-            cam = tile(whole, grid)
-        else:
-            cam, entropy = attention.refine(guide, cam)
+    if attention is not None and attention.region == "image":
+        whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
+        cam = tile(whole, grid)
+    elif attention is not None:
+        cam, entropy = attention.refine(guide, cam)
     h, w = full.shape[-2:]
     return TwoSteps(full, untile(cam, grid)[..., :h, :w], cam, features, guide, entropy)
 
@@ -140,22 +108,15 @@ def part(backbone: nn.Module, layer: str) -> nn.Module:
 def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """Collect what the part ``layer`` of a backbone puts out while the block runs."""
     outputs: list[Tensor] = []
-    handle = part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
+    with part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output)):
         yield outputs
-    finally:
-        handle.remove()
 
 
 def fuse_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Sum class maps over scales and flips, as Puzzle-CAM and IRN do.
+    """Sum class maps over scales and flips, as Puzzle-CAM and IRN do: (C, height, width) float32.
 
-    Args:
-        maps: one a scale, (2, C, h, w): of the image and of its mirror image (or (1, C, h, w) of the image alone).
-        size: height and width of the result.
-
-    Returns:
-        (C, height, width) float32, each map cut at zero and scaled up bilinearly before the sum.
+    ``maps`` has one a scale, (2, C, h, w) of the image and of its mirror image, or (1, C, h, w) of the image alone. All
+    are cut at zero and scaled up bilinearly before the sum.
     """
     total = torch.zeros(())
     for cam in maps:
@@ -171,25 +132,16 @@ def scale_to_one(cam: Tensor) -> Tensor:
 
 
 def above_floor(cam: Tensor, floor: float) -> Tensor:
-    """Stretch what of a CAM in [0, 1] lies above ``floor``, in [0, 1), to [0, 1]; 0 elsewhere.
-
-    A threshold t below becomes (t - floor) / (1 - floor).
-    """
+    """Stretch what of a CAM in [0, 1] lies above ``floor``, in [0, 1), to [0, 1]; 0 elsewhere."""
     return (cam - floor).clamp_min(0) / (1 - floor)
 
 
 class FusedCAM(NamedTuple):
-    """What `multi_scale_cam` makes of an image.
+    """What `multi_scale_cam` makes of an image."""
 
-    Attributes:
-        maps: summed over scales and flips, not yet in [0, 1], (C, height, width).
-        scores: mean class score over scales and flips, (C,).
-        entropy: of the attention, in [0, 1], mean over scales; None without attention.
-    """
-
-    maps: Tensor
-    scores: Tensor
-    entropy: Tensor | None
+    maps: Tensor  # summed over scales and flips, not yet in [0, 1], (C, height, width)
+    scores: Tensor  # mean class score over scales and flips, (C,)
+    entropy: Tensor | None  # of the attention, in [0, 1], mean over scales; None without attention
 
 
 def multi_scale_cam(
@@ -203,15 +155,8 @@ def multi_scale_cam(
     """CAMs of one image from the full branch alone (Alg. 2), over scales and flips.
 
     At each scale the image is resized to the nearest multiple of the stride (at least one), so that every map covers
-    exactly the image and no map needs cropping.
-
-    Args:
-        net: in evaluation mode.
-        image: normalised, (3, H, W).
-        scales: relative sizes, such as 0.5, 1, 1.5, 2.
-        flip: add the mirror image.
-        size: height and width of the CAM.
-        attention: spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
+    exactly the image and no map needs cropping. The image is normalised, (3, H, W); ``size`` is that of the CAM.
+    ``attention`` spreads the map of each scale, cut at zero, over the whole image; None as in Alg. 2.
     """
     maps, scores, entropies = [], [], []
     for scale in scales:
@@ -223,6 +168,5 @@ def multi_scale_cam(
             cam, entropy = attention.refine(guide, cam.relu())
             entropies.append(entropy)
         maps.append(cam)
-    return FusedCAM(
-        fuse_scales(maps, size), torch.stack(scores).mean(0), torch.stack(entropies).mean() if entropies else None
-    )
+    mean_entropy = torch.stack(entropies).mean() if entropies else None
+    return FusedCAM(fuse_scales(maps, size), torch.stack(scores).mean(0), mean_entropy)

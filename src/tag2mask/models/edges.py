@@ -3,20 +3,17 @@
 Shape letters in this file: B images, H x W the image, h x w its edge map at a quarter of that.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.models.backbones import Backbone, build, freeze, load_weights
+from tag2mask.models.backbones import Backbone, PretrainedNet, build
 from tag2mask.models.tiling import pad_to_multiple
 
-STRIDE = 4
-"""Pixels to one position of an edge map."""
+STRIDE = 4  # pixels to one position of an edge map
 
 
-class EdgeNet(nn.Module):
+class EdgeNet(PretrainedNet):
     """Boundary scores from the features of every stage of a frozen backbone: the edge branch of IRN.
 
     Each stage goes through a 1x1 convolution, group norm, ReLU and is resized to the edge map; a last 1x1 convolution
@@ -24,62 +21,45 @@ class EdgeNet(nn.Module):
     the size of the map instead, so that any timm network with intermediate features will do.
     """
 
-    backbone: Any
-
     def __init__(self, backbone: Backbone, channels: int = 32) -> None:
         """Build the network with random weights; ``channels`` are those that each stage contributes."""
-        super().__init__()
-        self.config = backbone
-        self.backbone = build(backbone)
+        super().__init__(backbone)
+        self.backbone = build(backbone).eval()
+        side = 2 * backbone.output_stride
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), nn.GroupNorm(4, channels))
-            for width in self._widths()
+            nn.Sequential(nn.Conv2d(stage.shape[1], channels, 1, bias=False), nn.GroupNorm(4, channels))
+            for stage in self._stages(torch.zeros(1, 3, side, side))
         )
         self.edge = nn.Conv2d(channels * len(self.branches), 1, 1)
         self.to(memory_format=torch.channels_last)
         self.train()
 
-    def _widths(self) -> list[int]:
-        side = 2 * self.config.output_stride
-        with torch.no_grad():
-            return [features.shape[1] for features in self._stages(torch.zeros(1, 3, side, side))]
-
+    @torch.no_grad()
     def _stages(self, images: Tensor) -> list[Tensor]:
-        self.backbone.eval()
         stages: list[Tensor] = self.backbone.forward_intermediates(images, intermediates_only=True)
         return stages
-
-    def load_pretrained(self) -> None:
-        """Fill the backbone from the source that its settings name; nothing where they name none."""
-        load_weights(self.backbone, self.config.name, self.config.weights)
 
     def train(self, mode: bool = True) -> "EdgeNet":
         """Switch between training and evaluation; the backbone stays in evaluation and without gradients."""
         super().train(mode)
-        freeze(self.backbone, norm=True, parts=tuple(name for name, _ in self.backbone.named_children()))
-        self.backbone.requires_grad_(False)
+        self.backbone.eval().requires_grad_(False)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return edge scores before the sigmoid, (B, h, w), for images (B, 3, H, W) of any size."""
-        size = [-(-side // STRIDE) for side in images.shape[-2:]]
+        height, width = (-(-side // STRIDE) for side in images.shape[-2:])
         padded = pad_to_multiple(images, self.config.output_stride)
-        whole = [side // STRIDE for side in padded.shape[-2:]]
-        with torch.no_grad():
-            stages = self._stages(padded)
+        size = [side // STRIDE for side in padded.shape[-2:]]
         maps = [
-            F.interpolate(branch(stage), whole, mode="bilinear", align_corners=False).relu()
-            for branch, stage in zip(self.branches, stages, strict=True)
+            F.interpolate(branch(stage), size, mode="bilinear", align_corners=False).relu()
+            for branch, stage in zip(self.branches, self._stages(padded), strict=True)
         ]
         edge: Tensor = self.edge(torch.cat(maps, 1))
-        return edge[:, 0, : size[0], : size[1]]
+        return edge[:, 0, :height, :width]
 
 
 def at_edge_map(label: Tensor) -> Tensor:
-    """Return the label under the middle of each position of the edge map, (B, h, w), of label maps (B, H, W).
-
-    Pixel 4 i + 2, as IRN's rescaling takes it.
-    """
+    """Return the labels (B, H, W) at the middle of each position of the edge map, (B, h, w): pixel 4 i + 2, as IRN."""
     rows, columns = (
         torch.arange(STRIDE // 2, side + STRIDE // 2, STRIDE, device=label.device).clamp_max(side - 1)
         for side in label.shape[-2:]
@@ -89,10 +69,7 @@ def at_edge_map(label: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edge_map(net: EdgeNet, image: Tensor, flip: bool = True) -> Tensor:
-    """Return the boundary probabilities of one image (3, H, W), in [0, 1], (h, w) float32.
-
-    With ``flip`` the scores of the image and of its mirror image are averaged, as IRN does.
-    """
+    """Return the boundary probabilities of one image (3, H, W), in [0, 1], (h, w) float32; IRN averages flips too."""
     scores: Tensor = net(image[None])[0].float()
     if flip:
         scores = (scores + net(image[None].flip(-1))[0].float().flip(-1)) / 2

@@ -13,20 +13,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.errors import SettingError
-from tag2mask.models.backbones import NONE, Backbone, build, freeze, load_weights, undilate
+from tag2mask.models.backbones import Backbone, PretrainedNet, build, first_line, undilate
 from tag2mask.models.tiling import pad_to_multiple
 
 
-class SegmentationNet(nn.Module):
+class SegmentationNet(PretrainedNet):
     """DeepLabV3+ of segmentation-models-pytorch on any timm network that honours ``output_stride``."""
 
     model: Any
 
     def __init__(self, num_classes: int, backbone: Backbone) -> None:
         """Build the network for ``num_classes`` G with random weights; the encoder's output stride is 8 or 16."""
-        super().__init__()
-        self.config = backbone
-        self.model = _deeplab(num_classes, backbone)
+        super().__init__(backbone)
+        if backbone.output_stride not in (8, 16):
+            raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
+        with torch.device("meta"):
+            build(backbone)  # says what is wrong with its name or stride
+        side = 2 * backbone.output_stride
+        try:
+            self.model = smp.DeepLabV3Plus(
+                f"tu-{backbone.name}",
+                encoder_weights=None,
+                encoder_output_stride=backbone.output_stride,
+                decoder_atrous_rates=(6, 12, 18),  # the usual ones at output stride 16
+                classes=num_classes,
+            ).eval()
+            with torch.no_grad():
+                self.model(torch.zeros(1, 3, side, side))
+        except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+            raise SettingError(
+                f"{backbone.name} cannot be the encoder of DeepLabV3+ ({first_line(error)}); it needs maps at every "
+                "fourth pixel and at the output stride, as ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt have"
+            ) from error
         if not backbone.dilate:
             undilate(self.encoder)
         self.to(memory_format=torch.channels_last)
@@ -37,27 +55,6 @@ class SegmentationNet(nn.Module):
         """The timm network, which starts from pretrained weights."""
         return self.model.encoder.model
 
-    @property
-    def new_parts(self) -> list[nn.Module]:
-        """What starts at random: decoder and classifier."""
-        return [self.model.decoder, self.model.segmentation_head]
-
-    def load_pretrained(self) -> None:
-        """Fill the encoder from the source that its settings name; nothing where they name none."""
-        if self.config.weights in (None, NONE):
-            return
-        whole = build(self.config)
-        load_weights(whole, self.config.name, self.config.weights)
-        pretrained = {_plain(name): value for name, value in whole.state_dict().items()}
-        self.encoder.load_state_dict({name: pretrained[_plain(name)] for name in self.encoder.state_dict()})
-
-    def train(self, mode: bool = True) -> "SegmentationNet":
-        """Switch between training and evaluation; frozen layers of the encoder stay in evaluation."""
-        super().train(mode)
-        own = {_plain(name): name for name, _ in self.encoder.named_modules()}
-        freeze(self.encoder, self.config.freeze_norm, tuple(own.get(_plain(part), part) for part in self.config.frozen))
-        return self
-
     def forward(self, images: Tensor) -> Tensor:
         """Return class scores before the softmax, (B, G, h, w), for images (B, 3, h, w) of any size."""
         height, width = images.shape[-2:]
@@ -65,46 +62,11 @@ class SegmentationNet(nn.Module):
         return scores[..., :height, :width]
 
 
-def _deeplab(num_classes: int, backbone: Backbone) -> nn.Module:
-    """Build the network; ``SettingError`` where its encoder cannot be one."""
-    if backbone.output_stride not in (8, 16):
-        raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
-    with torch.device("meta"):
-        build(backbone)  # says what is wrong with its name or stride
-    side = 2 * backbone.output_stride
-    model: nn.Module
-    try:
-        model = smp.DeepLabV3Plus(
-            f"tu-{backbone.name}",
-            encoder_weights=None,
-            encoder_output_stride=backbone.output_stride,
-            decoder_atrous_rates=(6, 12, 18),  # the usual ones at output stride 16
-            classes=num_classes,
-        ).eval()
-        with torch.no_grad():
-            model(torch.zeros(1, 3, side, side))
-    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SettingError(
-            f"{backbone.name} cannot be the encoder of DeepLabV3+ ({reason}); it needs maps at every fourth pixel and "
-            "at the output stride, as ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt have"
-        ) from error
-    return model
-
-
-def _plain(name: str) -> str:
-    """A name of timm's that is the same in a feature extractor, where some have ``stages_0`` for ``stages.0``."""
-    return name.replace("_", ".")
-
-
 def class_probabilities(net: nn.Module, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
     """Return the probability of each class at each pixel, averaged over scales and flips, (G, h, w) float32.
 
-    Args:
-        net: gives scores (B, G, h, w) for images (B, 3, h, w); in evaluation mode.
-        image: normalised, (3, h, w).
-        scales: relative sizes, such as 0.5, 1, 1.5, 2.
-        flip: add the mirror image at each scale.
+    ``net``, in evaluation mode, gives scores (B, G, h, w) for images (B, 3, h, w); ``image`` is normalised, (3, h, w);
+    ``scales`` are relative sizes; ``flip`` adds the mirror image at each.
     """
     size = tuple(image.shape[-2:])
     total = torch.zeros((), device=image.device)

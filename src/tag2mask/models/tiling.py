@@ -8,14 +8,9 @@ from torch import Tensor
 
 
 def tile(x: Tensor, grid: int = 2) -> Tensor:
-    """Cut each image into ``grid`` x ``grid`` tiles.
+    """Cut images (B, C, H, W), of sides that are multiples of ``grid``, into tiles: (g g B, C, H / g, W / g).
 
-    Args:
-        x: (B, C, H, W); H and W are multiples of ``grid`` (see `pad_to_multiple`).
-        grid: tiles on one side.
-
-    Returns:
-        (g g B, C, H / g, W / g): all images' first tile, then all images' second, row by row, as in Puzzle-CAM.
+    All images' first tile, then all images' second, row by row, as in Puzzle-CAM.
     """
     b, c, h, w = x.shape
     if h % grid or w % grid:

@@ -10,7 +10,7 @@ Shape letters in this file: L labels, H x W the photograph, P = H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,20 +19,23 @@ from torch import Tensor
 from tag2mask.classes import BACKGROUND
 from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.refine import permutohedral
-from tag2mask.refine.permutohedral import Lattice
 
 Backend = Literal["auto", "pydensecrf", "torch"]
 Image = np.ndarray | Tensor
 
 
-def _require_positive(name: str, value: float) -> None:
-    """Refuse a width of 0 or less."""
-    if not value > 0:
-        raise SettingError(f"{name} is {value}; expected a number above 0 (leave the kernel out by null)")
+class _Kernel:
+    """Refuses a width of 0 or less."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "compat" and not value > 0:
+                width = f"{type(self).__name__} {name}"
+                raise SettingError(f"{width} is {value}; expected a number above 0 (leave the kernel out by null)")
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(_Kernel):
     """The kernel that smooths: pixels near each other should agree. Defaults are IRN's and Puzzle-CAM's.
 
     Attributes:
@@ -43,12 +46,9 @@ class Gaussian:
     sxy: float = 3.0
     compat: float = 3.0
 
-    def __post_init__(self) -> None:
-        _require_positive("Gaussian sxy", self.sxy)
-
 
 @dataclass(frozen=True)
-class Bilateral:
+class Bilateral(_Kernel):
     """The kernel that follows edges: pixels near each other and of like colour should agree. Defaults as above.
 
     Attributes:
@@ -60,10 +60,6 @@ class Bilateral:
     sxy: float = 50.0
     srgb: float = 5.0
     compat: float = 10.0
-
-    def __post_init__(self) -> None:
-        _require_positive("Bilateral sxy", self.sxy)
-        _require_positive("Bilateral srgb", self.srgb)
 
 
 @dataclass(frozen=True)
@@ -135,24 +131,24 @@ def dense_crf(
 ) -> Tensor:
     """Return each pixel's probability of each label after ``steps`` of mean field, (L, H, W) float32.
 
-    Args:
-        image: the photograph, (H, W, 3) uint8.
-        unary: negative log-probabilities before the CRF, (L, H, W), of any float type. Labels that are nowhere in the
-            photograph only cost time: leave them out.
-        gaussian: smoothing kernel; None leaves it out.
-        bilateral: edge-following kernel; None leaves it out.
-        steps: updates of the mean field; 0 returns ``softmax(-unary)``.
-        backend: ``pydensecrf``, ``torch`` (`mean_field`), or ``auto``: pydensecrf where it is installed and ``unary``
-            is not on a GPU.
+    ``unary`` are negative log-probabilities before the CRF, (L, H, W), of any float type: without a step the result is
+    ``softmax(-unary)``. Labels that are nowhere in the photograph, (H, W, 3) uint8, only cost time: leave them out.
+    ``auto`` takes pydensecrf where it is installed and ``unary`` is not on a GPU. The rest is as in `CRF`.
     """
-    _check(image, unary)
-    if backend == "auto":
-        backend = "pydensecrf" if unary.device.type == "cpu" and _pydensecrf() else "torch"
-    if backend == "pydensecrf":
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, torch.uint8):
+        raise MismatchError(
+            f"the image is {tuple(image.shape)} {image.dtype}; expected (height, width, 3) uint8: convert it to RGB"
+        )
+    if unary.ndim != 3 or tuple(unary.shape[1:]) != tuple(image.shape[:2]):
+        raise MismatchError(
+            f"the unary is {tuple(unary.shape)}, the image {tuple(image.shape)}; expected (labels, height, width) of "
+            "the image: resize the scores first"
+        )
+    if backend not in get_args(Backend):
+        raise SettingError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
+    if backend == "pydensecrf" or (backend == "auto" and unary.device.type == "cpu" and _pydensecrf()):
         return _by_pydensecrf(image, unary, gaussian, bilateral, steps)
-    if backend == "torch":
-        return mean_field(image, unary, gaussian, bilateral, steps)
-    raise SettingError(f"backend is {backend!r}; expected 'auto', 'pydensecrf' or 'torch'")
+    return mean_field(image, unary, gaussian, bilateral, steps)
 
 
 @torch.no_grad()
@@ -160,8 +156,16 @@ def mean_field(
     image: Image, unary: Tensor, gaussian: Gaussian | None, bilateral: Bilateral | None, steps: int
 ) -> Tensor:
     """Return what `dense_crf` returns, in PyTorch on the device of ``unary``."""
+    place = torch.cartesian_prod(*(torch.arange(side, device=unary.device) for side in image.shape[:2])).flip(1).float()
+    features = []
+    if gaussian is not None:
+        features.append((gaussian.compat, place / gaussian.sxy))
+    if bilateral is not None:
+        colour = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image).to(place)
+        colour = colour.flatten(0, 1) / bilateral.srgb
+        features.append((bilateral.compat, torch.cat([place / bilateral.sxy, colour], 1)))
+    kernels = [(compat, permutohedral.build(points).normalised()) for compat, points in features]
     log_prior = unary.detach().float().neg().flatten(1).T
-    kernels = _kernels(image, gaussian, bilateral, unary.device) if steps else []
     marginals = _softmax(log_prior)
     for _ in range(steps):
         energy = log_prior
@@ -177,18 +181,10 @@ def unary_from_probabilities(probabilities: Tensor, floor: float = 1e-5) -> Tens
 
 
 def unary_from_labels(label: Tensor, num_labels: int, certainty: float = 0.7) -> Tensor:
-    """Negative log-probabilities of a label map that is right with probability ``certainty``.
+    """Negative log-probabilities, (L, H, W) float32, of a map (H, W) of labels 0 to L - 1 (``num_labels`` is L).
 
-    As pydensecrf's ``unary_from_labels`` with ``zero_unsure=False``.
-
-    Args:
-        label: values 0..L-1, (H, W).
-        num_labels: L.
-        certainty: probability of the given label, within (0, 1); the other labels share the rest evenly. IRN's and
-            Puzzle-CAM's value.
-
-    Returns:
-        (L, H, W) float32.
+    The label of a pixel has the probability ``certainty``, within (0, 1); the others share the rest evenly. 0.7 is
+    IRN's and Puzzle-CAM's. As pydensecrf's ``unary_from_labels`` with ``zero_unsure=False``.
     """
     if not 0 < certainty < 1:
         raise SettingError(f"certainty is {certainty}; expected a number within (0, 1)")
@@ -198,19 +194,6 @@ def unary_from_labels(label: Tensor, num_labels: int, certainty: float = 0.7) ->
     rest = (1 - certainty) / max(num_labels - 1, 1)
     chance = torch.full((num_labels, *label.shape), rest, device=label.device)
     return -chance.scatter_(0, label.long()[None], certainty).log()
-
-
-def _check(image: Image, unary: Tensor) -> None:
-    """Refuse an image or a unary of another kind or size than expected."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, torch.uint8):
-        raise MismatchError(
-            f"the image is {tuple(image.shape)} {image.dtype}; expected (height, width, 3) uint8: convert it to RGB"
-        )
-    if unary.ndim != 3 or tuple(unary.shape[1:]) != tuple(image.shape[:2]):
-        raise MismatchError(
-            f"the unary is {tuple(unary.shape)}, the image {tuple(image.shape)}; expected (labels, height, width) of "
-            "the image: resize the scores first"
-        )
 
 
 def _pydensecrf() -> Any:
@@ -239,28 +222,6 @@ def _by_pydensecrf(
         crf.addPairwiseBilateral(sxy=bilateral.sxy, srgb=bilateral.srgb, rgbim=pixels, compat=bilateral.compat)
     marginals = torch.from_numpy(np.array(crf.inference(steps)))
     return marginals.view(labels, height, width).to(unary.device)
-
-
-def _kernels(
-    image: Image, gaussian: Gaussian | None, bilateral: Bilateral | None, device: torch.device
-) -> list[tuple[float, Lattice]]:
-    """Compatibility and filter of each kernel over the pixels."""
-    place = torch.cartesian_prod(*(torch.arange(side, device=device) for side in image.shape[:2])).flip(1).float()
-    colour = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image).to(device)
-    kernels = []
-    if gaussian is not None:
-        kernels.append((gaussian.compat, _normalised(place / gaussian.sxy)))
-    if bilateral is not None:
-        features = torch.cat([place / bilateral.sxy, colour.flatten(0, 1).float() / bilateral.srgb], 1)
-        kernels.append((bilateral.compat, _normalised(features)))
-    return kernels
-
-
-def _normalised(features: Tensor) -> Lattice:
-    """Lattice over points (P, D) whose kernel is divided by the square roots of its row sums on both sides."""
-    lattice = permutohedral.build(features)
-    total = lattice.filter(torch.ones_like(features[:, :1])).squeeze(1)
-    return lattice.scaled((total + 1e-20).rsqrt())
 
 
 def _softmax(energy: Tensor) -> Tensor:

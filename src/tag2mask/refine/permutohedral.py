@@ -20,22 +20,15 @@ from tag2mask.errors import SettingError
 class Lattice:
     """A sparse lattice around P points, see `build`. Indices are int32, weights float32.
 
-    Attributes:
-        splat_index: point of each weight that flows into a vertex, vertex by vertex, (P (D + 1),).
-        splat_start: where the weights of each vertex begin, (V + 1,); the last, empty vertex stands for all that the
-            lattice does not hold.
-        splat_weight: the weights, (P (D + 1),).
-        slice_index: the vertices of the simplex around each point, (P, D + 1).
-        slice_weight: and their weights, (P, D + 1).
-        neighbours: each vertex and the two beside it along each axis, (D + 1, V + 1, 3); V where there is none.
+    The last vertex is empty and stands for all that the lattice does not hold.
     """
 
-    splat_index: Tensor
-    splat_start: Tensor
-    splat_weight: Tensor
-    slice_index: Tensor
-    slice_weight: Tensor
-    neighbours: Tensor
+    splat_index: Tensor  # point of each weight that flows into a vertex, vertex by vertex, (P (D + 1),)
+    splat_start: Tensor  # where the weights of each vertex begin, (V + 1,)
+    splat_weight: Tensor  # (P (D + 1),)
+    slice_index: Tensor  # the vertices of the simplex around each point, (P, D + 1)
+    slice_weight: Tensor  # (P, D + 1)
+    neighbours: Tensor  # each vertex and the two beside it along each axis, (D + 1, V + 1, 3); V where there is none
 
     def filter(self, values: Tensor) -> Tensor:
         r"""Sum the values of all points, each weighted by its nearness in feature space: (P, L) -> (P, L) float32.
@@ -50,13 +43,11 @@ class Lattice:
             vertices = _weighted_sum(around, vertices, blur)
         return _weighted_sum(self.slice_index, vertices, self.slice_weight)
 
-    def scaled(self, factor: Tensor) -> "Lattice":
-        """Return the lattice whose filter multiplies each point's values by ``factor``, (P,), before and after."""
-        return replace(
-            self,
-            splat_weight=self.splat_weight * factor.index_select(0, self.splat_index),
-            slice_weight=self.slice_weight * factor[:, None],
-        )
+    def normalised(self) -> "Lattice":
+        """Return the lattice whose filter is divided by the square roots of its row sums, before and after."""
+        factor = (self.filter(torch.ones_like(self.slice_weight[:, :1])).squeeze(1) + 1e-20).rsqrt()
+        splat = self.splat_weight * factor.index_select(0, self.splat_index)
+        return replace(self, splat_weight=splat, slice_weight=self.slice_weight * factor[:, None])
 
 
 def build(features: Tensor) -> Lattice:
@@ -71,13 +62,23 @@ def build(features: Tensor) -> Lattice:
     vertex = torch.empty_like(number).scatter_(0, order, number)
     start = first.nonzero().flatten()
     alpha = 1 / (1 + 2.0**-dimensions)
+    keys, count = ordered[start], len(start)
+    own = torch.arange(count + 1, dtype=torch.int32, device=keys.device)
+    neighbours = own.new_full((len(steps), count + 1, 3), count)
+    neighbours[:, :, 0] = own
+    for around, step in zip(neighbours, steps.tolist(), strict=True):
+        beside = torch.searchsorted(keys, keys + step).clamp_max_(count - 1)
+        here = (keys.index_select(0, beside) == keys + step).nonzero().flatten()
+        there = beside.index_select(0, here)
+        around[here, 1] = there.int()
+        around[there, 2] = here.int()
     return Lattice(
         splat_index=(order // (dimensions + 1)).int(),
         splat_start=F.pad(start, (0, 1), value=len(ordered)).int(),
         splat_weight=slice_weight.flatten().index_select(0, order),
         slice_index=vertex.view(points, dimensions + 1),
         slice_weight=slice_weight * alpha,
-        neighbours=_neighbours(ordered[start], steps),
+        neighbours=neighbours,
     )
 
 
@@ -87,11 +88,10 @@ def _weighted_sum(index: Tensor, values: Tensor, weight: Tensor, start: Tensor |
 
 
 def _simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the simplex around each point, (D, P).
+    """Find the simplex around each point, (D, P): its vertex of remainder 0, (D + 1, P).
 
-    Returns:
-        Its vertex of remainder 0, (D + 1, P); the rank of each of the point's coordinates by its distance from there,
-        (D + 1, P) int64; and the point's barycentric weights, (P, D + 1).
+    And the rank of each of the point's coordinates by its distance from there, (D + 1, P) int64; and the point's
+    barycentric weights, (P, D + 1).
     """
     elevated = _elevate(features)
     axes = len(elevated)
@@ -126,13 +126,10 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the vertices of each point's simplex.
+    """Return keys of the vertices of each point's simplex, (P, D + 1) int64, and the steps along the axes, (D + 1,).
 
     A key is a number whose digits are the first D coordinates (the last follows from them), so that a step along an
     axis adds the same to every key.
-
-    Returns:
-        The keys, (P, D + 1) int64, and the steps along the axes, (D + 1,) int64.
     """
     axes = len(corner)
     coordinates = corner[:-1].long()
@@ -148,18 +145,3 @@ def _keys(corner: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     steps = place.sum() - axes * place
     walked = torch.empty_like(rank).scatter_(0, rank, steps[:, None].expand_as(rank)).flip(0)[:-1]
     return torch.cat([key[None], key + walked.cumsum(0)]).T.contiguous(), steps
-
-
-def _neighbours(keys: Tensor, steps: Tensor) -> Tensor:
-    """Look up each vertex and the two beside it along each axis: (V,), (D + 1,) -> (D + 1, V + 1, 3)."""
-    count = len(keys)
-    own = torch.arange(count + 1, dtype=torch.int32, device=keys.device)
-    neighbours = own.new_full((len(steps), count + 1, 3), count)
-    neighbours[:, :, 0] = own
-    for around, step in zip(neighbours, steps.tolist(), strict=True):
-        beside = torch.searchsorted(keys, keys + step).clamp_max_(count - 1)
-        here = (keys.index_select(0, beside) == keys + step).nonzero().flatten()
-        there = beside.index_select(0, here)
-        around[here, 1] = there.int()
-        around[there, 2] = here.int()
-    return neighbours

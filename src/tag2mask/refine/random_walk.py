@@ -10,7 +10,6 @@ position's neighbours (`models.paths.directions`), D feature channels.
 
 import math
 import warnings
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from tag2mask.models.paths import directions, pair_affinity
 
-FAINT = 1e-12
-"""Affinities up to this are taken as none: thousands of steps over all neighbours do not add up to 1e-5."""
+FAINT = 1e-12  # affinities up to this are none: thousands of steps over all neighbours do not add up to 1e-5
 
 
 @torch.no_grad()
@@ -28,14 +26,9 @@ def edge_transition(edge: Tensor, radius: int = 5, beta: float = 10.0) -> Tensor
 
     .. math:: T_{qp} = \frac{s_{qp}}{\sum_r s_{qr}}, \quad s_{qp} = (1 - \max_{path(q, p)} edge)^\beta, \quad s_{qq} = 1
 
-    Args:
-        edge: boundaries in [0, 1], (h, w), of any size.
-        radius: positions nearer than this are joined; IRN's value.
-        beta: a higher one makes weak edges count more; IRN's value.
-
-    Returns:
-        Sparse CSR matrix (N, N) float64. Row q holds the weights with which position q averages the map, and sums to 1:
-        the transpose of IRN's matrix, whose columns do.
+    ``edge`` has boundaries in [0, 1], (h, w). Positions nearer than ``radius`` are joined; a higher ``beta`` makes weak
+    edges count more; both are IRN's values. Row q of the sparse CSR matrix (N, N) float64 holds the weights with which
+    position q averages the map, and sums to 1: the transpose of IRN's matrix, whose columns do.
     """
     if beta <= 0:
         raise ValueError(f"beta is {beta}; expected a number above 0, so that an edge of 1 parts what it lies between")
@@ -49,13 +42,9 @@ def edge_transition(edge: Tensor, radius: int = 5, beta: float = 10.0) -> Tensor
 def feature_transition(features: Tensor, radius: int = 5, beta: float = 8.0) -> Tensor:
     r"""Chances of a step between positions, from the likeness of their features: AffinityNet's.
 
-    As `edge_transition`, with :math:`s_{qp} = \exp(-\beta \, mean_d |f_{dq} - f_{dp}|)`. The code of AffinityNet joins
-    only positions whose whole neighbourhood lies inside the map; here all are joined.
-
-    Args:
-        features: (D, h, w).
-        radius: positions nearer than this are joined; the value of AffinityNet's code.
-        beta: exponent of the likeness; the value of AffinityNet's code.
+    As `edge_transition`, with :math:`s_{qp} = \exp(-\beta \, mean_d |f_{dq} - f_{dp}|)` of features (D, h, w). The
+    defaults are those of AffinityNet's code, which joins only positions whose whole neighbourhood lies inside the map;
+    here all are joined.
     """
     features = features.float()
     height, width = features.shape[1:]
@@ -79,24 +68,17 @@ def random_walk(cam: Tensor, transition: Tensor, steps: int = 256) -> Tensor:
     they began. It is negligible from a few times the square root of s on, so 256 steps take 89 products. T is similar
     to a symmetric matrix with eigenvalues in [-1, 1], where no C exceeds 1.
 
-    Args:
-        cam: of one image; K may be 0.
-        transition: (N, N), from `edge_transition` or `feature_transition`.
-        steps: of the walk; IRN's ``exp_times`` and AffinityNet's ``logt`` are the logarithm to base 2, 8 there.
-
-    Returns:
-        (K, h, w) float32.
+    K may be 0. IRN's ``exp_times`` and AffinityNet's ``logt`` are the logarithm of ``steps`` to base 2, 8 there.
     """
     start = cam.float()
-    if cam.shape[1] * cam.shape[2] != len(transition):
-        raise ValueError(
-            f"the CAM is {tuple(cam.shape)}, the transition of {len(transition)} positions; expected one for each "
-            "position: scale the CAM to the size of the edges or features"
-        )
+    if cam.shape[1:].numel() != len(transition):
+        raise ValueError(f"the CAM is {tuple(cam.shape)}; expected {len(transition)} positions, as in the transition")
     if len(start) == 0:
         return start
+    far = min(steps, math.ceil(5.5 * math.sqrt(steps)))  # in standard deviations; less than 1e-7 is left out
+    ways = [math.comb(steps, (steps - k) // 2) * (2 if k else 1) * ((steps - k + 1) % 2) for k in range(far + 1)]
+    share, *shares = (way / sum(ways) for way in ways)
     before = start.flatten(1).T.double().contiguous()
-    share, *shares = _distances(steps)
     total, now = share * before, transition @ before
     for share in shares:
         total += share * now
@@ -106,7 +88,19 @@ def random_walk(cam: Tensor, transition: Tensor, steps: int = 256) -> Tensor:
 
 def _step_matrix(affinity: Tensor, radius: int) -> Tensor:
     """Chances of a step, sparse CSR (N, N), from the affinity to the neighbour in each direction, (P, h, w)."""
-    weight, column = _neighbours(affinity, radius)
+    (height, width), reach, device = affinity.shape[1:], radius - 1, affinity.device
+    offsets = directions(radius)
+    order = torch.argsort(offsets[:, 0] * 2 * radius + offsets[:, 1])
+    ahead, offsets = affinity[order.to(device)], offsets[order]
+    behind = torch.zeros_like(ahead)
+    walled = F.pad(ahead, (reach, reach, reach, 0))
+    for to, source, (dy, dx) in zip(behind, walled, offsets.tolist(), strict=True):
+        to.copy_(source[reach - dy : reach - dy + height, reach - dx : reach - dx + width])
+    # of the 2 P + 1 neighbours of each position in ascending order, (N, 2 P + 1); those outside of the map weigh 0
+    weight = torch.cat([behind.flip(0), affinity.new_ones(1, height, width), ahead]).flatten(1).T
+    step = (offsets * torch.tensor([width, 1])).sum(1)
+    step = torch.cat([-step.flip(0), step.new_zeros(1), step]).to(device)
+    column = torch.arange(height * width, device=device)[:, None] + step
     joined = weight > FAINT
     weight = weight.where(joined, 0).double()
     start = F.pad(joined.sum(1).cumsum(0), (1, 0))
@@ -115,32 +109,3 @@ def _step_matrix(affinity: Tensor, radius: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(*index, chances, (len(weight), len(weight)), check_invariants=False)
-
-
-def _neighbours(affinity: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Weights and positions of the 2P + 1 neighbours of each position in ascending order, (N, 2P + 1) each.
-
-    Those outside of the map have the weight 0 and a position that means nothing.
-    """
-    (height, width), reach = affinity.shape[1:], radius - 1
-    offsets = directions(radius)
-    order = torch.argsort(offsets[:, 0] * 2 * radius + offsets[:, 1])
-    ahead, offsets = affinity[order.to(affinity.device)], offsets[order]
-    behind = torch.zeros_like(ahead)
-    walled = F.pad(ahead, (reach, reach, reach, 0))
-    for to, source, (dy, dx) in zip(behind, walled, offsets.tolist(), strict=True):
-        to.copy_(source[reach - dy : reach - dy + height, reach - dx : reach - dx + width])
-    weight = torch.cat([behind.flip(0), affinity.new_ones(1, height, width), ahead])
-    step = (offsets * torch.tensor([width, 1])).sum(1)
-    step = torch.cat([-step.flip(0), step.new_zeros(1), step]).to(affinity.device)
-    places = torch.arange(height * width, device=affinity.device)
-    return weight.flatten(1).T, places[:, None] + step
-
-
-@cache
-def _distances(steps: int) -> tuple[float, ...]:
-    """Chance that a walk on a line ends 0, 1, 2, ... away from its start; less than 1e-7 of it is left out."""
-    far = min(steps, math.ceil(5.5 * math.sqrt(steps)))  # in standard deviations
-    ways = [math.comb(steps, (steps - k) // 2) * (2 if k else 1) * ((steps - k + 1) % 2) for k in range(far + 1)]
-    total = sum(ways)
-    return tuple(way / total for way in ways)

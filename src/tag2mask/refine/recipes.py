@@ -1,4 +1,4 @@
-"""Recipes that turn the CAMs of one photograph into a label map, step by step.
+"""From the CAMs of one photograph to a label map: background, winner, what is sure, and recipes of several steps.
 
 Shape letters in this file: K classes of one image, L = K + 1 labels with the background, H x W the photograph, h x w
 its CAM.
@@ -7,33 +7,82 @@ its CAM.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.errors import SettingError
 from tag2mask.io.cams import CAMs
 from tag2mask.refine.dense_crf import CRF
 from tag2mask.refine.random_walk import edge_transition, feature_transition, random_walk
-from tag2mask.refine.seeds import Seed, confident, seed
 
-Guide = Callable[[np.ndarray], Tensor]
-"""A network that guides a walk: of a photograph (H, W, 3) uint8 it gives edges (h, w) or features (D, h, w)."""
+Guide = Callable[[np.ndarray], Tensor]  # of a photograph (H, W, 3) uint8 its edges (h, w) or features (D, h, w)
+Refine = Callable[[Tensor, int], Tensor]  # smooths labels: (h, w) int64 of 0..L-1, and L -> probabilities (L, h, w)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The background's score, beside those of the classes. One of the two settings is given, the other is None.
+
+    Attributes:
+        threshold: a constant score in [0, 1], as IRN and Puzzle-CAM take it.
+        alpha: (1 - highest CAM) ** alpha instead, as AffinityNet takes it: a higher one makes less background.
+    """
+
+    threshold: float | None = 0.3
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.alpha is None):
+            raise SettingError(f"threshold {self.threshold} and alpha {self.alpha}: give one of them, the other null")
+
+    def scores(self, cam: Tensor) -> Tensor:
+        """Put the background's score before those of the classes: (K, h, w) -> (1 + K, h, w) float32; K may be 0."""
+        scores = F.pad(cam.float(), (0, 0, 0, 0, 1, 0), value=self.threshold)
+        if self.alpha is not None:
+            scores[0] = (1 - scores.amax(0)) ** self.alpha
+        return scores
+
+
+def seed(scores: Tensor, classes: Tensor) -> Tensor:
+    """Return the mask value of the highest score at each position, (h, w) uint8; of equal ones, the first.
+
+    ``scores`` are the background's, then those of the classes, (1 + K, h, w); ``classes`` their mask values, (K,).
+    """
+    if len(scores) != 1 + len(classes):
+        raise ValueError(f"{len(scores)} scores with the background for {len(classes)} classes; expected one more")
+    values = F.pad(classes.to(scores.device, torch.long), (1, 0), value=BACKGROUND)
+    return values[scores.argmax(0)].to(torch.uint8)
+
+
+def confident(
+    cam: Tensor, classes: Tensor, foreground: float = 0.30, background: float = 0.05, refine: Refine | None = None
+) -> Tensor:
+    """Label only what is sure, with mask values (h, w) uint8: IRN's ``cam_to_ir_label``.
+
+    Two label maps are made of a CAM (K, h, w) in [0, 1], by a high and a low threshold (the defaults are IRN's,
+    Puzzle-CAM's README has 0.40 and 0.10), and each is refined, IRN's by a dense CRF. A class, with its mask value of
+    ``classes`` (K,), stands where the first map has it; background where neither has any class; ``IGNORE`` elsewhere.
+    K may be 0.
+    """
+    sure, possible = (Seed(threshold).scores(cam) for threshold in (foreground, background))
+    if refine is not None and len(cam):
+        sure, possible = (refine(scores.argmax(0), len(scores)) for scores in (sure, possible))
+    undecided = (sure.argmax(0) == BACKGROUND) & (possible.argmax(0) != BACKGROUND)
+    return seed(sure, classes).masked_fill(undecided, IGNORE)
 
 
 class Walk(ABC):
-    """Random walk that spreads CAMs over a photograph; YAML names one of its subclasses.
+    """Random walk that spreads CAMs over a photograph; YAML names one of its subclasses."""
 
-    Attributes:
-        checkpoint: of the network that guides the walk.
-        task: that the network was trained for, as its checkpoint names it.
-    """
-
-    checkpoint: str | None
-    task: ClassVar[str]
+    checkpoint: str | None  # of the network that guides the walk
+    task: ClassVar[str]  # that the network was trained for, as its checkpoint names it
 
     def spread(self, maps: Tensor, guide: Tensor) -> Tensor:
         """Walk with CAMs (K, h, w), at the size of the guide, and scale their maximum to 1; K may be 0."""
@@ -97,15 +146,10 @@ class FeatureWalk(Walk):
 
 
 class Result(NamedTuple):
-    """What a recipe makes of one photograph.
+    """What a recipe makes of one photograph."""
 
-    Attributes:
-        steps: label map (H, W) uint8 after each step, by its name and in order; the last one is the label.
-        soft: the CAM that the label was cut from, (K, h, w) in [0, 1].
-    """
-
-    steps: dict[str, np.ndarray]
-    soft: CAMs
+    steps: dict[str, np.ndarray]  # label map (H, W) uint8 after each step, in order; the last one is the label
+    soft: CAMs  # that the label was cut from
 
 
 class Recipe(ABC):
@@ -113,6 +157,7 @@ class Recipe(ABC):
 
     walk: Walk | None = None
     crf: CRF | None = None
+    max_side: int | None
 
     @property
     def needs_photo(self) -> bool:
@@ -120,13 +165,24 @@ class Recipe(ABC):
         return self.walk is not None or self.crf is not None
 
     @property
-    @abstractmethod
     def step_names(self) -> tuple[str, ...]:
         """Names of the steps, in order."""
+        return ("seed",)
 
     @abstractmethod
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph (H, W, 3) uint8; what the recipe does not need may be None."""
+
+    def _shrunk(self, image: np.ndarray | None, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+        """Shrink a photograph whose longer side is above ``max_side``; return it, if it is needed, and its size."""
+        factor = 1.0 if self.max_side is None else min(1.0, self.max_side / max(size))
+        small = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+        if not self.needs_photo:
+            return np.empty((0, 0, 3), np.uint8), small
+        assert image is not None
+        if small != size:
+            image = np.array(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
+        return image, small
 
 
 @dataclass(frozen=True)
@@ -153,20 +209,17 @@ class PseudoLabels(Recipe):
 
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cams.size, self.max_side)
+        photo, size = self._shrunk(image, cams.size)
         maps = cams.cam.float().to(device)
-        scores = self.seed.scores(at_size(maps, size))
-        steps = {"seed": _label(scores, cams)}
+        scores = {"seed": self.seed.scores(at_size(maps, size))}
         if self.walk is not None:
-            assert image is not None
             assert guide is not None
-            maps = self.walk.spread(maps, guide(image))
-            scores = self.seed.scores(at_size(maps, size))
-            steps["walk"] = _label(scores, cams)
+            maps = self.walk.spread(maps, guide(photo))
+            scores["walk"] = self.seed.scores(at_size(maps, size))
         if self.crf is not None:
-            assert image is not None
-            steps["crf"] = _label(self.crf.from_scores(image, scores), cams)
-        return Result(steps, CAMs(maps.cpu(), cams.classes, cams.size))
+            scores["crf"] = self.crf.from_scores(photo, list(scores.values())[-1])
+        steps = {step: seed(at_size(each, cams.size), cams.classes).cpu().numpy() for step, each in scores.items()}
+        return Result(steps, cams._replace(cam=maps.cpu()))
 
 
 @dataclass(frozen=True)
@@ -184,10 +237,8 @@ class ConfidentSeeds(Recipe):
     background: float = 0.05
     crf: CRF | None = CRF()
     max_side: int | None = 1024
-    step_names = ("seed",)
 
     def __post_init__(self) -> None:
-        """Check the thresholds, and that the CRF can start from labels."""
         if not 0 <= self.background <= self.foreground <= 1:
             raise SettingError(
                 f"background {self.background}, foreground {self.foreground}; "
@@ -198,17 +249,12 @@ class ConfidentSeeds(Recipe):
 
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
-        image, size = _shrunk(image, cams.size, self.max_side)
+        photo, size = self._shrunk(image, cams.size)
         maps = at_size(cams.cam.float().to(device), size)
-
-        def refine(label: Tensor, labels: int) -> Tensor:
-            assert self.crf is not None
-            assert image is not None
-            return self.crf.from_labels(image, label, labels)
-
-        label = confident(maps, cams.classes, self.foreground, self.background, refine if self.crf else None)
-        small = Image.fromarray(label.cpu().numpy())
-        return Result({"seed": np.array(small.resize(cams.size[::-1], Image.Resampling.NEAREST))}, cams)
+        refine = None if self.crf is None else partial(self.crf.from_labels, photo)
+        label = confident(maps, cams.classes, self.foreground, self.background, refine)
+        whole = Image.fromarray(label.cpu().numpy()).resize(cams.size[::-1], Image.Resampling.NEAREST)
+        return Result({"seed": np.array(whole)}, cams)
 
 
 def at_size(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -218,20 +264,3 @@ def at_size(maps: Tensor, size: Sequence[int]) -> Tensor:
     if not len(maps):
         return maps.new_zeros((0, *size))
     return F.interpolate(maps[None], tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def _label(scores: Tensor, cams: CAMs) -> np.ndarray:
-    """Mask values (H, W) of the highest of scores (L, h, w), at the size of the photograph."""
-    return seed(at_size(scores, cams.size), cams.classes).cpu().numpy()
-
-
-def _shrunk(
-    image: np.ndarray | None, size: tuple[int, int], max_side: int | None
-) -> tuple[np.ndarray | None, tuple[int, int]]:
-    """Shrink a photograph whose longer side is above ``max_side``; return it and its height and width."""
-    height, width = size
-    factor = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    small = max(1, round(height * factor)), max(1, round(width * factor))
-    if image is not None and small != (height, width):
-        image = np.array(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
-    return image, small

@@ -21,21 +21,15 @@ from tag2mask.refine.recipes import Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
 SOFT = "soft"
-LoadGuide = Callable[[str], Guide]
-"""Loads the network that guides the walk to a device."""
+LoadGuide = Callable[[str], Guide]  # loads the network that guides the walk to a device
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is made from what.
+    """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the recipe needs none.
 
-    Attributes:
-        cams: folder of CAM files.
-        photos: folder of the photographs; None where the recipe needs none.
-        out: folder of the label PNGs.
-        recipe: how a label map is made.
-        soft: also write the CAM that each label was cut from, as a CAM file, into ``out/soft``.
-        steps: also write the label map after each step before the last, into ``out/steps/<step>``.
+    ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``; ``steps`` the label map
+    after each step before the last, into ``out/steps/<step>``.
     """
 
     cams: Path
@@ -47,35 +41,28 @@ class Job:
 
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: step names and ``soft``, the label itself (the last step) last."""
-        names = self.recipe.step_names
-        paths = {step: self.out / STEPS / step / f"{name}.png" for step in names[:-1]} if self.steps else {}
+        *before, last = self.recipe.step_names
+        paths = {step: self.out / STEPS / step / f"{name}.png" for step in before if self.steps}
         if self.soft:
             paths[SOFT] = self.out / SOFT / f"{name}.npz"
-        return {**paths, names[-1]: self.out / f"{name}.png"}
+        return {**paths, last: self.out / f"{name}.png"}
 
     def expected_bytes(self, name: str) -> list[float]:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
         path = self.cams / f"{name}.npz"
         try:
-            height, width = read_cam(path).size
+            label = disk.label_bytes(*read_cam(path).size)
         except InputError:
             return []
-        label = disk.label_bytes(height, width)
         return [path.stat().st_size if key == SOFT else label for key in self.outputs(name)]
 
 
 class Made(NamedTuple):
-    """What a label PNG was made from; it stands in the PNG as a JSON note.
+    """What a label PNG was made from; it stands in the PNG as a JSON note."""
 
-    Attributes:
-        cam: digest of the CAM file, `io.provenance.of_cam`.
-        vanished: mask values of the tags that have no pixel in the label.
-        tags: number of tags.
-    """
-
-    cam: str
-    vanished: tuple[int, ...]
-    tags: int
+    cam: str  # digest of the CAM file, `io.provenance.of_cam`
+    vanished: tuple[int, ...]  # mask values of the tags that have no pixel in the label
+    tags: int  # how many
 
 
 def made_of(path: Path) -> Made | None:
@@ -101,10 +88,10 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
     names = sorted(there) if listed is None else folders.read_list(listed)
     missing = [name for name in names if name not in there]
     if missing or not names:
+        first = f", the first {missing[0]}" if missing else ""
         raise MissingError(
-            f"{len(missing)} of {len(names)} names in {listed} have no CAM file in {cams}"
-            + (f", the first {missing[0]}" if missing else "")
-            + "; make them with `tag2mask predict`, or shorten the list"
+            f"{len(missing)} of {len(names)} names in {listed} have no CAM file in {cams}{first}; make them with "
+            "`tag2mask predict`, or shorten the list"
         )
     return [there[name].stem for name in names]
 
@@ -129,17 +116,9 @@ def remaining(job: Job, names: Sequence[str]) -> list[str]:
 def make_labels(
     job: Job, names: Sequence[str], load_guide: LoadGuide | None = None, workers: int = 1, device: str = "cpu"
 ) -> Iterator[tuple[str, str | None]]:
-    """Make the labels of ``names``, in any order.
+    """Make the labels of ``names``; yield each name as it is done, and what was wrong with its files, or None.
 
-    Args:
-        job: what is made from what.
-        names: photographs to do.
-        load_guide: called with the device in each process; needed where the recipe walks.
-        workers: processes.
-        device: that torch computes on.
-
-    Yields:
-        The name of each photograph as it is done, and what was wrong with its files, or None.
+    ``load_guide``, needed where the recipe walks, is called with the device of torch in each of ``workers`` processes.
     """
     if workers > 1:
         yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_guide, device))
@@ -163,32 +142,29 @@ class _Worker:
     @torch.inference_mode()
     def __call__(self, name: str) -> tuple[str, str | None]:
         """Write the files of one photograph; return its name, and what was wrong with what it is made from."""
+        path = self.job.cams / f"{name}.npz"
         try:
-            cams = self._cams(self.job.cams / f"{name}.npz")
+            cams = read_cam(path)
+            if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
+                raise MismatchError(
+                    f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
+                    "delete it and run `tag2mask predict` again"
+                )
             image = self._photo(name, cams.size)
         except InputError as error:
             return name, str(error)
         self._write(name, cams, self.job.recipe(cams, image, self.guide, self.device))
         return name, None
 
-    def _cams(self, path: Path) -> CAMs:
-        cams = read_cam(path)
-        if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
-            raise MismatchError(
-                f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
-                "delete it and run `tag2mask predict` again"
-            )
-        return cams
-
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
         """Read the photograph if the recipe needs it; where it is not needed but there, compare its size alone."""
         path, needed = self.photos.get(folders.unified(name)), self.job.recipe.needs_photo
-        if path is None and needed:
+        if path is None:
+            if not needed:
+                return None
             near = folders.near_photo(self.job.photos, name) if self.job.photos else ""
             expected = f"; expected {name}.jpg, .png or the like: name its folder"
             raise MissingError(f"no photograph {name} in {self.job.photos}{near or expected}")
-        if path is None:
-            return None
         image = read_image(path) if needed else None
         own = read_size(path) if image is None else image.shape[:2]
         if own != size:
@@ -200,28 +176,23 @@ class _Worker:
 
     def _write(self, name: str, cams: CAMs, result: Result) -> None:
         """Write the label last: where it stands, all is done."""
-        paths = self.job.outputs(name)
         last = self.job.recipe.step_names[-1]
-        for key in paths.keys() - {SOFT, last}:
-            write_label(paths[key], result.steps[key])
-        if SOFT in paths:
-            write_cam(paths[SOFT], result.soft)
-        label = result.steps[last]
-        vanished = np.setdiff1d(cams.classes.numpy(), np.unique(label)).tolist()
+        vanished = np.setdiff1d(cams.classes.numpy(), np.unique(result.steps[last])).tolist()
         made = Made(provenance.of_cam(self.job.cams / f"{name}.npz"), tuple(vanished), len(cams.classes))
-        write_label(paths[last], label, json.dumps(made._asdict()))
+        for step, path in self.job.outputs(name).items():
+            if step == SOFT:
+                write_cam(path, result.soft)
+            else:
+                write_label(path, result.steps[step], json.dumps(made._asdict()) if step == last else None)
 
 
-_worker: _Worker | None = None
+_workers: list[_Worker] = []  # the one of this process
 
 
 def _start(job: Job, load_guide: LoadGuide | None, device: str) -> None:
-    """Make a process ready."""
-    global _worker
     torch.set_num_threads(1)  # the processes are the parallelism
-    _worker = _Worker(job, load_guide, device)
+    _workers.append(_Worker(job, load_guide, device))
 
 
 def _work(name: str) -> tuple[str, str | None]:
-    assert _worker is not None
-    return _worker(name)
+    return _workers[0](name)

@@ -69,7 +69,7 @@ class SegmentationTask(NetworkTask):
     @property
     def parts(self) -> tuple[nn.Module, list[nn.Module]]:
         """The encoder, and decoder and classifier."""
-        return self.net.encoder, self.net.new_parts
+        return self.net.encoder, [self.net.model.decoder, self.net.model.segmentation_head]
 
     def on_train_start(self) -> None:
         """Learn how long the training is, and its seed."""
