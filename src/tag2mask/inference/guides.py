@@ -56,7 +56,5 @@ class Features:
 
 def load_guide(walk: Walk, device: str) -> Guide:
     """Load the network that a walk names, to a device."""
-    assert walk.checkpoint is not None
-    if isinstance(walk, FeatureWalk):
-        return Features(Path(walk.checkpoint), walk.layer, device)
-    return Edges(Path(walk.checkpoint), device)
+    checkpoint = Path(walk.checkpoint or "")
+    return Features(checkpoint, walk.layer, device) if isinstance(walk, FeatureWalk) else Edges(checkpoint, device)

@@ -1,6 +1,7 @@
 """Masks of many photographs, in files: which photographs, which files, and what must not be replaced."""
 
 import hashlib
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from tag2mask.errors import InputError, MissingError, OccupiedError, SpaceError
 from tag2mask.inference.segmenter import Segmenter, Shares
@@ -29,8 +29,7 @@ Value = TypeVar("Value")
 def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
     """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``.
 
-    Raises:
-        MissingError: a file or folder does not exist, or no photograph is in it.
+    Raises ``MissingError`` where a file or folder does not exist, or no photograph is in it.
     """
     photos: dict[Path, Path] = {}
     for path in paths:
@@ -56,28 +55,23 @@ def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list
     The name is the stem of the photograph, with its ending or a number where another one has that stem. Names differ in
     more than upper and lower case: some file systems do not tell those apart.
     """
-    stems = Counter(photo.stem.casefold() for photo in photos)
-    names: dict[str, str] = {}
+    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
+    taken, files = Counter(photo.stem.casefold() for photo in photos), {}
     for photo in photos:
         name = photo.stem
-        if stems[name.casefold()] > 1:
-            long = name = f"{photo.stem}_{photo.suffix[1:]}"
-            number = 2
-            while name.casefold() in names or name.casefold() in stems:
-                name, number = f"{long}_{number}", number + 1
-        names[name.casefold()] = name
-    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
-    files = ([out / f"{name}{ending}" for ending in endings] for name in names.values())
-    return dict(zip(photos, files, strict=True))
+        if taken[name.casefold()] > 1:
+            long = f"{name}_{photo.suffix[1:]}"
+            numbered = itertools.chain([long], (f"{long}_{number}" for number in itertools.count(2)))
+            name = next(one for one in numbered if one.casefold() not in taken)
+            taken[name.casefold()] = 1
+        files[photo] = [out / f"{name}{ending}" for ending in endings]
+    return files
 
 
 def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> None:
-    """Refuse to replace a photograph, a file that is not ours, or, without ``overwrite``, another photograph's mask."""
-    inputs = {photo.resolve() for photo in targets}
+    """Refuse to replace a file that is not ours, or, without ``overwrite``, the mask of another photograph."""
     for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
         mark = _mark_of(path)
-        if path.resolve() in inputs:
-            raise OccupiedError(f"the mask of {photo} would replace a photograph; name another folder with --out")
         if mark is None:
             raise OccupiedError(
                 f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another folder "
@@ -109,45 +103,31 @@ def printable(name: object) -> str:
 def segment_all(
     segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
 ) -> Iterator[tuple[Path, Shares | InputError]]:
-    """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out.
-
-    A thread reads a few photographs ahead, so that memory does not grow with their number.
-    """
-    overlay = any(len(paths) > 1 for paths in targets.values())
-
-    def read(photo: Path) -> tuple[Tensor, tuple[int, ...], np.ndarray | None]:
-        """Return the network's input, height and width, and what the overlay is drawn on."""
-        image = read_image(photo)
-        return segmenter.transform(image), image.shape[:2], plots.fit(image, OVERLAY_SIDE) if overlay else None
-
-    for (photo, paths), coming in zip(targets.items(), ahead(read, targets), strict=True):
+    """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out."""
+    for (photo, paths), coming in zip(targets.items(), ahead(read_image, targets), strict=True):
+        result: Shares | InputError
         try:
-            image, size, small = coming.result()
-            label, shares = segmenter.segment(image, size)
-        except InputError as error:
-            yield photo, error
-        except MemoryError:
-            yield photo, SpaceError(f"{photo} does not fit into memory; shrink it first")
-        except torch.OutOfMemoryError:
-            yield photo, SpaceError(f"{photo} does not fit on the GPU; lower --max-side, or give --device cpu")
-        else:
+            image = coming.result()
+            label, result = segmenter(image)
             write_label(paths[0], label, _mark(photo))
-            if small is not None:
+            for path in paths[1:]:
+                small = plots.fit(image, OVERLAY_SIDE)
                 fitted = Image.fromarray(label).resize(small.shape[1::-1], Image.Resampling.NEAREST)
-                write_jpeg(paths[1], plots.overlay(small, np.asarray(fitted)), _mark(photo))
-            yield photo, shares
+                write_jpeg(path, plots.overlay(small, np.asarray(fitted)), _mark(photo))
+        except InputError as error:
+            result = error
+        except MemoryError:
+            result = SpaceError(f"{photo} does not fit into memory; shrink it first")
+        except torch.OutOfMemoryError:
+            result = SpaceError(f"{photo} does not fit on the GPU; lower --max-side, or give --device cpu")
+        yield photo, result
 
 
 def ahead(read: Callable[[Path], Value], photos: Iterable[Path], count: int = 2) -> Iterator[Future[Value]]:
     """Read photographs in order, in a thread that is at most ``count`` of them ahead."""
-    waiting: deque[Future[Value]] = deque()
+    left = iter(photos)
     with ThreadPoolExecutor(1) as pool:
-        try:
-            for photo in photos:
-                waiting.append(pool.submit(read, photo))
-                if len(waiting) > count:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        waiting = deque(pool.submit(read, photo) for photo in itertools.islice(left, count + 1))
+        while waiting:
+            yield waiting.popleft()
+            waiting.extend(pool.submit(read, photo) for photo in itertools.islice(left, 1))

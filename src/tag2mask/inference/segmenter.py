@@ -3,7 +3,6 @@
 Shape letters in this file: G classes with the background, H x W the photograph, h x w the network's input.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.models.segmentation import class_probabilities, label_map
 from tag2mask.refine.dense_crf import CRF
@@ -18,7 +18,6 @@ from tag2mask.tasks import checkpoints
 from tag2mask.tasks.segmentation import SegmentationTask
 from tag2mask.tasks.settings import MaskInference
 
-ONCE = MaskInference(scales=(1.0,), flip=False)
 Shares = dict[str, tuple[float, float]]
 """Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
 
@@ -30,19 +29,14 @@ class Segmenter:
         self,
         checkpoint: str | Path,
         device: str = "cpu",
-        inference: MaskInference = ONCE,
+        inference: MaskInference = MaskInference(scales=(1.0,), flip=False),
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:
         """Load the network of a checkpoint of `SegmentationTask` and the normalisation that it was trained with.
 
-        Args:
-            checkpoint: written by `tag2mask fit`.
-            device: of the network.
-            inference: scales and flips.
-            crf: dense CRF over the probabilities; None leaves it out.
-            max_side: longer side, in pixels, to which larger photographs are shrunk for the network. None takes that
-                of the training's evaluation, or else the largest side of its training images.
+        ``crf`` is a dense CRF over the probabilities. Photographs whose longer side is above ``max_side`` pixels are
+        shrunk for the network; None takes the side of the training's evaluation, or else the largest of its images.
         """
         task = checkpoints.load(SegmentationTask, checkpoint, device)
         trained = Preprocessing(**task.preprocessing)
@@ -52,31 +46,20 @@ class Segmenter:
         self.net, self.class_names = task.net, task.class_names
         self.device, self.inference, self.crf = device, inference, crf
 
+    @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Shares]:
         """Return the mask values of a photograph (H, W, 3) uint8, (H, W) uint8, and the share of each class."""
-        return self.segment(self.transform(image), image.shape[:2])
-
-    @torch.inference_mode()
-    def segment(self, image: Tensor, size: Sequence[int]) -> tuple[np.ndarray, Shares]:
-        """Do the same for the network's input (3, h, w) that was made of a photograph of ``size`` (H, W)."""
-        scales, flip = self.inference.scales, self.inference.flip
-        probabilities = class_probabilities(self.net, image.to(self.device), scales, flip)
-        final = probabilities
-        if self.crf is not None:
-            final = self.crf.sharpen(self.preprocessing.undo(image), probabilities)
+        pixels, scales, flip = self.transform(image), self.inference.scales, self.inference.flip
+        probabilities = class_probabilities(self.net, pixels.to(self.device), scales, flip)
+        final = probabilities if self.crf is None else self.crf.sharpen(self.preprocessing.undo(pixels), probabilities)
         shares = class_shares(final.argmax(0), probabilities)
-        return label_map(final, size).cpu().numpy(), {self.class_names[v - 1]: share for v, share in shares.items()}
+        named = {self.class_names[value - 1]: share for value, share in shares.items()}
+        return label_map(final, image.shape[:2]).cpu().numpy(), named
 
 
 def class_shares(label: Tensor, probabilities: Tensor) -> dict[int, tuple[float, float]]:
-    """Return mask value -> (share of the pixels, mean probability over them), largest first, no background.
-
-    Args:
-        label: (h, w) int64.
-        probabilities: (G, h, w).
-    """
-    counts = torch.bincount(label.flatten(), minlength=len(probabilities))
-    own = probabilities.gather(0, label[None]).flatten().double()
-    sums = own.new_zeros(len(probabilities)).scatter_add_(0, label.flatten(), own)
-    order = [value for value in counts.argsort(descending=True, stable=True).tolist() if value and counts[value]]
-    return {v: (counts[v].item() / label.numel(), sums[v].item() / counts[v].item()) for v in order}
+    """Return `Shares` by mask value, of a label map (h, w) int64 and the probabilities (G, h, w) of the classes."""
+    own = probabilities.gather(0, label[None])[0].double()
+    counts = zip(*(x.tolist() for x in label.unique(return_counts=True)), strict=True)
+    shares = {v: (count / label.numel(), own[label == v].mean().item()) for v, count in counts if v != BACKGROUND}
+    return dict(sorted(shares.items(), key=lambda item: item[1][0], reverse=True))
