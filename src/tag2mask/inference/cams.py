@@ -18,9 +18,9 @@ from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.io.cams import CAMs
-from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, rgb
-from tag2mask.io.records import RUN_FILE
+from tag2mask.io.provenance import LAST
+from tag2mask.io.records import record_of
 from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
@@ -95,11 +95,12 @@ class Branches:
 
         ``x`` and ``y`` are the point, as shares of width and height in [0, 1].
         """
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise SettingError(f"the point lies at {x}, {y} of the photograph's sides; expected shares from 0 to 1")
         count, _, height, width = self.guide.shape
         grid = round(count**0.5)
-        down, across = _position(y, grid * height), _position(x, grid * width)
-        tile = down // height * grid + across // width
-        position = down % height * width + across % width
+        row, column = min(int(y * grid * height), grid * height - 1), min(int(x * grid * width), grid * width - 1)
+        tile, position = row // height * grid + column // width, row % height * width + column % width
         one_hot = torch.eye(height * width).view(1, -1, height, width)  # a CAM for each position, 1 there alone
         spread, _ = self.settings.refine(self.guide[tile : tile + 1], one_hot)
         weights = torch.zeros(count, 1, height, width)
@@ -107,22 +108,13 @@ class Branches:
         return untile(weights, grid)[0, 0].numpy()
 
 
-def _position(share: float, positions: int) -> int:
-    if not 0 <= share <= 1:
-        raise SettingError(f"the point lies at {share} of the photograph's side; expected a share from 0 to 1")
-    return min(int(share * positions), positions - 1)
-
-
 class CAMMaker:
     """A trained CAM network, ready for photographs."""
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu", inference: CAMInference | None = None) -> None:
-        """Load a network, and the normalisation that it was trained with.
+        """Load the network of a checkpoint of `CAMTask`, and the normalisation that it was trained with.
 
-        Args:
-            checkpoint: of `CAMTask`, written by `tag2mask fit`.
-            device: of the network.
-            inference: scales, flip and size of the CAMs; None takes those of the training's configuration.
+        ``inference`` is scales, flip and size of the CAMs; None takes those of the training's configuration.
         """
         self.task = checkpoints.load(CAMTask, checkpoint, device)
         self.preprocessing = Preprocessing(**self.task.preprocessing)
@@ -131,15 +123,18 @@ class CAMMaker:
 
     @torch.inference_mode()
     def __call__(self, photo: Photograph, tags: Sequence[str | int] | None = None) -> PhotoCAMs:
-        """Make the CAMs of a photograph.
+        """Make the CAMs of a photograph of any size.
 
-        Args:
-            photo: of any size.
-            tags: names or mask values of its classes; None takes those that the network predicts.
+        ``tags`` are names or mask values of its classes; None takes those that the network predicts.
         """
         image = read(photo)
-        size = torch.tensor([image.shape[:2]])
-        cams, scores, _ = self.task.cams(self._input(image), self._label(tags), size, self.inference)
+        label = torch.full((1, len(self.class_names)), -1.0 if tags is None else 0.0, device=self.task.device)
+        for tag in [tags] if isinstance(tags, str) else tags or ():
+            value = 1 + self.class_names.index(tag) if tag in self.class_names else tag
+            if not isinstance(value, int) or not 1 <= value <= len(self.class_names):
+                raise SettingError(f"unknown tag {tag!r}; the network's classes are {', '.join(self.class_names)}")
+            label[0, value - 1] = 1
+        cams, scores, _ = self.task.cams(self._input(image), label, torch.tensor([image.shape[:2]]), self.inference)
         cams = CAMs(cams.cam.float().cpu(), cams.classes.cpu(), cams.size)
         return PhotoCAMs(image, cams, dict(zip(self.class_names, scores.sigmoid().tolist(), strict=True)))
 
@@ -166,25 +161,15 @@ class CAMMaker:
     def _input(self, image: np.ndarray) -> Tensor:
         return self.transform(image)[None].to(self.task.device)
 
-    def _label(self, tags: Sequence[str | int] | None) -> Tensor:
-        """Return tags as 0/1, (1, C), or -1 throughout where they are not known."""
-        label = torch.full((1, len(self.class_names)), -1.0 if tags is None else 0.0, device=self.task.device)
-        for tag in [tags] if isinstance(tags, str) else tags or ():
-            value = 1 + self.class_names.index(tag) if tag in self.class_names else tag
-            if not isinstance(value, int) or not 1 <= value <= len(self.class_names):
-                raise SettingError(f"unknown tag {tag!r}; the network's classes are {', '.join(self.class_names)}")
-            label[0, value - 1] = 1
-        return label
-
 
 def cam_runs(folder: str | Path) -> dict[str, Path]:
     """Return name -> last checkpoint of each run of a CAM network in a folder; raises where there is none."""
     runs = {}
-    for path in sorted(Path(folder).glob(f"*/{RUN_FILE}")):
-        model = read_json(path).get("config", {}).get("model") or {}
-        last = path.parent / "checkpoints" / "last.ckpt"
-        if str(model.get("class_path")).endswith(f".{CAMTask.__name__}") and last.is_file():
-            runs[path.parent.name] = last
+    for last in sorted(Path(folder).glob(f"*/{LAST}")):
+        run = last.parents[1]
+        model = record_of(run).get("config", {}).get("model") or {}
+        if str(model.get("class_path")).endswith(f".{CAMTask.__name__}"):
+            runs[run.name] = last
     if not runs:
         raise MissingError(
             f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another folder"

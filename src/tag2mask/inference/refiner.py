@@ -60,18 +60,12 @@ class Refiner:
     ) -> None:
         """Set up the steps.
 
-        Args:
-            edges: the edge network, or its checkpoint; None leaves the random walk out.
-            threshold: score of the background, in [0, 1].
-            walk_steps: of the random walk.
-            crf: None leaves the dense CRF out.
-            device: for all steps; an edge network (not a checkpoint) must be there already.
+        ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
+        left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
         """
-        if isinstance(edges, str | Path):
-            edges = Edges(Path(edges), device)
-        self.edges, self.device = edges, device
+        self.edges = Edges(Path(edges), device) if isinstance(edges, str | Path) else edges
         walk = None if edges is None else EdgeWalk("loaded", steps=walk_steps)
-        self.recipe = PseudoLabels(Seed(threshold), walk, crf)
+        self.device, self.recipe = device, PseudoLabels(Seed(threshold), walk, crf)
 
     @torch.inference_mode()
     def __call__(self, photo: PhotoCAMs) -> Mask:
