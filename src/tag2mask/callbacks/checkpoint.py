@@ -28,8 +28,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 250) -> None:
         """Write into ``dirpath`` every ``every_n_train_steps`` steps."""
-        settings: dict[str, Any] = {"save_top_k": 0, "save_last": True, "enable_version_counter": False}
-        super().__init__(dirpath, every_n_train_steps=every_n_train_steps, **settings)
+        every = every_n_train_steps
+        super().__init__(dirpath, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let the trainer write atomically."""

@@ -23,13 +23,9 @@ class RunRecord(Callback):
     """
 
     def __init__(self, config: dict[str, Any], record: dict[str, Any], seed: Any, data: Any) -> None:
-        """Take what is to be written.
+        """Take the configuration, and the data module, set up for training.
 
-        Args:
-            config: of the training.
-            record: the same, and more: a training is another run when an entry changes.
-            seed: of the training.
-            data: the data module, set up for training.
+        ``record`` is the configuration and more: a training is another run when an entry changes.
         """
         self.config, self.record = config, record
         self.classes, self.inputs = list(data.class_names), data.inputs()
@@ -65,8 +61,7 @@ class RunRecord(Callback):
 
     def compare_masks(self, root: Path) -> None:
         """Say where the masks that score have changed under a run."""
-        before = record_of(root).get("masks_hash", self.facts["masks_hash"])
-        if before != self.facts["masks_hash"]:
+        if record_of(root).get("masks_hash", self.facts["masks_hash"]) != self.facts["masks_hash"]:
             rank_zero_info(
                 f"photographs or masks of the validation split have changed since {root} was trained: scores in its "
                 "logs are of the old ones; `tag2mask validate` scores again"
@@ -89,6 +84,6 @@ class RunRecord(Callback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Note that the training came to its end, and with which weights."""
         if trainer.is_global_zero:
-            root = Path(trainer.default_root_dir)
             end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
+            root = Path(trainer.default_root_dir)
             write_json(root / RUN_FILE, record_of(root) | end)

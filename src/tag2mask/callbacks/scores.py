@@ -25,21 +25,17 @@ class ClassTable(Callback):
         """Gather the logged scores of the classes."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        logged, names = trainer.callback_metrics, (VOC[0], *pl_module.class_names)
-        scored = [name for name in names if f"val_iou/{name}" in logged]
+        logged = trainer.callback_metrics
+        scored = [name for name in (VOC[0], *pl_module.class_names) if f"val_iou/{name}" in logged]
         if not scored:
             return
-        rows = [[name, *(_number(logged[f"val_{score}/{name}"]) for score in SCORES)] for name in scored]
+        rows = [[name, *(float(logged[f"val_{score}/{name}"]) for score in SCORES)] for name in scored]
+        rows = [[None if cell != cell else cell for cell in row] for row in rows]  # nan
         table: dict[str, Any] = {"columns": ["class", *SCORES], "data": rows}
         write_json(Path(trainer.default_root_dir) / "scores" / f"step_{trainer.global_step:06d}.json", table)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
                 logger.log_table("table/classes", **table, step=trainer.global_step)
-
-
-def _number(value: Any) -> float | None:
-    """Return a score as a number; None for nan."""
-    return None if value != value else float(value)
 
 
 class CAMScores(Callback):
