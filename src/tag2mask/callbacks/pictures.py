@@ -55,10 +55,6 @@ class MaskPictures(Callback):
         """Return mask value -> heat map in [0, 1], of any size; ``values`` are the classes of the label maps."""
         return {value: outputs.probabilities[value] for value in values}
 
-    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the last validation."""
-        self.poorest = []
-
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], batch_idx: int, *_: Any
     ) -> None:
@@ -93,6 +89,7 @@ class MaskPictures(Callback):
         """Draw the worst photographs."""
         for rank, example in enumerate(self.poorest, 1):
             self._draw(trainer, pl_module, example, rank)
+        self.poorest = []
 
     def _draw(self, trainer: Any, pl_module: Any, example: Example, rank: int | None = None) -> None:
         """Write a row and give it to the loggers; ``rank`` is that among the worst."""

@@ -1,4 +1,4 @@
-"""CAMs of single photographs, from a checkpoint alone, and the two branches of the network beside each other.
+"""CAMs and masks of single photographs, from checkpoints alone, and both branches of the network beside each other.
 
 Shape letters in this file: C foreground classes, K classes of one photograph, T tiles, G channels of the map that
 the affinity is made of, H x W the photograph, h x w its CAM, M x N the map of one tile.
@@ -17,20 +17,28 @@ from torch import Tensor
 from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import MissingError, SettingError
+from tag2mask.inference.guides import Edges
 from tag2mask.io.cams import CAMs
 from tag2mask.io.images import read_image, rgb
+from tag2mask.io.labels import write_label
 from tag2mask.io.provenance import LAST
 from tag2mask.io.records import record_of
 from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
 from tag2mask.models.tiling import untile
+from tag2mask.refine.dense_crf import CRF
+from tag2mask.refine.recipes import EdgeWalk, PseudoLabels
+from tag2mask.refine.seeds import Seed
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Tiles
+from tag2mask.viz import plots
 
 Photograph = str | Path | Image.Image | np.ndarray
 """A path, a PIL image of any mode, or an array (H, W, 3) uint8."""
+BRANCHES = "whole image", "tiles", "tiles after attention"
+"""The last one is that of the tiles after region self-attention (RSA)."""
 
 
 @dataclass(frozen=True)
@@ -62,33 +70,30 @@ class PhotoCAMs:
 
 @dataclass(frozen=True)
 class Branches:
-    """What both branches make of one photograph: class scores before ReLU, each map covering the whole of it.
+    """What both branches make of one photograph.
 
     Attributes:
-        full: class name -> map of the whole image, (h, w).
-        tiled: class name -> map of the tiles, put together.
-        refined: the same after region self-attention (RSA).
+        scores: class name -> its maps in the order of `BRANCHES`, before ReLU, each of the whole photograph, (3, h, w).
         entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
         guide: the map that the affinity is made of, for each tile, (T, G, M, N); one, (1, G, h, w), where the whole
             image is the region of the attention.
         settings: of the attention.
     """
 
-    full: dict[str, np.ndarray]
-    tiled: dict[str, np.ndarray]
-    refined: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
     entropy: float
     guide: Tensor
     settings: Attention
 
     def maps(self, name: str) -> dict[str, np.ndarray]:
         """Return the three maps of a class as CAMs: cut at zero and divided by their maxima, in [0, 1]."""
-        branches = {"whole image": self.full, "tiles": self.tiled, "tiles after attention": self.refined}
-        return {branch: scale_to_one(torch.from_numpy(maps[name]).relu()).numpy() for branch, maps in branches.items()}
+        cams = scale_to_one(torch.from_numpy(self.scores[name]).relu())
+        return dict(zip(BRANCHES, cams.numpy(), strict=True))
 
     def moved(self, name: str) -> np.ndarray:
         """Return the change of the tiles' map of a class by RSA, both cut at zero, (h, w)."""
-        return np.asarray(self.refined[name].clip(0) - self.tiled[name].clip(0))
+        _, tiles, attended = self.scores[name].clip(0)
+        return np.asarray(attended - tiles)
 
     def attention(self, x: float, y: float) -> np.ndarray:
         """Return the row of the affinity (Eq. 4) of a point, (h, w) float32: it sums to 1 and is 0 outside of its tile.
@@ -152,14 +157,69 @@ class CAMMaker:
         of_cams = self.task.inference.attention
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
-        maps = (cam[0].float().cpu().numpy() for cam in (plain.full, plain.tiled, attended.tiled))
-        full, tiled, refined = (dict(zip(self.class_names, each, strict=True)) for each in maps)
+        maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
+        scores = dict(zip(self.class_names, maps, strict=True))
         guide = untile(attended.guide, tiles.grid) if settings.region == "image" else attended.guide
         assert attended.entropy is not None
-        return Branches(full, tiled, refined, attended.entropy.item(), guide.float().cpu(), settings)
+        return Branches(scores, attended.entropy.item(), guide.float().cpu(), settings)
 
     def _input(self, image: np.ndarray) -> Tensor:
         return self.transform(image)[None].to(self.task.device)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The mask of one photograph.
+
+    Attributes:
+        image: the photograph, (H, W, 3) uint8.
+        steps: label map (H, W) uint8 after each step, by its name and in order: ``seed``, ``walk``, ``crf``.
+        maps: class name -> the CAM from which the mask was cut, after the random walk if there was one, (h, w).
+    """
+
+    image: np.ndarray
+    steps: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+
+    @property
+    def label(self) -> np.ndarray:
+        """Mask values after the last step, (H, W) uint8."""
+        return list(self.steps.values())[-1]
+
+    def overlay(self) -> Image.Image:
+        """Return the mask over the photograph."""
+        return Image.fromarray(plots.overlay(self.image, self.label))
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as a palette PNG."""
+        write_label(Path(path), self.label)
+
+
+class Refiner:
+    """Turns the CAMs of a photograph into its mask: random walk, threshold, dense CRF."""
+
+    def __init__(
+        self,
+        edges: str | Path | Edges | None = None,
+        threshold: float = 0.3,
+        walk_steps: int = 256,
+        crf: CRF | None = CRF(),
+        device: str = "cpu",
+    ) -> None:
+        """Set up the steps.
+
+        ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
+        left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
+        """
+        self.edges = Edges(Path(edges), device) if isinstance(edges, str | Path) else edges
+        walk = None if edges is None else EdgeWalk("loaded", steps=walk_steps)
+        self.device, self.recipe = device, PseudoLabels(Seed(threshold), walk, crf)
+
+    @torch.inference_mode()
+    def __call__(self, photo: PhotoCAMs) -> Mask:
+        """Make the mask of one photograph."""
+        result = self.recipe(photo.cams, photo.image, self.edges, self.device)
+        return Mask(photo.image, result.steps, replace(photo, cams=result.soft).maps)
 
 
 def cam_runs(folder: str | Path) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from tag2mask.classes import VOC
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import DamagedError, MismatchError, MissingError, OccupiedError
 from tag2mask.inference.cams import CAMMaker
-from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.files import atomic
 from tag2mask.tasks import checkpoints
 
