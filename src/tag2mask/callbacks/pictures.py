@@ -56,7 +56,7 @@ class MaskPictures(Callback):
         return {value: outputs.probabilities[value] for value in values}
 
     def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], batch_idx: int, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Draw one of the first photographs; keep one of the worst so far."""
         first, ranked, miou = batch_idx < self.count, "mask" in batch and self.worst > 0, float("nan")

@@ -29,26 +29,20 @@ class PredictionWriter(Callback, ABC):
     Files that are there already are kept if the same network and settings made them: an interrupted prediction goes on.
     Otherwise the prediction stops. Files that `tag2mask predict` has not made are never replaced.
 
-    Attributes:
-        kind: of the files, in words.
-        ending: of the files.
-        default_folder: where they go, within the run folder; ``{split}`` is the split that is predicted.
-        settings: what the files depend on besides network and data.
-        out: where they go, once the prediction has begun.
+    Subclasses name the ``kind`` of the files in words, their ``ending``, and where in the run folder they go.
     """
 
     kind: str
     ending: str
     default_folder: str
-    out: Path
 
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
         """Write into ``folder``, null for the default one; ``overwrite`` replaces what is there."""
         self.folder, self.overwrite = folder, overwrite
-        self.settings: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}  # what the files depend on besides network and data
 
     @abstractmethod
-    def _write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+    def _write(self, path: Path, trainer: Any, outputs: Any, batch: Any) -> None:
         """Write what was predicted for a batch of one photograph."""
 
     @abstractmethod
@@ -60,7 +54,7 @@ class PredictionWriter(Callback, ABC):
         return {photo.name: provenance.of_photo(photo.image) for photo in data.predict_photos}
 
     def _finish(self, trainer: Any) -> str:
-        """Do what is left when all files are there, on one process; return a remark on them."""
+        """Do what is left when all files are there; return a remark on them."""
         return ""
 
     def _files(self) -> dict[str, Path]:
@@ -68,9 +62,8 @@ class PredictionWriter(Callback, ABC):
 
     def photos_done(self, trainer: Any, pl_module: Any) -> frozenset[str]:
         """Begin a folder or go on with one, once the weights are loaded; return the names that it holds already."""
-        data = trainer.datamodule
-        default = Path(trainer.default_root_dir, self.default_folder.format(split=data.predict_split))
-        self.out = Path(self.folder or default)
+        data, default = trainer.datamodule, self.default_folder.format(split=trainer.datamodule.predict_split)
+        self.out = Path(self.folder or Path(trainer.default_root_dir, default))
         self.config = {
             "weights": pl_module.weights_digest(),
             "inference": asdict(pl_module.inference),
@@ -115,7 +108,7 @@ class PredictionWriter(Callback, ABC):
         write_run(self.out, self.config, finished=False, **self.facts)
         remove_parts(self.out, frozenset(photo.name for photo in data.predict_photos))
 
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], *_: Any) -> None:
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Write the file of one photograph."""
         self._write(self.out / f"{batch['name'][0]}{self.ending}", trainer, outputs, batch)
 
@@ -139,7 +132,7 @@ class CAMWriter(PredictionWriter):
 
     kind, ending, default_folder = "CAM files", ".npz", "cams"
 
-    def _write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+    def _write(self, path: Path, trainer: Any, outputs: Any, batch: Any) -> None:
         write_cam(path, outputs)
 
     def _bytes(self, photo: Any, pl_module: Any) -> float:
@@ -171,7 +164,7 @@ class LabelWriter(PredictionWriter):
         super().__init__(folder, overwrite)
         self.crf, self.settings = crf, {"crf": crf and asdict(crf)}
 
-    def _write(self, path: Path, trainer: Any, outputs: Any, batch: dict[str, Any]) -> None:
+    def _write(self, path: Path, trainer: Any, outputs: Any, batch: Any) -> None:
         label = outputs.label
         if self.crf is not None:
             image = trainer.datamodule.preprocessing.undo(batch["image"][0])

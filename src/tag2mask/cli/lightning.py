@@ -17,10 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import tag2mask.tasks.affinity
 import tag2mask.tasks.cam
 import tag2mask.tasks.segmentation  # noqa: F401
-from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.progress import ProgressLines
-from tag2mask.callbacks.records import RunRecord
-from tag2mask.callbacks.termination import EndOnTermination, launched
+from tag2mask.callbacks.runs import EndOnTermination, LastCheckpoint, RunRecord, launched
 from tag2mask.callbacks.writers import PredictionWriter
 from tag2mask.cli import wandb_runs
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS

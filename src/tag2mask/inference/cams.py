@@ -58,9 +58,8 @@ class PhotoCAMs:
     @property
     def maps(self) -> dict[str, np.ndarray]:
         """Class name -> CAM in [0, 1], (h, w) float32; it covers the whole photograph."""
-        names = list(self.probabilities)
-        maps = zip(self.cams.classes.tolist(), self.cams.cam.numpy(), strict=True)
-        return {names[value - 1]: cam for value, cam in maps}
+        names = [list(self.probabilities)[value - 1] for value in self.cams.classes.tolist()]
+        return dict(zip(names, self.cams.cam.numpy(), strict=True))
 
     def label(self, threshold: float = 0.3) -> np.ndarray:
         """Return the mask values of the strongest classes where they are above a threshold, (H, W) uint8."""
@@ -87,8 +86,7 @@ class Branches:
 
     def maps(self, name: str) -> dict[str, np.ndarray]:
         """Return the three maps of a class as CAMs: cut at zero and divided by their maxima, in [0, 1]."""
-        cams = scale_to_one(torch.from_numpy(self.scores[name]).relu())
-        return dict(zip(BRANCHES, cams.numpy(), strict=True))
+        return dict(zip(BRANCHES, scale_to_one(torch.from_numpy(self.scores[name]).relu()).numpy(), strict=True))
 
     def moved(self, name: str) -> np.ndarray:
         """Return the change of the tiles' map of a class by RSA, both cut at zero, (h, w)."""
@@ -169,12 +167,10 @@ class CAMMaker:
 
 @dataclass(frozen=True)
 class Mask:
-    """The mask of one photograph.
+    """The mask of a photograph ``image`` (H, W, 3) uint8, and how it came about.
 
-    Attributes:
-        image: the photograph, (H, W, 3) uint8.
-        steps: label map (H, W) uint8 after each step, by its name and in order: ``seed``, ``walk``, ``crf``.
-        maps: class name -> the CAM from which the mask was cut, after the random walk if there was one, (h, w).
+    ``steps`` are the label maps (H, W) uint8 after each step, in order: ``seed``, ``walk``, ``crf``. ``maps`` are, by
+    class name, the CAMs (h, w) from which the mask was cut, after the random walk if there was one.
     """
 
     image: np.ndarray
@@ -224,12 +220,9 @@ class Refiner:
 
 def cam_runs(folder: str | Path) -> dict[str, Path]:
     """Return name -> last checkpoint of each run of a CAM network in a folder; raises where there is none."""
-    runs = {}
-    for last in sorted(Path(folder).glob(f"*/{LAST}")):
-        run = last.parents[1]
-        model = record_of(run).get("config", {}).get("model") or {}
-        if str(model.get("class_path")).endswith(f".{CAMTask.__name__}"):
-            runs[run.name] = last
+    lasts = {path.parents[1]: path for path in sorted(Path(folder).glob(f"*/{LAST}"))}
+    models = {run: record_of(run).get("config", {}).get("model") or {} for run in lasts}
+    runs = {run.name: lasts[run] for run, model in models.items() if str(model.get("class_path")).endswith(".CAMTask")}
     if not runs:
         raise MissingError(
             f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another folder"

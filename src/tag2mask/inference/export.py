@@ -39,12 +39,8 @@ MEANING = {SCORES: "before the softmax, of each pixel", CAM: "before ReLU, one p
 class Exportable:
     """A trained network and what its user must know.
 
-    Attributes:
-        net: gives ``output`` for images (B, 3, H, W) of any size; in evaluation mode, on the CPU.
-        output: ``scores`` (B, G, H, W), before the softmax, or ``cam`` (B, C, h, w), before ReLU.
-        class_names: of the output's channels.
-        stride: pixels to which images are padded within the network.
-        preprocessing: normalisation, and the longer side to which larger photographs are shrunk.
+    The network, in evaluation mode on the CPU, gives ``scores`` (B, G, H, W), before the softmax, or ``cam``
+    (B, C, h, w), before ReLU, for images (B, 3, H, W) of any size. It pads them to its stride.
     """
 
     net: nn.Module
@@ -77,22 +73,22 @@ def load(checkpoint: Path) -> Exportable:
     )
 
 
-def to_onnx(network: Exportable) -> bytes:
-    """Return the content of an ONNX file for any batch, height and width; ``MismatchError`` where ONNX cannot say it.
+def write(path: Path, network: Exportable) -> None:
+    """Write a network as ONNX for any batch, height and width; ``MismatchError`` where ONNX cannot express it.
 
-    Its metadata are classes, normalisation and scaling, as JSON. The tracing exporter makes it. The newer one, which
+    The metadata are classes, normalisation and scaling, as JSON. The tracing exporter is used. The newer one, which
     reasons about sizes as symbols, does not end within minutes for EfficientNet-Lite, whose padding depends on the size
     in every layer, and takes ten times as long for others.
     """
     onnx, _ = packages()
-    file, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
+    traced, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values fixed while tracing; `differences` tries other sizes
             torch.onnx.export(
                 network.net,
                 (torch.zeros(2, 3, side, side + network.stride),),
-                file,  # type: ignore[arg-type]  # the tracing exporter takes it
+                traced,  # type: ignore[arg-type]  # the tracing exporter takes it
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["image"],
@@ -102,18 +98,18 @@ def to_onnx(network: Exportable) -> bytes:
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise MismatchError(f"this network cannot be written as ONNX ({reason}); use another backbone") from error
-    model = onnx.load_model_from_string(file.getvalue())
+    model = onnx.load_model_from_string(traced.getvalue())
     facts = {
         MARK: __version__,
         "classes": json.dumps(network.class_names, ensure_ascii=False),
         **{name: json.dumps(getattr(network.preprocessing, name)) for name in ("mean", "std", "max_side")},
         "stride": json.dumps(network.stride),
         "input": "RGB / 255, minus mean, over std; larger photographs shrunk to max_side (null: not at all) before",
-        "output": f"class scores {MEANING[network.output]}",
+        "output": "class scores " + MEANING[network.output],
     }
     onnx.helper.set_model_props(model, facts)
-    content: bytes = model.SerializeToString()
-    return content
+    with atomic(path) as file:
+        file.write(model.SerializeToString())
 
 
 def check_target(path: Path) -> None:
@@ -131,13 +127,6 @@ def check_target(path: Path) -> None:
         raise OccupiedError(
             f"{path} is a folder, or a file that `tag2mask export` did not write; name another file with --out"
         )
-
-
-def write(path: Path, network: Exportable) -> None:
-    """Write ``network`` as an ONNX file."""
-    content = to_onnx(network)
-    with atomic(path) as file:
-        file.write(content)
 
 
 def check_sizes(stride: int) -> list[tuple[int, int]]:
