@@ -21,8 +21,7 @@ from tag2mask.inference.guides import Edges
 from tag2mask.io.cams import CAMs
 from tag2mask.io.images import read_image, rgb
 from tag2mask.io.labels import write_label
-from tag2mask.io.provenance import LAST
-from tag2mask.io.records import record_of
+from tag2mask.io.provenance import LAST, record_of
 from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import scale_to_one, two_steps
@@ -87,11 +86,6 @@ class Branches:
     def maps(self, name: str) -> dict[str, np.ndarray]:
         """Return the three maps of a class as CAMs: cut at zero and divided by their maxima, in [0, 1]."""
         return dict(zip(BRANCHES, scale_to_one(torch.from_numpy(self.scores[name]).relu()).numpy(), strict=True))
-
-    def moved(self, name: str) -> np.ndarray:
-        """Return the change of the tiles' map of a class by RSA, both cut at zero, (h, w)."""
-        _, tiles, attended = self.scores[name].clip(0)
-        return np.asarray(attended - tiles)
 
     def attention(self, x: float, y: float) -> np.ndarray:
         """Return the row of the affinity (Eq. 4) of a point, (h, w) float32: it sums to 1 and is 0 outside of its tile.
@@ -224,9 +218,7 @@ def cam_runs(folder: str | Path) -> dict[str, Path]:
     models = {run: record_of(run).get("config", {}).get("model") or {} for run in lasts}
     runs = {run.name: lasts[run] for run, model in models.items() if str(model.get("class_path")).endswith(".CAMTask")}
     if not runs:
-        raise MissingError(
-            f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another folder"
-        )
+        raise MissingError(f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another")
     return runs
 
 

@@ -37,6 +37,7 @@ OVERLAY_SIDE = 1600
 Value = TypeVar("Value")
 Shares = dict[str, tuple[float, float]]
 """Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
+Result = Shares | InputError
 
 
 class Segmenter:
@@ -94,12 +95,12 @@ def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
             raise MissingError(f"no photograph or folder {path}{near or '; give photographs, or a folder of them'}")
         inside = folders.paths_in(path, folders.PHOTO_ENDINGS) if path.is_dir() else [path]
         if not inside:
-            raise MissingError(
-                f"no photographs in {path}; expected {', '.join(folders.PHOTO_ENDINGS)} files in the folder itself "
-                "(folders within it are not searched: name them)"
-            )
+            endings = ", ".join(folders.PHOTO_ENDINGS)
+            raise MissingError(f"no photographs in {path}; expected {endings} in it; give folders within it by name")
         in_out = out.resolve() == inside[0].parent.resolve()
-        photos |= {photo.resolve(): photo for photo in inside if not (in_out and _mark_of(photo))}
+        photos |= {
+            photo.resolve(): photo for photo in inside if not (in_out and (read_note(photo) or "").startswith(MARK))
+        }
     if not photos:
         raise MissingError(f"all files given were written by `tag2mask segment` into {out}; give photographs")
     return list(photos.values())
@@ -127,16 +128,14 @@ def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list
 def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> None:
     """Refuse to replace a file that is not ours, or, without ``overwrite``, the mask of another photograph."""
     for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
-        mark = _mark_of(path)
-        if mark is None:
+        note = read_note(path) or ""
+        if not note.startswith(MARK):
             raise OccupiedError(
-                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another folder "
-                "with --out"
+                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another --out"
             )
-        if mark != _mark(photo) and not overwrite:
+        if note != _mark(photo) and not overwrite:
             raise OccupiedError(
-                f"{path} is the mask of another photograph than {photo}; name another folder with --out, or give "
-                "--overwrite"
+                f"{path} is the mask of another photograph than {photo}; name another --out, or give --overwrite"
             )
 
 
@@ -146,22 +145,15 @@ def _mark(photo: Path) -> str:
     return f"{MARK}: {printable(photo.name)} {digest}"
 
 
-def _mark_of(path: Path) -> str | None:
-    note = read_note(path)
-    return note if note and note.startswith(MARK) else None
-
-
 def printable(name: object) -> str:
     """Return a file name as text that can be printed, whatever bytes it is made of."""
     return str(name).encode(errors="backslashreplace").decode()
 
 
-def segment_all(
-    segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
-) -> Iterator[tuple[Path, Shares | InputError]]:
+def segment_all(segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]) -> Iterator[tuple[Path, Result]]:
     """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out."""
     for (photo, paths), coming in zip(targets.items(), ahead(read_image, targets), strict=True):
-        result: Shares | InputError
+        result: Result
         try:
             image = coming.result()
             label, result = segmenter(image)
