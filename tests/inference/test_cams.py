@@ -14,8 +14,7 @@ from tag2mask.classes import IGNORE
 from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError, MissingError, SettingError
-from tag2mask.inference.cams import CAMMaker, PhotoCAMs, Refiner, cam_runs, iou, read
-from tag2mask.inference.guides import Edges
+from tag2mask.inference.cams import CAMMaker, Edges, PhotoCAMs, Refiner, cam_runs, iou, read
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label

@@ -70,15 +70,12 @@ class MaskPictures(Callback):
         if not (first or poor):
             return
         image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
+        small, names = image.shape[:2], (VOC[0], *pl_module.class_names)
         labels = {
-            key: F.interpolate(label[None, None].float(), image.shape[:2])[0, 0].to(torch.uint8).cpu().numpy()
-            for key, label in maps.items()
+            key: F.interpolate(x[None, None].float(), small)[0, 0].byte().cpu().numpy() for key, x in maps.items()
         }
         values = sorted({int(v) for label in labels.values() for v in np.unique(label)} - {BACKGROUND, IGNORE})
-        heats = {
-            pl_module.class_names[value - 1]: heat.float().cpu().numpy()
-            for value, heat in self.heats(outputs, values).items()
-        }
+        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(outputs, values).items()}
         example = Example(batch["name"][0], miou, image, heats, labels)
         if first:
             self._draw(trainer, pl_module, example)

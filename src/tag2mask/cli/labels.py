@@ -132,7 +132,7 @@ def with_network(recipe: Recipe, cams: Path) -> Recipe:
     """Check the network that guides the walk; where the recipe names none, name the one that made the CAMs."""
     if not isinstance(recipe, PseudoLabels) or recipe.walk is None:
         return recipe
-    from tag2mask.inference.guides import load_guide
+    from tag2mask.inference.cams import load_guide
     from tag2mask.tasks.checkpoints import check_file
 
     walk = recipe.walk
@@ -212,7 +212,7 @@ def _run(args: Namespace, job: Job, todo: list[str]) -> Iterator[tuple[str, str 
         device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     load = None
     if walk is not None:
-        from tag2mask.inference.guides import load_guide
+        from tag2mask.inference.cams import load_guide
 
         load = partial(load_guide, walk)
     share = max(1, cores() // processes)

@@ -1,7 +1,7 @@
-"""CAMs and masks of single photographs, from checkpoints alone, and both branches of the network beside each other.
+"""CAMs and masks of single photographs from checkpoints alone, and the edges or features that guide the random walk.
 
-Shape letters in this file: C foreground classes, K classes of one photograph, T tiles, G channels of the map that
-the affinity is made of, H x W the photograph, h x w its CAM, M x N the map of one tile.
+Shape letters in this file: D feature channels, T tiles, G channels of the map that the affinity is made of, H x W the
+photograph, h x w its CAM or the map of a layer, M x N the map of one tile.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,20 @@ from torch import Tensor
 from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import MissingError, SettingError
-from tag2mask.inference.guides import Edges
 from tag2mask.io.cams import CAMs
 from tag2mask.io.images import read_image, rgb
 from tag2mask.io.labels import write_label
 from tag2mask.io.provenance import LAST, record_of
 from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
-from tag2mask.models.cam import scale_to_one, two_steps
+from tag2mask.models.cam import captured, part, scale_to_one, two_steps
+from tag2mask.models.edges import edge_map
 from tag2mask.models.tiling import untile
 from tag2mask.refine.dense_crf import CRF
-from tag2mask.refine.recipes import EdgeWalk, PseudoLabels
+from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, Guide, PseudoLabels, Walk
 from tag2mask.refine.seeds import Seed
 from tag2mask.tasks import checkpoints
+from tag2mask.tasks.affinity import AffinityTask
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Tiles
 from tag2mask.viz import plots
@@ -143,9 +144,7 @@ class CAMMaker:
         that of its CAMs (`CAMInference.attention`), over the whole image, or else that of the defaults.
         """
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
-        unit, image = tiles.grid * net.stride, self._input(read(photo))
-        sides = [max(1, round(side / unit)) * unit for side in image.shape[-2:]]
-        image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
+        image = self.whole(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
@@ -155,8 +154,52 @@ class CAMMaker:
         assert attended.entropy is not None
         return Branches(scores, attended.entropy.item(), guide.float().cpu(), settings)
 
+    def whole(self, image: np.ndarray, unit: int, mode: str = "bicubic") -> Tensor:
+        """Return the network's input, (1, 3, h, w), scaled so that its sides are multiples of ``unit`` pixels."""
+        pixels = self._input(image)
+        sides = [max(1, round(side / unit)) * unit for side in pixels.shape[-2:]]
+        return F.interpolate(pixels, sides, mode=mode, align_corners=False)
+
     def _input(self, image: np.ndarray) -> Tensor:
         return self.transform(image)[None].to(self.task.device)
+
+
+class Edges:
+    """A trained edge network, ready for photographs: (H, W, 3) uint8 -> edge map (H / 4, W / 4) in [0, 1]."""
+
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
+        task = checkpoints.load(AffinityTask, checkpoint, device)
+        self.net, normalization = task.net, (task.preprocessing[key] for key in ("mean", "std"))
+        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Return the boundaries of one photograph, on the device of the network."""
+        pixels = torch.from_numpy(image).to(self.mean.device).permute(2, 0, 1).float() / 255
+        return edge_map(self.net, (pixels - self.mean) / self.std)
+
+
+class Features:
+    """A layer of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w)."""
+
+    def __init__(self, checkpoint: Path, layer: str, device: str = "cpu") -> None:
+        """Load the network of a checkpoint of `CAMTask`; refuse a layer that it does not have."""
+        self.maker, self.layer = CAMMaker(checkpoint, device), layer
+        part(self.maker.task.net.backbone, layer)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
+        net = self.maker.task.net
+        pixels = self.maker.whole(image, net.stride, "bilinear")
+        with torch.no_grad(), captured(net.backbone, self.layer) as outputs:
+            net(pixels)
+        return outputs[0][0].float()
+
+
+def load_guide(walk: Walk, device: str) -> Guide:
+    """Load the network that a walk names, to a device."""
+    checkpoint = Path(walk.checkpoint or "")
+    return Features(checkpoint, walk.layer, device) if isinstance(walk, FeatureWalk) else Edges(checkpoint, device)
 
 
 @dataclass(frozen=True)
