@@ -43,13 +43,7 @@ BRANCHES = "whole image", "tiles", "tiles after attention"
 
 @dataclass(frozen=True)
 class PhotoCAMs:
-    """A photograph and its CAMs.
-
-    Attributes:
-        image: the photograph, (H, W, 3) uint8.
-        cams: in [0, 1], with the mask values of their classes, as `write_cam` writes them.
-        probabilities: class name -> the network's probability that the class is there, for every class.
-    """
+    """A photograph ``image`` (H, W, 3) uint8, its ``cams``, and the probability of every class by its name."""
 
     image: np.ndarray
     cams: CAMs
@@ -72,10 +66,9 @@ class Branches:
     """What both branches make of one photograph.
 
     Attributes:
-        scores: class name -> its maps in the order of `BRANCHES`, before ReLU, each of the whole photograph, (3, h, w).
+        scores: class name -> its maps before ReLU, (3, h, w), in the order of `BRANCHES`.
         entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
-        guide: the map that the affinity is made of, for each tile, (T, G, M, N); one, (1, G, h, w), where the whole
-            image is the region of the attention.
+        guide: what the affinity is made of, for each tile, (T, G, M, N), or for the whole image, (1, G, h, w).
         settings: of the attention.
     """
 
@@ -121,10 +114,7 @@ class CAMMaker:
 
     @torch.inference_mode()
     def __call__(self, photo: Photograph, tags: Sequence[str | int] | None = None) -> PhotoCAMs:
-        """Make the CAMs of a photograph of any size.
-
-        ``tags`` are names or mask values of its classes; None takes those that the network predicts.
-        """
+        """Make the CAMs of tags, names or mask values; None takes those that the network predicts."""
         image = read(photo)
         label = torch.full((1, len(self.class_names)), -1.0 if tags is None else 0.0, device=self.task.device)
         for tag in [tags] if isinstance(tags, str) else tags or ():
@@ -132,7 +122,7 @@ class CAMMaker:
             if not isinstance(value, int) or not 1 <= value <= len(self.class_names):
                 raise SettingError(f"unknown tag {tag!r}; the network's classes are {', '.join(self.class_names)}")
             label[0, value - 1] = 1
-        cams, scores, _ = self.task.cams(self._input(image), label, torch.tensor([image.shape[:2]]), self.inference)
+        cams, scores, _ = self.task.cams(self.pixels(image), label, torch.tensor([image.shape[:2]]), self.inference)
         cams = CAMs(cams.cam.float().cpu(), cams.classes.cpu(), cams.size)
         return PhotoCAMs(image, cams, dict(zip(self.class_names, scores.sigmoid().tolist(), strict=True)))
 
@@ -144,7 +134,7 @@ class CAMMaker:
         that of its CAMs (`CAMInference.attention`), over the whole image, or else that of the defaults.
         """
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
-        image = self.whole(read(photo), tiles.grid * net.stride)
+        image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
@@ -154,14 +144,11 @@ class CAMMaker:
         assert attended.entropy is not None
         return Branches(scores, attended.entropy.item(), guide.float().cpu(), settings)
 
-    def whole(self, image: np.ndarray, unit: int, mode: str = "bicubic") -> Tensor:
-        """Return the network's input, (1, 3, h, w), scaled so that its sides are multiples of ``unit`` pixels."""
-        pixels = self._input(image)
+    def pixels(self, image: np.ndarray, unit: int = 1, mode: str = "bicubic") -> Tensor:
+        """Return the network's input, (1, 3, h, w), scaled so that its sides are multiples of ``unit``."""
+        pixels = self.transform(image)[None].to(self.task.device)
         sides = [max(1, round(side / unit)) * unit for side in pixels.shape[-2:]]
-        return F.interpolate(pixels, sides, mode=mode, align_corners=False)
-
-    def _input(self, image: np.ndarray) -> Tensor:
-        return self.transform(image)[None].to(self.task.device)
+        return pixels if unit == 1 else F.interpolate(pixels, sides, mode=mode, align_corners=False)
 
 
 class Edges:
@@ -190,9 +177,8 @@ class Features:
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
         net = self.maker.task.net
-        pixels = self.maker.whole(image, net.stride, "bilinear")
         with torch.no_grad(), captured(net.backbone, self.layer) as outputs:
-            net(pixels)
+            net(self.maker.pixels(image, net.stride, "bilinear"))
         return outputs[0][0].float()
 
 
@@ -228,30 +214,29 @@ class Mask:
         write_label(Path(path), self.label)
 
 
+@dataclass
 class Refiner:
-    """Turns the CAMs of a photograph into its mask: random walk, threshold, dense CRF."""
+    """Turns the CAMs of a photograph into its mask: random walk, threshold, dense CRF.
 
-    def __init__(
-        self,
-        edges: str | Path | Edges | None = None,
-        threshold: float = 0.3,
-        walk_steps: int = 256,
-        crf: CRF | None = CRF(),
-        device: str = "cpu",
-    ) -> None:
-        """Set up the steps.
+    ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
+    left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
+    """
 
-        ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
-        left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
-        """
-        self.edges = Edges(Path(edges), device) if isinstance(edges, str | Path) else edges
-        walk = None if edges is None else EdgeWalk("loaded", steps=walk_steps)
-        self.device, self.recipe = device, PseudoLabels(Seed(threshold), walk, crf)
+    edges: str | Path | Edges | None = None
+    threshold: float = 0.3
+    walk_steps: int = 256
+    crf: CRF | None = CRF()
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.guide = Edges(Path(self.edges), self.device) if isinstance(self.edges, str | Path) else self.edges
+        walk = None if self.edges is None else EdgeWalk("loaded", steps=self.walk_steps)
+        self.recipe = PseudoLabels(Seed(self.threshold), walk, self.crf)
 
     @torch.inference_mode()
     def __call__(self, photo: PhotoCAMs) -> Mask:
         """Make the mask of one photograph."""
-        result = self.recipe(photo.cams, photo.image, self.edges, self.device)
+        result = self.recipe(photo.cams, photo.image, self.guide, self.device)
         return Mask(photo.image, result.steps, replace(photo, cams=result.soft).maps)
 
 
@@ -276,10 +261,7 @@ def read(photo: Photograph) -> np.ndarray:
 
 
 def iou(label: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
-    """Return the IoU of each class that a label map (H, W) or its truth shows, and the ``mean`` of all.
-
-    ``class_names`` are those of the foreground. Pixels whose truth is ``IGNORE`` are left out.
-    """
-    matrix = confusion(torch.tensor(label), torch.tensor(truth), 1 + len(class_names))
-    named = zip(("background", *class_names), scores(matrix)["iou"].tolist(), strict=True)
-    return {name: value for name, value in named if value == value} | {"mean": scores(matrix)["miou"].item()}
+    """Return the IoU of each class that a label map (H, W) or its truth shows, and the ``mean``; see `scores`."""
+    scored = scores(confusion(torch.tensor(label), torch.tensor(truth), 1 + len(class_names)))
+    named = zip(("background", *class_names), scored["iou"].tolist(), strict=True)
+    return {name: value for name, value in named if value == value} | {"mean": scored["miou"].item()}

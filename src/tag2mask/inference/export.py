@@ -76,9 +76,8 @@ def load(checkpoint: Path) -> Exportable:
 def write(path: Path, network: Exportable) -> None:
     """Write a network as ONNX for any batch, height and width; ``MismatchError`` where ONNX cannot express it.
 
-    The metadata are classes, normalisation and scaling, as JSON. The tracing exporter is used. The newer one, which
-    reasons about sizes as symbols, does not end within minutes for EfficientNet-Lite, whose padding depends on the size
-    in every layer, and takes ten times as long for others.
+    The tracing exporter does it: the newer one reasons about sizes as symbols, takes ten times as long, and does not
+    end within minutes for EfficientNet-Lite, whose padding depends on the size in every layer.
     """
     onnx, _ = packages()
     traced, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
@@ -138,7 +137,6 @@ def differences(path: Path, network: Exportable, sizes: Sequence[tuple[int, int]
     """Run the file with onnxruntime on the CPU at each size, with batches of 1 and 2, on noise.
 
     Yields the largest difference from ``network``, as a share of the range of its output; infinite for another shape.
-    Raises ``DamagedError`` where onnxruntime cannot run the file.
     """
     _, onnxruntime = packages()
     options, generator = onnxruntime.SessionOptions(), torch.Generator().manual_seed(0)

@@ -84,10 +84,7 @@ def class_shares(label: Tensor, probabilities: Tensor) -> dict[int, tuple[float,
 
 
 def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
-    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``.
-
-    Raises ``MissingError`` where a file or folder does not exist, or no photograph is in it.
-    """
+    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``."""
     photos: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
