@@ -18,7 +18,7 @@ from record import write_record
 from torch import Tensor
 
 from tag2mask.classes import BACKGROUND
-from tag2mask.inference.guides import Features
+from tag2mask.inference.cams import Features
 from tag2mask.io.cams import read_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label

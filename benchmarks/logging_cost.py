@@ -31,7 +31,7 @@ from lightning.pytorch.loggers import WandbLogger
 from record import write_record
 
 from tag2mask.callbacks.pictures import CAMPictures, MaskPictures
-from tag2mask.callbacks.records import RunRecord
+from tag2mask.callbacks.runs import RunRecord
 from tag2mask.callbacks.scores import ClassTable
 from tag2mask.callbacks.throughput import Throughput
 from tag2mask.classes import IGNORE, VOC

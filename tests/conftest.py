@@ -16,7 +16,7 @@ from tag2mask.cli.main import main
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
-from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.files import atomic
 from tag2mask.io.images import read_image

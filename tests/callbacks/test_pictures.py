@@ -54,6 +54,6 @@ def test_sanity_checks_and_further_processes_draw_nothing(other: dict[str, bool]
 def test_the_prediction_is_the_strongest_class_above_the_threshold() -> None:
     cam = torch.tensor([[[0.9, 0.2, 0.4]], [[0.1, 0.25, 0.6]]])
     cams = CAMs(cam, torch.tensor([2, 1]), (1, 3))
-    assert CAMPictures(threshold=0.3).prediction(cams, (1, 3)).tolist() == [[2, 0, 1]]
-    assert CAMPictures(threshold=0.2).prediction(cams, (1, 3)).tolist() == [[2, 1, 1]]
-    assert CAMPictures(sure=(0.3, 0.5)).seed(cams).tolist() == [[2, 0, 1]]
+    assert CAMPictures(threshold=0.3).labels(cams, (1, 3))["prediction"].tolist() == [[2, 0, 1]]
+    assert CAMPictures(threshold=0.2).labels(cams, (1, 3))["prediction"].tolist() == [[2, 1, 1]]
+    assert CAMPictures(sure=(0.3, 0.5)).labels(cams, (1, 3))["seed"].tolist() == [[2, 0, 1]]

@@ -14,9 +14,7 @@ from tag2mask.classes import IGNORE
 from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError, MissingError, SettingError
-from tag2mask.inference.cams import CAMMaker, PhotoCAMs, cam_runs, iou, read
-from tag2mask.inference.guides import Edges
-from tag2mask.inference.refiner import Refiner
+from tag2mask.inference.cams import CAMMaker, Edges, PhotoCAMs, Refiner, cam_runs, iou, read
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
@@ -116,8 +114,9 @@ def test_branches_are_those_of_training(maker: CAMMaker) -> None:
     branches = maker.branches(image)
     assert steps.entropy is not None
     assert branches.entropy == pytest.approx(steps.entropy.item())
-    for maps, expected in ((branches.full, steps.full), (branches.refined, steps.tiled)):
-        np.testing.assert_allclose(np.stack(list(maps.values())), expected[0], atol=1e-5)
+    maps = np.stack(list(branches.scores.values()))
+    for branch, expected in ((0, steps.full), (2, steps.tiled)):
+        np.testing.assert_allclose(maps[:, branch], expected[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (0.3, 0.8), (1.0, 0.2), (1.0, 1.0)])
@@ -126,15 +125,15 @@ def test_attention_is_what_refines_the_tiles(maker: CAMMaker, photo: Path, x: fl
     weights = branches.attention(x, y)
     rows, columns = weights.shape
     row, column = min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
-    assert weights.shape == branches.tiled["ring"].shape
+    assert weights.shape == branches.scores["ring"].shape[1:]
     assert weights.sum() == pytest.approx(1, abs=1e-5)
     own = np.zeros_like(weights, bool)
     own[row // (rows // 2) * (rows // 2) :, column // (columns // 2) * (columns // 2) :][
         : rows // 2, : columns // 2
     ] = True
     assert not weights[~own].any()
-    refined = (weights * branches.tiled["ring"]).sum()
-    assert refined == pytest.approx(branches.refined["ring"][row, column], abs=1e-5)
+    refined = (weights * branches.scores["ring"][1]).sum()
+    assert refined == pytest.approx(branches.scores["ring"][2, row, column], abs=1e-5)
 
 
 def test_attention_within_the_image_on_a_lower_layer(runs: Path, photo: Path) -> None:
@@ -142,16 +141,15 @@ def test_attention_within_the_image_on_a_lower_layer(runs: Path, photo: Path) ->
     attention = Attention("exp_cosine", 0.5, layer="layer3", region="image")
     maker.task.tiles = replace(maker.task.tiles, attention=attention)
     branches = maker.branches(photo)
-    weights, middle = branches.attention(0.5, 0.5), tuple(side // 2 for side in branches.refined["ring"].shape)
+    weights, middle = branches.attention(0.5, 0.5), tuple(side // 2 for side in branches.guide.shape[-2:])
     assert (weights > 0).all()  # all tiles
-    refined = (weights * branches.tiled["ring"]).sum()
-    assert refined == pytest.approx(branches.refined["ring"][middle], abs=1e-5)
+    refined = (weights * branches.scores["ring"][1]).sum()
+    assert refined == pytest.approx(branches.scores["ring"][2][middle], abs=1e-5)
 
 
-def test_maps_and_moves_of_a_class(maker: CAMMaker, photo: Path) -> None:
+def test_maps_of_a_class_by_hand(maker: CAMMaker, photo: Path) -> None:
     branches = maker.branches(photo)
-    branches = replace(branches, tiled={"ring": np.array([[2.0, -1.0]])}, refined={"ring": np.array([[0.5, 4.0]])})
-    assert branches.moved("ring").tolist() == [[-1.5, 4.0]]
+    branches = replace(branches, scores={"ring": np.array([[[0.0, 0.0]], [[2.0, -1.0]], [[0.5, 4.0]]])})
     assert branches.maps("ring")["tiles"] == pytest.approx(np.array([[1.0, 0.0]]), abs=1e-4)
 
 
@@ -164,7 +162,7 @@ def test_a_network_without_tiles_or_attention_is_looked_at_as_if_it_had_them(
     expected = maker.branches(photo)
     maker.task.tiles = None if tiles is None else replace(maker.task.tiles, attention=None)
     maker.task.inference = replace(maker.task.inference, attention=None)
-    assert maker.branches(photo).refined["dots"] == pytest.approx(expected.refined["dots"])
+    assert maker.branches(photo).scores["dots"] == pytest.approx(expected.scores["dots"])
 
 
 def test_the_attention_of_the_cams_is_looked_at_where_training_had_none(runs: Path, photo: Path) -> None:

@@ -110,9 +110,10 @@ def gives(content: bytes, images: Tensor) -> np.ndarray:
     ],
     ids=["resnet18", "efficientnet", "efficientnet stride 8", "convnext", "cam"],
 )
-def test_the_file_gives_what_the_network_gives_at_any_size(network: Any) -> None:
+def test_the_file_gives_what_the_network_gives_at_any_size(network: Any, tmp_path: Path) -> None:
     made = network()
-    content = export.to_onnx(made)
+    export.write(tmp_path / "model.onnx", made)
+    content = (tmp_path / "model.onnx").read_bytes()
     for batch, height, width in SIZES:
         images = torch.randn(batch, 3, height, width)
         with torch.no_grad():
@@ -291,9 +292,10 @@ def test_a_full_disk_leaves_the_old_file(small: Exportable, tmp_path: Path, monk
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_a_network_that_onnx_cannot_express(small: Exportable) -> None:
+def test_a_network_that_onnx_cannot_express(small: Exportable, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="eigvals|ONNX"):
-        export.to_onnx(replace(small, net=NoExport()))
+        export.write(tmp_path / "model.onnx", replace(small, net=NoExport()))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_description_of_a_cam_network_that_keeps_sizes(small: Exportable, small_file: Path) -> None:

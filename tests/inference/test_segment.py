@@ -15,8 +15,7 @@ from tag2mask.cli.main import main
 from tag2mask.cli.segment import summary
 from tag2mask.data.transforms import IMAGENET_MEAN
 from tag2mask.errors import InputError, OccupiedError, SpaceError
-from tag2mask.inference.photographs import ahead, find_photos, outputs, segment_all
-from tag2mask.inference.segmenter import Segmenter, class_shares
+from tag2mask.inference.photographs import Segmenter, ahead, class_shares, find_photos, outputs, segment_all
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label, write_label

@@ -14,7 +14,7 @@ from tag2mask.cli.main import main
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from tag2mask.errors import InputError
-from tag2mask.inference.guides import Edges
+from tag2mask.inference.cams import Edges
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import write_label
 from tag2mask.io.records import write_run

@@ -83,7 +83,7 @@ def test_a_run_killed_at_its_last_checkpoint_ends_as_an_unbroken_one_and_then_st
     sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
 ) -> None:
     """Step 12 is the last of an epoch and of the run, and a multiple of 3, so that it was written before the end."""
-    slow = "import time, tag2mask.callbacks.checkpoint as c\n"
+    slow = "import time, tag2mask.callbacks.runs as c\n"
     slow += "c.LastCheckpoint.on_train_end = lambda *a: time.sleep(60)\n"
     slow += "from tag2mask.cli.main import main; import sys; sys.exit(main())"
     process = until_step(12, slow, fit(sample, tmp_path), tmp_path)

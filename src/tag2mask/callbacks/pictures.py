@@ -43,53 +43,39 @@ class MaskPictures(Callback):
     """
 
     def __init__(self, count: int = 4, worst: int = 4, folder: str | None = None) -> None:
-        """Draw pictures.
-
-        Args:
-            count: how many of the first photographs.
-            worst: how many of the worst.
-            folder: where PNG files go; null is ``pictures`` in the run folder.
-        """
+        """Draw ``count`` first and ``worst`` photographs into ``folder``; null is ``pictures`` in the run folder."""
         self.count, self.worst, self.folder = count, worst, folder
         self.poorest: list[Example] = []
 
-    def prediction(self, outputs: Any, size: tuple[int, int]) -> Tensor:
-        """Return the mask values that the network gives the photograph, (H, W)."""
-        label: Tensor = outputs.label
-        return label
+    def labels(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the label maps that the network gives the photograph: the ``prediction``, (H, W), and others."""
+        return {"prediction": outputs.label}
 
     def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
         """Return mask value -> heat map in [0, 1], of any size; ``values`` are the classes of the label maps."""
         return {value: outputs.probabilities[value] for value in values}
 
-    def seed(self, outputs: Any) -> Tensor | None:
-        """Return the seed, of any size, where the network has one."""
-        return None
-
-    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the last validation."""
-        self.poorest = []
-
     def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], batch_idx: int, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Draw one of the first photographs; keep one of the worst so far."""
-        first, truth = batch_idx < self.count, batch["mask"][0] if "mask" in batch else None
-        ranked = truth is not None and self.worst > 0
+        first, ranked, miou = batch_idx < self.count, "mask" in batch and self.worst > 0, float("nan")
         if trainer.sanity_checking or not trainer.is_global_zero or not (first or ranked):
             return
-        label, miou = self.prediction(outputs, tuple(batch["size"][0].tolist())), float("nan")
-        if truth is not None:
-            miou = miou_of_image(confusion(label, truth, pl_module.num_classes + 1)).item()
+        maps = self.labels(outputs, tuple(batch["size"][0].tolist()))
+        if "mask" in batch:
+            maps["truth"] = batch["mask"][0]
+            miou = miou_of_image(confusion(maps["prediction"], maps["truth"], pl_module.num_classes + 1)).item()
         poor = ranked and miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1].miou)
         if not (first or poor):
             return
         image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
-        maps = {"prediction": label, "seed": self.seed(outputs), "truth": truth}
-        labels = {key: _resized(value, image.shape[:2]) for key, value in maps.items() if value is not None}
-        values = sorted({int(v) for one in labels.values() for v in np.unique(one)} - {BACKGROUND, IGNORE})
-        maps_by_value = self.heats(outputs, values).items()
-        heats = {pl_module.class_names[value - 1]: heat.float().cpu().numpy() for value, heat in maps_by_value}
+        small, names = image.shape[:2], (VOC[0], *pl_module.class_names)
+        labels = {
+            key: F.interpolate(x[None, None].float(), small)[0, 0].byte().cpu().numpy() for key, x in maps.items()
+        }
+        values = sorted({int(v) for label in labels.values() for v in np.unique(label)} - {BACKGROUND, IGNORE})
+        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(outputs, values).items()}
         example = Example(batch["name"][0], miou, image, heats, labels)
         if first:
             self._draw(trainer, pl_module, example)
@@ -122,18 +108,12 @@ class MaskPictures(Callback):
                 logger.log_image(masks_key, [image], trainer.global_step, masks=[masks], **settings)
 
 
-def _resized(label: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Scale a label map to (h, w) uint8, without new values in between."""
-    if label.shape != size:
-        label = F.interpolate(label[None, None].float(), size, mode="nearest")[0, 0]
-    return label.to(torch.uint8).cpu().numpy()
-
-
 class CAMPictures(MaskPictures):
     """Draw pictures as `MaskPictures` does, of a CAM network: photograph, CAM of each class, prediction, seed, truth.
 
-    The prediction is the label map at a threshold. The seed is that of `tag2mask labels`, before the dense CRF: a class
-    where its CAM is high, background where every CAM is low, ignored elsewhere.
+    The prediction is the strongest class where its CAM is above ``threshold``. The seed is that of `tag2mask labels`,
+    before the dense CRF: background where every CAM is below the first number of ``sure``, a class where its CAM is
+    above the second one, ignored elsewhere. The defaults of ``sure`` are IRN's.
     """
 
     def __init__(
@@ -144,28 +124,17 @@ class CAMPictures(MaskPictures):
         threshold: float = 0.3,
         sure: tuple[float, float] = (0.05, 0.3),
     ) -> None:
-        """Draw pictures.
-
-        Args:
-            count: how many of the first photographs.
-            worst: how many of the worst.
-            folder: where PNG files go; null is ``pictures`` in the run folder.
-            threshold: CAM above which a pixel is foreground, for the prediction.
-            sure: CAM below which the seed is background, and above which a class; IRN's values.
-        """
+        """Draw pictures."""
         super().__init__(count, worst, folder)
         self.threshold, self.sure = threshold, sure
 
-    def prediction(self, outputs: Any, size: tuple[int, int]) -> Tensor:
-        """Return the strongest class where it is above the threshold, (H, W)."""
+    def labels(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the ``prediction``, (H, W), and the ``seed``, of the size of the CAM."""
         score, winner = at_full_size(outputs.cam, outputs.classes, size)
-        return torch.where(score > self.threshold, winner, BACKGROUND)
+        background, foreground = self.sure
+        seed = confident(outputs.cam, outputs.classes, foreground, background)
+        return {"prediction": torch.where(score > self.threshold, winner, BACKGROUND), "seed": seed}
 
     def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:
         """Return the CAM of each class."""
         return dict(zip(outputs.classes.tolist(), outputs.cam, strict=True))
-
-    def seed(self, outputs: Any) -> Tensor:
-        """Return the seed, of the size of the CAM."""
-        background, foreground = self.sure
-        return confident(outputs.cam, outputs.classes, foreground, background)

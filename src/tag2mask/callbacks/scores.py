@@ -11,7 +11,7 @@ from tag2mask.io.files import write_json
 from tag2mask.metrics.functional import THRESHOLDS, at_full_size
 from tag2mask.metrics.scores import ThresholdSweep, by_class
 
-SCORES = ("iou", "fdr", "fnr")
+RATES = ("iou", "fdr", "fnr")
 
 
 class ClassTable(Callback):
@@ -25,21 +25,17 @@ class ClassTable(Callback):
         """Gather the logged scores of the classes."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        logged, names = trainer.callback_metrics, (VOC[0], *pl_module.class_names)
-        scored = [name for name in names if f"val_iou/{name}" in logged]
+        logged = trainer.callback_metrics
+        scored = [name for name in (VOC[0], *pl_module.class_names) if f"val_iou/{name}" in logged]
         if not scored:
             return
-        rows = [[name, *(_number(logged[f"val_{score}/{name}"]) for score in SCORES)] for name in scored]
-        table: dict[str, Any] = {"columns": ["class", *SCORES], "data": rows}
+        rates = {name: [float(logged[f"val_{rate}/{name}"]) for rate in RATES] for name in scored}
+        rows = [[name, *(None if value != value else value for value in values)] for name, values in rates.items()]
+        table: dict[str, Any] = {"columns": ["class", *RATES], "data": rows}
         write_json(Path(trainer.default_root_dir) / "scores" / f"step_{trainer.global_step:06d}.json", table)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
                 logger.log_table("table/classes", **table, step=trainer.global_step)
-
-
-def _number(value: Any) -> float | None:
-    """Return a score as a number; None for nan."""
-    return None if value != value else float(value)
 
 
 class CAMScores(Callback):
@@ -60,9 +56,7 @@ class CAMScores(Callback):
         """Start counting."""
         self.sweep = ThresholdSweep(int(pl_module.num_classes) + 1, self.thresholds).to(pl_module.device)
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: dict[str, Any], *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Count one photograph; only classes that have a CAM may win."""
         mask = batch["mask"][0]
         self.sweep.update(*at_full_size(outputs.cam, outputs.classes, mask.shape), mask)
@@ -75,6 +69,6 @@ class CAMScores(Callback):
         if self.threshold is not None:
             fixed = self.thresholds.index(self.threshold)
             logged |= {f"val/cam_{name}_fixed": scores[name][fixed].item() for name in ("miou", "mfdr", "mfnr")}
-        pl_module.log_dict(logged, prog_bar=False)
+        pl_module.log_dict(logged)
         at_best = {name: value[best] for name, value in scores.items()}
         pl_module.log_dict(by_class(at_best, (VOC[0], *pl_module.class_names)))

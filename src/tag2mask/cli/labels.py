@@ -126,7 +126,7 @@ def _job(args: Namespace) -> Job:
     if photos is not None:
         photos_in(photos)  # refuses two of one name
     if isinstance(recipe, PseudoLabels) and (walk := recipe.walk) is not None:
-        from tag2mask.inference.guides import load_guide
+        from tag2mask.inference.cams import load_guide
 
         if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
             walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
@@ -187,7 +187,7 @@ def _means(args: Namespace, recipe: Recipe) -> tuple[Any, int, str]:
     if device == "auto":
         device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     if recipe.walk is not None:
-        from tag2mask.inference.guides import load_guide
+        from tag2mask.inference.cams import load_guide
 
         load = partial(load_guide, recipe.walk)
     share = max(1, cores() // processes)

@@ -15,10 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from tag2mask.callbacks.checkpoint import LastCheckpoint
 from tag2mask.callbacks.progress import ProgressLines
-from tag2mask.callbacks.records import RunRecord
-from tag2mask.callbacks.termination import EndOnTermination, launched
+from tag2mask.callbacks.runs import EndOnTermination, LastCheckpoint, RunRecord, launched
 from tag2mask.callbacks.writers import PredictionWriter
 from tag2mask.cli.doctor import logged_in
 from tag2mask.cli.main import LIGHTNING, LOST_PROCESS

@@ -25,8 +25,15 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError, OccupiedError, SettingError, UnreachableError
-from tag2mask.inference.photographs import check_outputs, find_photos, outputs, printable, segment_all
-from tag2mask.inference.segmenter import Segmenter, Shares
+from tag2mask.inference.photographs import (
+    Segmenter,
+    Shares,
+    check_outputs,
+    find_photos,
+    outputs,
+    printable,
+    segment_all,
+)
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.dense_crf import TEST_TIME

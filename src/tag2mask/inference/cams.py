@@ -1,7 +1,7 @@
-"""CAMs of single photographs, from a checkpoint alone, and the two branches of the network beside each other.
+"""CAMs and masks of single photographs from checkpoints alone, and the edges or features that guide the random walk.
 
-Shape letters in this file: C foreground classes, K classes of one photograph, T tiles, G channels of the map that
-the affinity is made of, H x W the photograph, h x w its CAM, M x N the map of one tile.
+Shape letters in this file: D feature channels, T tiles, G channels of the map that the affinity is made of, H x W the
+photograph, h x w its CAM or the map of a layer, M x N the map of one tile.
 """
 
 from collections.abc import Sequence
@@ -18,30 +18,31 @@ from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.io.cams import CAMs
-from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, rgb
-from tag2mask.io.records import RUN_FILE
+from tag2mask.io.labels import write_label
+from tag2mask.io.provenance import LAST, record_of
 from tag2mask.metrics.functional import at_full_size, confusion, scores
 from tag2mask.models.attention import Attention
-from tag2mask.models.cam import scale_to_one, two_steps
+from tag2mask.models.cam import captured, part, scale_to_one, two_steps
+from tag2mask.models.edges import edge_map
 from tag2mask.models.tiling import untile
+from tag2mask.refine.dense_crf import CRF
+from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, Guide, PseudoLabels, Seed, Walk
 from tag2mask.tasks import checkpoints
+from tag2mask.tasks.affinity import AffinityTask
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Tiles
+from tag2mask.viz import plots
 
 Photograph = str | Path | Image.Image | np.ndarray
 """A path, a PIL image of any mode, or an array (H, W, 3) uint8."""
+BRANCHES = "whole image", "tiles", "tiles after attention"
+"""The last one is that of the tiles after region self-attention (RSA)."""
 
 
 @dataclass(frozen=True)
 class PhotoCAMs:
-    """A photograph and its CAMs.
-
-    Attributes:
-        image: the photograph, (H, W, 3) uint8.
-        cams: in [0, 1], with the mask values of their classes, as `write_cam` writes them.
-        probabilities: class name -> the network's probability that the class is there, for every class.
-    """
+    """A photograph ``image`` (H, W, 3) uint8, its ``cams``, and the probability of every class by its name."""
 
     image: np.ndarray
     cams: CAMs
@@ -50,9 +51,8 @@ class PhotoCAMs:
     @property
     def maps(self) -> dict[str, np.ndarray]:
         """Class name -> CAM in [0, 1], (h, w) float32; it covers the whole photograph."""
-        names = list(self.probabilities)
-        maps = zip(self.cams.classes.tolist(), self.cams.cam.numpy(), strict=True)
-        return {names[value - 1]: cam for value, cam in maps}
+        names = [list(self.probabilities)[value - 1] for value in self.cams.classes.tolist()]
+        return dict(zip(names, self.cams.cam.numpy(), strict=True))
 
     def label(self, threshold: float = 0.3) -> np.ndarray:
         """Return the mask values of the strongest classes where they are above a threshold, (H, W) uint8."""
@@ -62,44 +62,35 @@ class PhotoCAMs:
 
 @dataclass(frozen=True)
 class Branches:
-    """What both branches make of one photograph: class scores before ReLU, each map covering the whole of it.
+    """What both branches make of one photograph.
 
     Attributes:
-        full: class name -> map of the whole image, (h, w).
-        tiled: class name -> map of the tiles, put together.
-        refined: the same after region self-attention (RSA).
+        scores: class name -> its maps before ReLU, (3, h, w), in the order of `BRANCHES`.
         entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
-        guide: the map that the affinity is made of, for each tile, (T, G, M, N); one, (1, G, h, w), where the whole
-            image is the region of the attention.
+        guide: what the affinity is made of, for each tile, (T, G, M, N), or for the whole image, (1, G, h, w).
         settings: of the attention.
     """
 
-    full: dict[str, np.ndarray]
-    tiled: dict[str, np.ndarray]
-    refined: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
     entropy: float
     guide: Tensor
     settings: Attention
 
     def maps(self, name: str) -> dict[str, np.ndarray]:
         """Return the three maps of a class as CAMs: cut at zero and divided by their maxima, in [0, 1]."""
-        branches = {"whole image": self.full, "tiles": self.tiled, "tiles after attention": self.refined}
-        return {branch: scale_to_one(torch.from_numpy(maps[name]).relu()).numpy() for branch, maps in branches.items()}
-
-    def moved(self, name: str) -> np.ndarray:
-        """Return the change of the tiles' map of a class by RSA, both cut at zero, (h, w)."""
-        return np.asarray(self.refined[name].clip(0) - self.tiled[name].clip(0))
+        return dict(zip(BRANCHES, scale_to_one(torch.from_numpy(self.scores[name]).relu()).numpy(), strict=True))
 
     def attention(self, x: float, y: float) -> np.ndarray:
         """Return the row of the affinity (Eq. 4) of a point, (h, w) float32: it sums to 1 and is 0 outside of its tile.
 
         ``x`` and ``y`` are the point, as shares of width and height in [0, 1].
         """
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise SettingError(f"the point lies at {x}, {y} of the photograph's sides; expected shares from 0 to 1")
         count, _, height, width = self.guide.shape
         grid = round(count**0.5)
-        down, across = _position(y, grid * height), _position(x, grid * width)
-        tile = down // height * grid + across // width
-        position = down % height * width + across % width
+        row, column = min(int(y * grid * height), grid * height - 1), min(int(x * grid * width), grid * width - 1)
+        tile, position = row // height * grid + column // width, row % height * width + column % width
         one_hot = torch.eye(height * width).view(1, -1, height, width)  # a CAM for each position, 1 there alone
         spread, _ = self.settings.refine(self.guide[tile : tile + 1], one_hot)
         weights = torch.zeros(count, 1, height, width)
@@ -107,22 +98,13 @@ class Branches:
         return untile(weights, grid)[0, 0].numpy()
 
 
-def _position(share: float, positions: int) -> int:
-    if not 0 <= share <= 1:
-        raise SettingError(f"the point lies at {share} of the photograph's side; expected a share from 0 to 1")
-    return min(int(share * positions), positions - 1)
-
-
 class CAMMaker:
     """A trained CAM network, ready for photographs."""
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu", inference: CAMInference | None = None) -> None:
-        """Load a network, and the normalisation that it was trained with.
+        """Load the network of a checkpoint of `CAMTask`, and the normalisation that it was trained with.
 
-        Args:
-            checkpoint: of `CAMTask`, written by `tag2mask fit`.
-            device: of the network.
-            inference: scales, flip and size of the CAMs; None takes those of the training's configuration.
+        ``inference`` is scales, flip and size of the CAMs; None takes those of the training's configuration.
         """
         self.task = checkpoints.load(CAMTask, checkpoint, device)
         self.preprocessing = Preprocessing(**self.task.preprocessing)
@@ -131,15 +113,15 @@ class CAMMaker:
 
     @torch.inference_mode()
     def __call__(self, photo: Photograph, tags: Sequence[str | int] | None = None) -> PhotoCAMs:
-        """Make the CAMs of a photograph.
-
-        Args:
-            photo: of any size.
-            tags: names or mask values of its classes; None takes those that the network predicts.
-        """
+        """Make the CAMs of tags, names or mask values; None takes those that the network predicts."""
         image = read(photo)
-        size = torch.tensor([image.shape[:2]])
-        cams, scores, _ = self.task.cams(self._input(image), self._label(tags), size, self.inference)
+        label = torch.full((1, len(self.class_names)), -1.0 if tags is None else 0.0, device=self.task.device)
+        for tag in [tags] if isinstance(tags, str) else tags or ():
+            value = 1 + self.class_names.index(tag) if tag in self.class_names else tag
+            if not isinstance(value, int) or not 1 <= value <= len(self.class_names):
+                raise SettingError(f"unknown tag {tag!r}; the network's classes are {', '.join(self.class_names)}")
+            label[0, value - 1] = 1
+        cams, scores, _ = self.task.cams(self.pixels(image), label, torch.tensor([image.shape[:2]]), self.inference)
         cams = CAMs(cams.cam.float().cpu(), cams.classes.cpu(), cams.size)
         return PhotoCAMs(image, cams, dict(zip(self.class_names, scores.sigmoid().tolist(), strict=True)))
 
@@ -151,44 +133,119 @@ class CAMMaker:
         that of its CAMs (`CAMInference.attention`), over the whole image, or else that of the defaults.
         """
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
-        unit, image = tiles.grid * net.stride, self._input(read(photo))
-        sides = [max(1, round(side / unit)) * unit for side in image.shape[-2:]]
-        image = F.interpolate(image, sides, mode="bicubic", align_corners=False)
+        image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
-        maps = (cam[0].float().cpu().numpy() for cam in (plain.full, plain.tiled, attended.tiled))
-        full, tiled, refined = (dict(zip(self.class_names, each, strict=True)) for each in maps)
+        maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
+        scores = dict(zip(self.class_names, maps, strict=True))
         guide = untile(attended.guide, tiles.grid) if settings.region == "image" else attended.guide
         assert attended.entropy is not None
-        return Branches(full, tiled, refined, attended.entropy.item(), guide.float().cpu(), settings)
+        return Branches(scores, attended.entropy.item(), guide.float().cpu(), settings)
 
-    def _input(self, image: np.ndarray) -> Tensor:
-        return self.transform(image)[None].to(self.task.device)
+    def pixels(self, image: np.ndarray, unit: int = 1, mode: str = "bicubic") -> Tensor:
+        """Return the network's input, (1, 3, h, w), scaled so that its sides are multiples of ``unit``."""
+        pixels = self.transform(image)[None].to(self.task.device)
+        sides = [max(1, round(side / unit)) * unit for side in pixels.shape[-2:]]
+        return pixels if unit == 1 else F.interpolate(pixels, sides, mode=mode, align_corners=False)
 
-    def _label(self, tags: Sequence[str | int] | None) -> Tensor:
-        """Return tags as 0/1, (1, C), or -1 throughout where they are not known."""
-        label = torch.full((1, len(self.class_names)), -1.0 if tags is None else 0.0, device=self.task.device)
-        for tag in [tags] if isinstance(tags, str) else tags or ():
-            value = 1 + self.class_names.index(tag) if tag in self.class_names else tag
-            if not isinstance(value, int) or not 1 <= value <= len(self.class_names):
-                raise SettingError(f"unknown tag {tag!r}; the network's classes are {', '.join(self.class_names)}")
-            label[0, value - 1] = 1
-        return label
+
+class Edges:
+    """A trained edge network, ready for photographs: (H, W, 3) uint8 -> edge map (H / 4, W / 4) in [0, 1]."""
+
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
+        task = checkpoints.load(AffinityTask, checkpoint, device)
+        self.net, normalization = task.net, (task.preprocessing[key] for key in ("mean", "std"))
+        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Return the boundaries of one photograph, on the device of the network."""
+        pixels = torch.from_numpy(image).to(self.mean.device).permute(2, 0, 1).float() / 255
+        return edge_map(self.net, (pixels - self.mean) / self.std)
+
+
+class Features:
+    """A layer of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w)."""
+
+    def __init__(self, checkpoint: Path, layer: str, device: str = "cpu") -> None:
+        """Load the network of a checkpoint of `CAMTask`; refuse a layer that it does not have."""
+        self.maker, self.layer = CAMMaker(checkpoint, device), layer
+        part(self.maker.task.net.backbone, layer)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
+        net = self.maker.task.net
+        with torch.no_grad(), captured(net.backbone, self.layer) as outputs:
+            net(self.maker.pixels(image, net.stride, "bilinear"))
+        return outputs[0][0].float()
+
+
+def load_guide(walk: Walk, device: str) -> Guide:
+    """Load the network that a walk names, to a device."""
+    checkpoint = Path(walk.checkpoint or "")
+    return Features(checkpoint, walk.layer, device) if isinstance(walk, FeatureWalk) else Edges(checkpoint, device)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The mask of a photograph ``image`` (H, W, 3) uint8, and how it came about.
+
+    ``steps`` are the label maps (H, W) uint8 after each step, in order: ``seed``, ``walk``, ``crf``. ``maps`` are, by
+    class name, the CAMs (h, w) from which the mask was cut, after the random walk if there was one.
+    """
+
+    image: np.ndarray
+    steps: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+
+    @property
+    def label(self) -> np.ndarray:
+        """Mask values after the last step, (H, W) uint8."""
+        return list(self.steps.values())[-1]
+
+    def overlay(self) -> Image.Image:
+        """Return the mask over the photograph."""
+        return Image.fromarray(plots.overlay(self.image, self.label))
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as a palette PNG."""
+        write_label(Path(path), self.label)
+
+
+@dataclass
+class Refiner:
+    """Turns the CAMs of a photograph into its mask: random walk, threshold, dense CRF.
+
+    ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
+    left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
+    """
+
+    edges: str | Path | Edges | None = None
+    threshold: float = 0.3
+    walk_steps: int = 256
+    crf: CRF | None = CRF()
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.guide = Edges(Path(self.edges), self.device) if isinstance(self.edges, str | Path) else self.edges
+        walk = None if self.edges is None else EdgeWalk("loaded", steps=self.walk_steps)
+        self.recipe = PseudoLabels(Seed(self.threshold), walk, self.crf)
+
+    @torch.inference_mode()
+    def __call__(self, photo: PhotoCAMs) -> Mask:
+        """Make the mask of one photograph."""
+        result = self.recipe(photo.cams, photo.image, self.guide, self.device)
+        return Mask(photo.image, result.steps, replace(photo, cams=result.soft).maps)
 
 
 def cam_runs(folder: str | Path) -> dict[str, Path]:
     """Return name -> last checkpoint of each run of a CAM network in a folder; raises where there is none."""
-    runs = {}
-    for path in sorted(Path(folder).glob(f"*/{RUN_FILE}")):
-        model = read_json(path).get("config", {}).get("model") or {}
-        last = path.parent / "checkpoints" / "last.ckpt"
-        if str(model.get("class_path")).endswith(f".{CAMTask.__name__}") and last.is_file():
-            runs[path.parent.name] = last
+    lasts = {path.parents[1]: path for path in sorted(Path(folder).glob(f"*/{LAST}"))}
+    models = {run: record_of(run).get("config", {}).get("model") or {} for run in lasts}
+    runs = {run.name: lasts[run] for run, model in models.items() if str(model.get("class_path")).endswith(".CAMTask")}
     if not runs:
-        raise MissingError(
-            f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another folder"
-        )
+        raise MissingError(f"no run of a CAM network in {folder}; train one with `tag2mask fit`, or name another")
     return runs
 
 
@@ -203,10 +260,7 @@ def read(photo: Photograph) -> np.ndarray:
 
 
 def iou(label: np.ndarray, truth: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
-    """Return the IoU of each class that a label map (H, W) or its truth shows, and the ``mean`` of all.
-
-    ``class_names`` are those of the foreground. Pixels whose truth is ``IGNORE`` are left out.
-    """
-    matrix = confusion(torch.tensor(label), torch.tensor(truth), 1 + len(class_names))
-    named = zip(("background", *class_names), scores(matrix)["iou"].tolist(), strict=True)
-    return {name: value for name, value in named if value == value} | {"mean": scores(matrix)["miou"].item()}
+    """Return the IoU of each class that a label map (H, W) or its truth shows, and the ``mean``; see `scores`."""
+    scored = scores(confusion(torch.tensor(label), torch.tensor(truth), 1 + len(class_names)))
+    named = zip(("background", *class_names), scored["iou"].tolist(), strict=True)
+    return {name: value for name, value in named if value == value} | {"mean": scored["miou"].item()}

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tag2mask import __version__
 from tag2mask.classes import VOC
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import DamagedError, MismatchError, MissingError, OccupiedError
 from tag2mask.inference.cams import CAMMaker
-from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.files import atomic
 from tag2mask.tasks import checkpoints
 
@@ -32,18 +32,15 @@ TOLERANCE = 1e-3
 """A difference from PyTorch up to this share of the range of the scores is rounding."""
 SCORES, CAM = "scores", "cam"
 AXES = {SCORES: {0: "batch", 2: "height", 3: "width"}, CAM: {0: "batch", 2: "map_height", 3: "map_width"}}
+MEANING = {SCORES: "before the softmax, of each pixel", CAM: "before ReLU, one position a stride"}
 
 
 @dataclass(frozen=True)
 class Exportable:
     """A trained network and what its user must know.
 
-    Attributes:
-        net: gives ``output`` for images (B, 3, H, W) of any size; in evaluation mode, on the CPU.
-        output: ``scores`` (B, G, H, W), before the softmax, or ``cam`` (B, C, h, w), before ReLU.
-        class_names: of the output's channels.
-        stride: pixels to which images are padded within the network.
-        preprocessing: normalisation, and the longer side to which larger photographs are shrunk.
+    The network, in evaluation mode on the CPU, gives ``scores`` (B, G, H, W), before the softmax, or ``cam``
+    (B, C, h, w), before ReLU, for images (B, 3, H, W) of any size. It pads them to its stride.
     """
 
     net: nn.Module
@@ -76,37 +73,21 @@ def load(checkpoint: Path) -> Exportable:
     )
 
 
-def facts(network: Exportable) -> dict[str, str]:
-    """Return what an ONNX file says of itself: classes, normalisation and scaling, lists and numbers as JSON."""
-    outputs = {SCORES: "before the softmax, of each pixel", CAM: "before ReLU, one position a stride"}
-    return {
-        MARK: __version__,
-        "classes": json.dumps(network.class_names, ensure_ascii=False),
-        **{name: json.dumps(getattr(network.preprocessing, name)) for name in ("mean", "std", "max_side")},
-        "stride": json.dumps(network.stride),
-        "input": "RGB / 255, minus mean, over std; larger photographs shrunk to max_side (null: not at all) before",
-        "output": f"class scores {outputs[network.output]}",
-    }
+def write(path: Path, network: Exportable) -> None:
+    """Write a network as ONNX for any batch, height and width; ``MismatchError`` where ONNX cannot express it.
 
-
-def to_onnx(network: Exportable) -> bytes:
-    """Return the content of an ONNX file, with the weights and `facts`, for any batch, height and width.
-
-    It comes from the tracing exporter. The newer one, which reasons about sizes as symbols, does not end within minutes
-    for EfficientNet-Lite, whose padding depends on the size in every layer, and takes ten times as long for others.
-
-    Raises:
-        MismatchError: the network does something that ONNX cannot express.
+    The tracing exporter does it: the newer one reasons about sizes as symbols, takes ten times as long, and does not
+    end within minutes for EfficientNet-Lite, whose padding depends on the size in every layer.
     """
     onnx, _ = packages()
-    file, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
+    traced, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values fixed while tracing; `differences` tries other sizes
             torch.onnx.export(
                 network.net,
                 (torch.zeros(2, 3, side, side + network.stride),),
-                file,  # type: ignore[arg-type]  # the tracing exporter takes it
+                traced,  # type: ignore[arg-type]  # the tracing exporter takes it
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["image"],
@@ -116,37 +97,35 @@ def to_onnx(network: Exportable) -> bytes:
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise MismatchError(f"this network cannot be written as ONNX ({reason}); use another backbone") from error
-    model = onnx.load_model_from_string(file.getvalue())
-    onnx.helper.set_model_props(model, facts(network))
-    content: bytes = model.SerializeToString()
-    return content
+    model = onnx.load_model_from_string(traced.getvalue())
+    facts = {
+        MARK: __version__,
+        "classes": json.dumps(network.class_names, ensure_ascii=False),
+        **{name: json.dumps(getattr(network.preprocessing, name)) for name in ("mean", "std", "max_side")},
+        "stride": json.dumps(network.stride),
+        "input": "RGB / 255, minus mean, over std; larger photographs shrunk to max_side (null: not at all) before",
+        "output": "class scores " + MEANING[network.output],
+    }
+    onnx.helper.set_model_props(model, facts)
+    with atomic(path) as file:
+        file.write(model.SerializeToString())
 
 
 def check_target(path: Path) -> None:
-    """Raise ``OccupiedError`` where ``path`` cannot be written, or holds something that is not of ours."""
-    if path.is_dir():
-        raise OccupiedError(f"--out {path} is a folder; name a file, such as {path / 'model.onnx'}")
+    """Raise ``OccupiedError`` where ``path`` cannot be written, or is a folder or a file that is not of ours."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise OccupiedError(f"--out {path}: {parent} is a file, not a folder; name another place")
-    if path.exists() and not _ours(path):
-        raise OccupiedError(f"{path} was not written by `tag2mask export`; name another file with --out")
-
-
-def _ours(path: Path) -> bool:
-    onnx, _ = packages()
+    if not path.exists():
+        return
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        entries = packages()[0].load_model_from_string(path.read_bytes()).metadata_props
     except Exception:  # protobuf and its implementations raise several kinds for anything else
-        return False
-    return any(entry.key == MARK for entry in model.metadata_props)
-
-
-def write(path: Path, network: Exportable) -> None:
-    """Write ``network`` as an ONNX file."""
-    content = to_onnx(network)
-    with atomic(path) as file:
-        file.write(content)
+        entries = []
+    if not any(entry.key == MARK for entry in entries):
+        raise OccupiedError(
+            f"{path} is a folder, or a file that `tag2mask export` did not write; name another file with --out"
+        )
 
 
 def check_sizes(stride: int) -> list[tuple[int, int]]:
@@ -157,11 +136,7 @@ def check_sizes(stride: int) -> list[tuple[int, int]]:
 def differences(path: Path, network: Exportable, sizes: Sequence[tuple[int, int]]) -> Iterator[float]:
     """Run the file with onnxruntime on the CPU at each size, with batches of 1 and 2, on noise.
 
-    Yields:
-        The largest difference from ``network``, as a share of the range of its output; infinite for another shape.
-
-    Raises:
-        DamagedError: onnxruntime cannot run the file.
+    Yields the largest difference from ``network``, as a share of the range of its output; infinite for another shape.
     """
     _, onnxruntime = packages()
     options, generator = onnxruntime.SessionOptions(), torch.Generator().manual_seed(0)
@@ -172,16 +147,11 @@ def differences(path: Path, network: Exportable, sizes: Sequence[tuple[int, int]
             images = torch.randn(shape, generator=generator)
             with torch.inference_mode():
                 expected = network.net(images)
-            yield _difference(expected, torch.from_numpy(session.run(None, {"image": images.numpy()})[0]))
+            output = torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
+            same, span = output.shape == expected.shape, (expected.max() - expected.min()).clamp_min(1e-30)
+            yield ((output - expected).abs().max() / span).item() if same else float("inf")
     except Exception as error:  # of kinds that only onnxruntime's binary module names
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         reason = str(error).strip().splitlines()[0][:200]
         raise DamagedError(f"{path} is written, but onnxruntime cannot run it ({reason}); do not use it") from error
-
-
-def _difference(expected: Tensor, output: Tensor) -> float:
-    if expected.shape != output.shape:
-        return float("inf")
-    span = (expected.max() - expected.min()).clamp_min(torch.finfo(expected.dtype).tiny)
-    return ((output - expected).abs().max() / span).item()

@@ -1,9 +1,14 @@
-"""Masks of many photographs, in files: which photographs, which files, and what must not be replaced."""
+"""Masks of photographs from a checkpoint of a segmentation network: no tags, no data set; and the files of them.
+
+Shape letters in this file: G classes with the background, H x W the photograph, h x w the network's input.
+"""
 
 import hashlib
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,11 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tag2mask.classes import BACKGROUND
+from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError, MissingError, OccupiedError, SpaceError
-from tag2mask.inference.segmenter import Segmenter, Shares
 from tag2mask.io import folders
 from tag2mask.io.images import read_image, read_note, write_jpeg
 from tag2mask.io.labels import write_label
+from tag2mask.models.segmentation import class_probabilities, label_map
+from tag2mask.refine.dense_crf import CRF
+from tag2mask.tasks import checkpoints
+from tag2mask.tasks.segmentation import SegmentationTask
+from tag2mask.tasks.settings import MaskInference
 from tag2mask.viz import plots
 
 MARK = "tag2mask segment"
@@ -24,14 +35,56 @@ MARK = "tag2mask segment"
 OVERLAY_SIDE = 1600
 """Longer side of an overlay, in pixels; larger photographs are shrunk for it."""
 Value = TypeVar("Value")
+Shares = dict[str, tuple[float, float]]
+"""Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
+Result = Shares | InputError
+
+
+class Segmenter:
+    """A trained segmentation network, ready for photographs."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "cpu",
+        inference: MaskInference = MaskInference(scales=(1.0,), flip=False),
+        crf: CRF | None = None,
+        max_side: int | None = None,
+    ) -> None:
+        """Load the network of a checkpoint of `SegmentationTask` and the normalisation that it was trained with.
+
+        ``crf`` is a dense CRF over the probabilities. Photographs whose longer side is above ``max_side`` pixels are
+        shrunk for the network; None takes the side of the training's evaluation, or else the largest of its images.
+        """
+        task = checkpoints.load(SegmentationTask, checkpoint, device)
+        trained = Preprocessing(**task.preprocessing)
+        side = max_side or trained.max_side or max(trained.long_side)
+        self.preprocessing = replace(trained, max_side=side)
+        self.transform = EvaluationTransform(self.preprocessing)
+        self.net, self.class_names = task.net, task.class_names
+        self.device, self.inference, self.crf = device, inference, crf
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Shares]:
+        """Return the mask values of a photograph (H, W, 3) uint8, (H, W) uint8, and the share of each class."""
+        pixels, scales, flip = self.transform(image), self.inference.scales, self.inference.flip
+        probabilities = class_probabilities(self.net, pixels.to(self.device), scales, flip)
+        final = probabilities if self.crf is None else self.crf.sharpen(self.preprocessing.undo(pixels), probabilities)
+        shares = class_shares(final.argmax(0), probabilities)
+        named = {self.class_names[value - 1]: share for value, share in shares.items()}
+        return label_map(final, image.shape[:2]).cpu().numpy(), named
+
+
+def class_shares(label: Tensor, probabilities: Tensor) -> dict[int, tuple[float, float]]:
+    """Return `Shares` by mask value, of a label map (h, w) int64 and the probabilities (G, h, w) of the classes."""
+    own = probabilities.gather(0, label[None])[0].double()
+    counts = zip(*(x.tolist() for x in label.unique(return_counts=True)), strict=True)
+    shares = {v: (count / label.numel(), own[label == v].mean().item()) for v, count in counts if v != BACKGROUND}
+    return dict(sorted(shares.items(), key=lambda item: item[1][0], reverse=True))
 
 
 def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
-    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``.
-
-    Raises:
-        MissingError: a file or folder does not exist, or no photograph is in it.
-    """
+    """Return the photographs among files and in folders, each once, without pictures that we wrote into ``out``."""
     photos: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
@@ -39,12 +92,12 @@ def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
             raise MissingError(f"no photograph or folder {path}{near or '; give photographs, or a folder of them'}")
         inside = folders.paths_in(path, folders.PHOTO_ENDINGS) if path.is_dir() else [path]
         if not inside:
-            raise MissingError(
-                f"no photographs in {path}; expected {', '.join(folders.PHOTO_ENDINGS)} files in the folder itself "
-                "(folders within it are not searched: name them)"
-            )
+            endings = ", ".join(folders.PHOTO_ENDINGS)
+            raise MissingError(f"no photographs in {path}; expected {endings} in it; give folders within it by name")
         in_out = out.resolve() == inside[0].parent.resolve()
-        photos |= {photo.resolve(): photo for photo in inside if not (in_out and _mark_of(photo))}
+        photos |= {
+            photo.resolve(): photo for photo in inside if not (in_out and (read_note(photo) or "").startswith(MARK))
+        }
     if not photos:
         raise MissingError(f"all files given were written by `tag2mask segment` into {out}; give photographs")
     return list(photos.values())
@@ -56,37 +109,30 @@ def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list
     The name is the stem of the photograph, with its ending or a number where another one has that stem. Names differ in
     more than upper and lower case: some file systems do not tell those apart.
     """
-    stems = Counter(photo.stem.casefold() for photo in photos)
-    names: dict[str, str] = {}
+    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
+    taken, files = Counter(photo.stem.casefold() for photo in photos), {}
     for photo in photos:
         name = photo.stem
-        if stems[name.casefold()] > 1:
-            long = name = f"{photo.stem}_{photo.suffix[1:]}"
-            number = 2
-            while name.casefold() in names or name.casefold() in stems:
-                name, number = f"{long}_{number}", number + 1
-        names[name.casefold()] = name
-    endings = [".png", "_overlay.jpg"] if overlay else [".png"]
-    files = ([out / f"{name}{ending}" for ending in endings] for name in names.values())
-    return dict(zip(photos, files, strict=True))
+        if taken[name.casefold()] > 1:
+            long = f"{name}_{photo.suffix[1:]}"
+            numbered = itertools.chain([long], (f"{long}_{number}" for number in itertools.count(2)))
+            name = next(one for one in numbered if one.casefold() not in taken)
+            taken[name.casefold()] = 1
+        files[photo] = [out / f"{name}{ending}" for ending in endings]
+    return files
 
 
 def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> None:
-    """Refuse to replace a photograph, a file that is not ours, or, without ``overwrite``, another photograph's mask."""
-    inputs = {photo.resolve() for photo in targets}
+    """Refuse to replace a file that is not ours, or, without ``overwrite``, the mask of another photograph."""
     for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
-        mark = _mark_of(path)
-        if path.resolve() in inputs:
-            raise OccupiedError(f"the mask of {photo} would replace a photograph; name another folder with --out")
-        if mark is None:
+        note = read_note(path) or ""
+        if not note.startswith(MARK):
             raise OccupiedError(
-                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another folder "
-                "with --out"
+                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another --out"
             )
-        if mark != _mark(photo) and not overwrite:
+        if note != _mark(photo) and not overwrite:
             raise OccupiedError(
-                f"{path} is the mask of another photograph than {photo}; name another folder with --out, or give "
-                "--overwrite"
+                f"{path} is the mask of another photograph than {photo}; name another --out, or give --overwrite"
             )
 
 
@@ -96,58 +142,37 @@ def _mark(photo: Path) -> str:
     return f"{MARK}: {printable(photo.name)} {digest}"
 
 
-def _mark_of(path: Path) -> str | None:
-    note = read_note(path)
-    return note if note and note.startswith(MARK) else None
-
-
 def printable(name: object) -> str:
     """Return a file name as text that can be printed, whatever bytes it is made of."""
     return str(name).encode(errors="backslashreplace").decode()
 
 
-def segment_all(
-    segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
-) -> Iterator[tuple[Path, Shares | InputError]]:
-    """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out.
-
-    A thread reads a few photographs ahead, so that memory does not grow with their number.
-    """
-    overlay = any(len(paths) > 1 for paths in targets.values())
-
-    def read(photo: Path) -> tuple[Tensor, tuple[int, ...], np.ndarray | None]:
-        """Return the network's input, height and width, and what the overlay is drawn on."""
-        image = read_image(photo)
-        return segmenter.transform(image), image.shape[:2], plots.fit(image, OVERLAY_SIDE) if overlay else None
-
-    for (photo, paths), coming in zip(targets.items(), ahead(read, targets), strict=True):
+def segment_all(segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]) -> Iterator[tuple[Path, Result]]:
+    """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out."""
+    for (photo, paths), coming in zip(targets.items(), ahead(read_image, targets), strict=True):
+        result: Result
         try:
-            image, size, small = coming.result()
-            label, shares = segmenter.segment(image, size)
-        except InputError as error:
-            yield photo, error
-        except MemoryError:
-            yield photo, SpaceError(f"{photo} does not fit into memory; shrink it first")
-        except torch.OutOfMemoryError:
-            yield photo, SpaceError(f"{photo} does not fit on the GPU; lower --max-side, or give --device cpu")
-        else:
+            image = coming.result()
+            label, result = segmenter(image)
             write_label(paths[0], label, _mark(photo))
-            if small is not None:
+            for path in paths[1:]:
+                small = plots.fit(image, OVERLAY_SIDE)
                 fitted = Image.fromarray(label).resize(small.shape[1::-1], Image.Resampling.NEAREST)
-                write_jpeg(paths[1], plots.overlay(small, np.asarray(fitted)), _mark(photo))
-            yield photo, shares
+                write_jpeg(path, plots.overlay(small, np.asarray(fitted)), _mark(photo))
+        except InputError as error:
+            result = error
+        except MemoryError:
+            result = SpaceError(f"{photo} does not fit into memory; shrink it first")
+        except torch.OutOfMemoryError:
+            result = SpaceError(f"{photo} does not fit on the GPU; lower --max-side, or give --device cpu")
+        yield photo, result
 
 
 def ahead(read: Callable[[Path], Value], photos: Iterable[Path], count: int = 2) -> Iterator[Future[Value]]:
     """Read photographs in order, in a thread that is at most ``count`` of them ahead."""
-    waiting: deque[Future[Value]] = deque()
+    left = iter(photos)
     with ThreadPoolExecutor(1) as pool:
-        try:
-            for photo in photos:
-                waiting.append(pool.submit(read, photo))
-                if len(waiting) > count:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        waiting = deque(pool.submit(read, photo) for photo in itertools.islice(left, count + 1))
+        while waiting:
+            yield waiting.popleft()
+            waiting.extend(pool.submit(read, photo) for photo in itertools.islice(left, 1))
