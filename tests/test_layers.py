@@ -105,8 +105,8 @@ def test_every_room_is_in_the_table() -> None:
     assert {room(path) for path in FILES} == set(ALLOWED) | TOP
 
 
-def test_only_packages_and_five_files_stand_at_the_top() -> None:
-    files = {"__init__.py", "__main__.py", "classes.py", "errors.py", "losses.py"}
+def test_only_packages_and_four_files_stand_at_the_top() -> None:
+    files = {"__init__.py", "__main__.py", "classes.py", "errors.py"}
     assert {path.name for path in SOURCE.glob("*.py")} == files
 
 

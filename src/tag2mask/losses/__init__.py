@@ -1,0 +1,20 @@
+"""The training losses, as pure functions of tensors. Equations are those of Liu et al. 2023 (PLoS ONE 18(11)).
+
+All sums, exponentials and logarithms are taken in float32, whatever the precision of the network.
+"""
+
+from tag2mask.losses.contrast import (
+    SIMILARITY_BOUND,
+    background_vectors,
+    class_contrast,
+    cosine_similarity,
+    cross_image_contrast,
+    cross_image_foreground_contrast,
+    foreground_vectors,
+    mean_similarity,
+    repulsion,
+    shows_class,
+    sigmoid_weights,
+)
+from tag2mask.losses.label_maps import affinity_loss, segmentation_loss
+from tag2mask.losses.two_step import classification_loss, equivariance_loss, normalize_cam, ramp, two_step_loss

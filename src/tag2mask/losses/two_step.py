@@ -1,0 +1,86 @@
+"""The loss of both branches: Eq. 7-9, 15 and 16.
+
+Shape letters in this file: B images, C foreground classes, H x W a map. ``label`` is 1 where the class is in the image,
+else 0, (B, C).
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def classification_loss(scores: Tensor, label: Tensor) -> Tensor:
+    """Multi-label soft-margin loss, Eq. 8: the mean over images and classes of binary cross-entropies.
+
+    ``scores`` are those before the sigmoid, such as the mean of each class's CAM, (B, C).
+    """
+    return F.multilabel_soft_margin_loss(scores.float(), label.float())
+
+
+def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
+    r"""Return the distance between the CAM of the whole image and the CAM merged from its tiles, Eq. 15.
+
+    .. math:: L_{re} = \frac{1}{BCHW} \sum_{b,c,h,w} y_{bc} \, | C_{bchw} - \hat{C}^*_{bchw} |
+
+    The paper prints the bare norm. This is the form of Puzzle-CAM (https://arxiv.org/abs/2101.11253), ``masking`` in
+    its code: absent classes add nothing, but count in the denominator. Both CAMs are (B, C, H, W), before ReLU and
+    scaling.
+    """
+    if full.shape != tiled.shape:
+        raise ValueError(f"the two CAMs differ in size: full {tuple(full.shape)}, tiled {tuple(tiled.shape)}")
+    distance = (full.float() - tiled.float()).abs().mean((2, 3))  # (B, C)
+    return (distance * label.float()).mean()
+
+
+def normalize_cam(cam: Tensor) -> Tensor:
+    """Cut maps (B, C, H, W) at zero and divide each by its maximum, as CAMs are at inference.
+
+    Eq. 15 then compares shapes, not scores. Puzzle-CAM and the paper compare raw maps, SEAM normalized ones. The
+    maximum carries no gradient.
+    """
+    cam = cam.float().relu()
+    return cam / (cam.detach().amax((2, 3), keepdim=True) + 1e-5)
+
+
+def ramp(step: int, steps: int, share: float) -> float:
+    """Return the factor of a loss weight at ``step``: it grows from 0 to 1 over the first ``share`` of ``steps``.
+
+    Puzzle-CAM ramps the weight of Eq. 15 so, with share 0.5. Share 0 is a constant weight.
+    """
+    over = share * steps
+    return 1.0 if over <= 0 else min(1.0, step / over)
+
+
+def two_step_loss(
+    full: Tensor,
+    tiled: Tensor,
+    label: Tensor,
+    beta: float,
+    contrast: Tensor | float = 0.0,
+    lam: float = 0.0,
+    maps: Literal["raw", "normalized"] = "raw",
+    learns: Literal["both", "full", "tiled"] = "both",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""Return the loss of both branches, Eq. 16, and its terms ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
+
+    .. math:: L = L_{cls} + \lambda L_{pos} + \beta L_{re}, \quad
+              L_{cls} = \ell(\bar{C}, y) + \ell(\bar{\hat{C}}^*, y)
+
+    :math:`\bar{C}` is the mean of each map, its class score (Eq. 7-9). Without attention and contrast this is the loss
+    of Puzzle-CAM.
+
+    The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
+    the loss of Eq. 14. Eq. 15 compares ``raw`` maps, as printed, or ``normalized`` ones, see `normalize_cam`. It moves
+    the branch that ``learns``, ``both`` as printed; the other branch is its target, without a gradient.
+    """
+    pair = full.detach() if learns == "tiled" else full, tiled.detach() if learns == "full" else tiled
+    if maps == "normalized":
+        pair = normalize_cam(pair[0]), normalize_cam(pair[1])
+    terms = {
+        "loss_cls": classification_loss(full.float().mean((2, 3)), label),
+        "loss_cls_tiled": classification_loss(tiled.float().mean((2, 3)), label),
+        "loss_re": equivariance_loss(*pair, label),
+    }
+    loss = terms["loss_cls"] + terms["loss_cls_tiled"] + beta * terms["loss_re"] + lam * contrast
+    return loss, terms
