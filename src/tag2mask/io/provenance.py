@@ -10,7 +10,7 @@ import hashlib
 import io
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +19,9 @@ from tag2mask.io.files import atomic
 from tag2mask.io.records import RUN_FILE, STEPS, changed_setting, digest_of_data, digest_of_file, made_with
 from tag2mask.io.records import record_of as record_of  # other rooms take it from here
 
-INPUTS_FILE = "inputs.csv"
-COLUMNS = ["name", "made_from"]
-LAST = Path("checkpoints") / "last.ckpt"
-"""Where a run folder holds its checkpoint."""
-
-Inputs = Mapping[str, str]
-"""Name of a photograph -> what its file was made from, in words and digests."""
+INPUTS_FILE, COLUMNS = "inputs.csv", ["name", "made_from"]
+LAST = Path("checkpoints") / "last.ckpt"  # where a run folder holds its checkpoint
+Inputs = Mapping[str, str]  # name of a photograph -> what its file was made from, in words and digests
 RunState = Literal["new", "unfinished", "finished"]
 
 
@@ -51,7 +47,7 @@ def read_inputs(folder: Path) -> dict[str, str] | None:
 
 
 def of_photo(image: Path) -> str:
-    """Describe a photograph by the size of its file; it is not opened."""
+    """Describe a photograph by the size of its file, which is not opened."""
     return f"{image.stat().st_size} bytes" if image.is_file() else "no file"
 
 
@@ -126,18 +122,16 @@ def redo(folder: Path, now: Inputs, done: Sequence[str], files: str) -> tuple[di
     there; ``files`` is what messages call the files. Returned are the inputs to record (files that are not on the list
     keep theirs), the names of the files to make again, and lines for the user.
     """
-    before = read_inputs(folder)
+    before, there = read_inputs(folder), f"{files} in {folder}"
     if before is None:
-        unknown = f"{len(done)} {files} in {folder} do not say what they were made from; --overwrite makes them again"
+        unknown = f"{len(done)} {there} do not say what they were made from; --overwrite makes them again"
         return dict(now), [], [unknown] if done else []
-    stale = [name for name in done if name in now and before.get(name) != now[name]]
-    others = [name for name in done if name not in now]
     messages = []
-    if stale:
+    if stale := [name for name in done if name in now and before.get(name) != now[name]]:
         first = f"{stale[0]}: {before.get(stale[0], 'not known')}, now {now[stale[0]]}"
-        messages.append(f"{len(stale)} {files} in {folder} had other inputs ({first}): they are made again")
-    if others:
-        messages.append(f"{len(others)} {files} in {folder} are not on the list, the first {others[0]}: they are kept")
+        messages.append(f"{len(stale)} {there} had other inputs ({first}): they are made again")
+    if others := [name for name in done if name not in now]:
+        messages.append(f"{len(others)} {there} are not on the list, the first {others[0]}: they are kept")
     return {**before, **now}, stale, messages
 
 
@@ -156,10 +150,10 @@ def training_state(
             f"{run} was made with {difference}; give --overwrite to replace it, --ckpt_path last to train its network "
             "on, or another folder with --trainer.default_root_dir"
         )
-    record, checkpoint = record_of(run), run / LAST
-    if record.get("finished") and not checkpoint.is_file():
+    record, there = record_of(run), (run / LAST).is_file()
+    if record.get("finished") and not there:
         raise MissingError(f"{run} was trained to its end, but {LAST} is gone; restore it, or give --overwrite")
-    if not record or not checkpoint.is_file():
+    if not record or not there:
         return "new"
     return "finished" if record.get("finished") else "unfinished"
 
@@ -173,20 +167,17 @@ def training_difference(run: Path, config: Mapping[str, Any], classes: Sequence[
         return f"another configuration ({setting})"
     if list(record.get("classes", classes)) != list(classes):
         return f"other classes ({', '.join(record['classes'])}, now {', '.join(classes)})"
-    before = read_inputs(run)
-    changed = None if before is None else changed_input(before, inputs)
+    changed = changed_input(read_inputs(run) or inputs, inputs)
     return f"other data ({changed})" if changed else None
 
 
 def changed_input(before: Inputs, now: Inputs) -> str | None:
     """Say which inputs have changed, and name the first; None where they are the same, in the same order."""
-    other = [name for name in before if name in now and before[name] != now[name]]
-    if other:
+    if other := [name for name in before if name in now and before[name] != now[name]]:
         first = f"{other[0]}: {before[other[0]]}, now {now[other[0]]}"
         return f"{len(other)} of {len(now)} photographs differ, the first {first}"
     groups = {"gone": [name for name in before if name not in now], "new": [name for name in now if name not in before]}
-    counts = [f"{len(names)} {word}, the first {names[0]}" for word, names in groups.items() if names]
-    if counts:
+    if counts := [f"{len(names)} {word}, the first {names[0]}" for word, names in groups.items() if names]:
         return f"{len(before)} photographs, now {len(now)}: {'; '.join(counts)}"
     return None if list(before) == list(now) else "the same photographs in another order"
 
@@ -197,25 +188,21 @@ def discard(run: Path) -> None:
     A folder without the record of a training, other files and the folders of other trainings stay. Checkpoints, logs,
     pictures, scores and the report go, and CAM files, labels and masks in folders with the record of a stage.
     """
-    if not _is_training(run):
+
+    def is_training(folder: Path) -> bool:
+        return "model" in record_of(folder).get("config", {})
+
+    def delete(folder: Path, *patterns: str) -> None:
+        for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    if not is_training(run):
         return
-    reports = ("report.html", "report.md", "report.json")
-    _delete(run, ("logs", "pictures", "scores"), ("*_evaluation.json", "masks/*_evaluation.json", *reports))
-    for record in [*run.glob(f"*/*/{RUN_FILE}"), *run.glob(f"*/{RUN_FILE}")]:
-        folder = record.parent
-        if not _is_training(folder):
-            _delete(folder, (STEPS, "soft"), ("*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE))
+    delete(run, "logs", "pictures", "scores", "*_evaluation.json", "masks/*_evaluation.json")
+    delete(run, "report.html", "report.md", "report.json")
+    for folder in [record.parent for depth in ("*/*", "*") for record in run.glob(f"{depth}/{RUN_FILE}")]:
+        if not is_training(folder):
+            delete(folder, STEPS, "soft", "*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE)
             if not any(folder.iterdir()):
                 folder.rmdir()
-    _delete(run, (), ("checkpoints/*.ckpt", "config.yaml", INPUTS_FILE, RUN_FILE))
-
-
-def _is_training(folder: Path) -> bool:
-    return "model" in record_of(folder).get("config", {})
-
-
-def _delete(folder: Path, folders: Iterable[str], patterns: Iterable[str]) -> None:
-    for name in folders:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
-        path.unlink()
+    delete(run, "checkpoints/*.ckpt", "config.yaml", INPUTS_FILE, RUN_FILE)
