@@ -24,7 +24,7 @@ def test_sgd_and_its_schedule_step_like_puzzle_cams() -> None:
     pair = Pair(*arrays["weights"][0])
     momentum, decay, rate = (arrays[key].flatten()[0].item() for key in ("real_momentum", "wd", "lrs"))
     steps = len(arrays["grads"])
-    optimizer, schedule = SGD(lr=rate, momentum=momentum, weight_decay=decay).build(pair, [], lambda: steps)
+    optimizer, schedule = SGD(lr=rate, momentum=momentum, weight_decay=decay).build(pair, pair, lambda: steps)
     for step, (weight, bias) in enumerate(arrays["grads"]):
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx(arrays["lrs"][step].tolist())
@@ -37,7 +37,7 @@ def test_sgd_and_its_schedule_step_like_puzzle_cams() -> None:
 
 def test_new_layers_and_biases_learn_faster_and_biases_do_not_decay() -> None:
     backbone, classifier = network()
-    groups = parameter_groups(backbone, [classifier], SGD(lr=0.1, weight_decay=1e-4))
+    groups = parameter_groups(backbone, nn.ModuleList([backbone, classifier]), SGD(lr=0.1, weight_decay=1e-4))
     found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in groups]
     assert found == [
         (pytest.approx(0.1), 1e-4, 2),
@@ -49,7 +49,7 @@ def test_new_layers_and_biases_learn_faster_and_biases_do_not_decay() -> None:
 
 def test_every_parameter_is_in_one_group() -> None:
     backbone, classifier = network()
-    groups = parameter_groups(backbone, [classifier], SGD())
+    groups = parameter_groups(backbone, nn.ModuleList([backbone, classifier]), SGD())
     found = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(found) == sorted(id(p) for module in (backbone, classifier) for p in module.parameters())
 
@@ -57,7 +57,7 @@ def test_every_parameter_is_in_one_group() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     backbone, classifier = network()
     backbone[0].requires_grad_(False)
-    groups = parameter_groups(backbone, [classifier], SGD())
+    groups = parameter_groups(backbone, nn.ModuleList([backbone, classifier]), SGD())
     found = {id(parameter) for group in groups for parameter in group["params"]}
     assert found == {id(p) for module in (backbone[1], classifier) for p in module.parameters()}
 
@@ -65,19 +65,23 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_a_frozen_backbone_leaves_no_empty_group() -> None:
     backbone, classifier = network()
     backbone.requires_grad_(False)
-    assert [len(group["params"]) for group in parameter_groups(backbone, [classifier], SGD())] == [1, 1]
+    assert [
+        len(group["params"]) for group in parameter_groups(backbone, nn.ModuleList([backbone, classifier]), SGD())
+    ] == [1, 1]
 
 
 def test_momentum_lands_in_the_momentum() -> None:
     backbone, classifier = network()
-    optimizer, _ = SGD(momentum=0.9, weight_decay=1e-4).build(backbone, [classifier], lambda: 10)
+    optimizer, _ = SGD(momentum=0.9, weight_decay=1e-4).build(
+        backbone, nn.ModuleList([backbone, classifier]), lambda: 10
+    )
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     assert all(group["nesterov"] for group in optimizer.param_groups)
 
 
 def test_momentum_carries_a_step_on() -> None:
     pair = Pair(torch.zeros(1), torch.zeros(1))
-    optimizer, _ = SGD(lr=1.0, momentum=0.9, nesterov=False, weight_decay=0).build(pair, [], lambda: 10)
+    optimizer, _ = SGD(lr=1.0, momentum=0.9, nesterov=False, weight_decay=0).build(pair, pair, lambda: 10)
     pair.weight.grad = torch.ones(1)
     optimizer.step()
     pair.weight.grad = torch.zeros(1)
@@ -87,7 +91,7 @@ def test_momentum_carries_a_step_on() -> None:
 
 def test_without_momentum_nesterov_is_left_out() -> None:
     backbone, classifier = network()
-    optimizer, _ = SGD(momentum=0.0, nesterov=True).build(backbone, [classifier], lambda: 10)
+    optimizer, _ = SGD(momentum=0.0, nesterov=True).build(backbone, nn.ModuleList([backbone, classifier]), lambda: 10)
     assert not any(group["nesterov"] for group in optimizer.param_groups)
 
 
@@ -115,7 +119,7 @@ def test_warm_up_grows_from_near_zero_then_follows_the_decay() -> None:
 
 def test_warm_up_reaches_every_group() -> None:
     backbone, classifier = network()
-    optimizer, schedule = SGD(lr=0.1, warmup=1).build(backbone, [classifier], lambda: 100)
+    optimizer, schedule = SGD(lr=0.1, warmup=1).build(backbone, nn.ModuleList([backbone, classifier]), lambda: 100)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.1, 0.5, 1.0])
     optimizer.step()
     schedule.step()

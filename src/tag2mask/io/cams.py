@@ -16,17 +16,11 @@ from tag2mask.io.files import atomic
 
 
 class CAMs(NamedTuple):
-    """The class activation maps of one photograph, in memory and in files.
+    """The class activation maps of one photograph, in memory and in files; each map covers the whole photograph."""
 
-    Attributes:
-        cam: one map for each class, in [0, 1], (K, h, w); it covers the whole photograph.
-        classes: mask value of each map (1 is the first class), (K,).
-        size: height and width of the photograph, in pixels.
-    """
-
-    cam: Tensor
-    classes: Tensor
-    size: tuple[int, int]
+    cam: Tensor  # one map for each class, in [0, 1], (K, h, w)
+    classes: Tensor  # mask value of each map (1 is the first class), (K,)
+    size: tuple[int, int]  # height and width of the photograph, in pixels
 
 
 def write_cam(path: Path, cams: CAMs) -> None:
@@ -40,9 +34,8 @@ def write_cam(path: Path, cams: CAMs) -> None:
 def read_cam(path: Path) -> CAMs:
     """Read a CAM file; the maps are float16.
 
-    Raises:
-        DamagedError: it is cut short or another file, a value is not in [0, 1], or a class is not one of 1 to 254 or
-            stands twice.
+    It is a ``DamagedError`` where the file is cut short or another one, a value is not in [0, 1], or a class is not one
+    of 1 to 254 or stands twice.
     """
     try:
         with np.load(path, allow_pickle=False) as data:

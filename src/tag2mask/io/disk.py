@@ -29,13 +29,9 @@ def label_bytes(height: int, width: int) -> float:
 
 
 def require_room(folder: Path, count: int, sizes: Iterable[float], files: str) -> str:
-    """Raise ``SpaceError`` where the files of a stage will not fit on the disk, else return a line that says the sizes.
+    """Raise ``SpaceError`` where ``count`` files will not fit on the disk, else return a line that says the sizes.
 
-    Args:
-        folder: where the files go; it need not exist yet.
-        count: how many files will be written.
-        sizes: expected bytes of some of them.
-        files: what the message calls the files, such as ``masks``.
+    The folder need not exist yet. ``sizes`` are the expected bytes of some of the ``files``, as messages call them.
     """
     blocks = [BLOCK * math.ceil(max(1.0, size) / BLOCK) for size in sizes]
     needed = count * sum(blocks) / max(1, len(blocks))

@@ -34,14 +34,12 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
 
 
 photos_in, masks_in = partial(files_in, endings=PHOTO_ENDINGS), partial(files_in, endings=MASK_ENDINGS)
-"""The same for photographs and for label PNGs."""
 
 
 def unread(folder: Path, endings: tuple[str, ...]) -> str | None:
     """Count what lies in a folder besides files with ``endings``, as ``3 .heic, 1 folder(s)``; None: nothing does."""
-    kinds = Counter(
-        (_ending(name) or "without an ending") if is_file else "folder(s)" for name, is_file in _entries(folder)
-    )
+    entries = _entries(folder)
+    kinds = Counter((_ending(name) or "without an ending") if is_file else "folder(s)" for name, is_file in entries)
     return ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds) if kind not in endings) or None
 
 
@@ -56,16 +54,13 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 def near_photo(folder: Path, name: str) -> str:
     """Return the end of a message: which file near a folder may be the photograph that is missing there; else empty."""
     stem = without_ending(name).casefold()
-    for path in _all_in(folder):
-        if stem not in (unified(path.stem).casefold(), unified(path.name).casefold()):
-            continue
-        ending = _ending(path.name)
-        if ending not in PHOTO_ENDINGS:
-            return f"; {path} is there, but {ending or 'a file without ending'} is not read: save it as JPEG or PNG"
-        if path.parent != folder:
-            return f"; {path} is there: name its folder, or move it"
-        return f"; {path} is there: rename one as the other"
-    return ""
+    near = (path for path in _all_in(folder) if stem in map(str.casefold, map(unified, (path.stem, path.name))))
+    if (path := next(near, None)) is None:
+        return ""
+    if (ending := _ending(path.name)) not in PHOTO_ENDINGS:
+        return f"; {path} is there, but {ending or 'a file without ending'} is not read: save it as JPEG or PNG"
+    remedy = "name its folder, or move it" if path.parent != folder else "rename one as the other"
+    return f"; {path} is there: {remedy}"
 
 
 @lru_cache(4)  # every name of a list may be missing
@@ -99,9 +94,8 @@ def read_text(path: Path, expected: str) -> str:
     except OSError as error:
         raise MissingError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
     except UnicodeDecodeError as error:
-        raise DamagedError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        place = f"{error.reason} at byte {error.start}"
+        raise DamagedError(f"{path} is not UTF-8 text ({place}); save it as UTF-8") from None
 
 
 def read_list(path: Path) -> list[str]:
@@ -111,11 +105,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Read the foreground classes, one a line in the order of the mask values; the first line may be the background.
-
-    Raises:
-        DamagedError: no class, too many, one twice, or the background on another line.
-    """
+    """Read the foreground classes, one a line in the order of the mask values; the first line may be the background."""
     names = [name for name in map(plain, read_text(path, "a class a line").splitlines()) if name]
     names = names[1:] if names and is_background(names[0]) else names
     if wrong := next(filter(is_background, names), None):
@@ -131,7 +121,6 @@ def check_classes(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
     if not names:
         raise DamagedError(f"{path} names no class; write a class a line, or tags")
     if len(set(names)) < len(names) or len(names) >= IGNORE:
-        raise DamagedError(
-            f"{path} has {len(names)} names, {len(set(names))} of them different; expected 1 to 254, each once"
-        )
+        counts = f"{len(names)} names, {len(set(names))} of them different"
+        raise DamagedError(f"{path} has {counts}; expected 1 to 254, each once")
     return names

@@ -49,8 +49,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_size(path: Path) -> tuple[int, int]:
     """Read height and width of a photograph, turned as `read_image` turns it; only the head of the file is read."""
     with open_picture(path) as image:
-        width, height = image.size[::-1] if _lies_on_side(image) else image.size
-        return height, width
+        width, height = image.size
+        return (width, height) if _lies_on_side(image) else (height, width)
 
 
 def _lies_on_side(image: Image.Image) -> bool:
@@ -92,10 +92,8 @@ def rgb(image: Image.Image) -> np.ndarray:
     """Return the pixels of a picture of any mode as RGB, (H, W, 3) uint8.
 
     Grey values of more than 8 bits are scaled. Their maximum tells the range: up to 255 they stay, up to 4095 they are
-    12 bits in 16, else 16 bits or more. A float picture whose values are at most 1 is in [0, 1].
-
-    Raises:
-        DamagedError: a value is not finite, or far below zero.
+    12 bits in 16, else 16 bits or more. A float picture whose values are at most 1 is in [0, 1]. A value that is not
+    finite, or far below zero, is a ``DamagedError``.
     """
     if image.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
         values = np.asarray(image, np.float64)

@@ -35,9 +35,7 @@ def record_of(folder: Path) -> dict[str, Any]:
         return {}
     record = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise DamagedError(
-            f"{path} is not the record of a run; delete it, and the files beside it if you do not know what made them"
-        )
+        raise DamagedError(f"{path} is not the record of a run; delete it, and the files beside it that are not known")
     return record
 
 
@@ -49,10 +47,8 @@ def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> b
     """
     record = {} if overwrite else record_of(folder)
     if record and (changed := changed_setting(record, config)):
-        raise MismatchError(
-            f"{folder} was made with another configuration ({changed}); give --overwrite to replace it, or name "
-            "another folder"
-        )
+        remedy = "give --overwrite to replace it, or name another folder"
+        raise MismatchError(f"{folder} was made with another configuration ({changed}); {remedy}")
     return bool(record)
 
 

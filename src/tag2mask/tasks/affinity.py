@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tag2mask import losses
 from tag2mask.models.backbones import Backbone
@@ -42,11 +42,6 @@ class AffinityTask(NetworkTask):
         self.save_hyperparameters(logger=False)
         self.radius, self.optimizer = radius, optimizer
         self.net = EdgeNet(backbone)
-
-    @property
-    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The backbone, and the edge branch."""
-        return self.net.backbone, [self.net.branches, self.net.edge]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return edge scores before the sigmoid, (B, H / 4, W / 4)."""

@@ -1,6 +1,5 @@
 """What all tasks have in common: weights, length of the training, a guard against a broken loss, checkpoints."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from tag2mask import __version__
@@ -20,18 +19,9 @@ from tag2mask.tasks.optim import SGD
 
 
 class NetworkTask(LightningModule):
-    """A network ``net`` with ``load_pretrained()``, trained by `tasks.optim.SGD`; subclasses say how.
+    """A network ``net`` with ``load_pretrained()``, trained by `tasks.optim.SGD`; subclasses say how."""
 
-    Attributes:
-        kind: of the network, as its checkpoints name it: ``cam``, ``affinity``, ``segmentation``.
-        class_names: of the foreground.
-        total_steps: of the training, once it has begun.
-        filled: whether the network holds weights of a checkpoint or of its pretraining.
-        preprocessing: how images are prepared for the network, the settings of `data.transforms.Preprocessing`;
-            empty until a checkpoint was loaded.
-    """
-
-    kind: str
+    kind: str  # of the network, as its checkpoints name it: cam, affinity, segmentation
     net: Any
     optimizer: SGD
 
@@ -40,13 +30,9 @@ class NetworkTask(LightningModule):
         super().__init__()
         self.num_classes = num_classes
         self.class_names = tuple(class_names) or tuple(f"class {value}" for value in range(1, num_classes + 1))
-        self.total_steps, self.filled = 1, False
-        self.preprocessing: dict[str, Any] = {}
-
-    @property
-    @abstractmethod
-    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The part of the network that starts from pretrained weights, and those that start at random."""
+        self.total_steps = 1  # of the training, once it has begun
+        self.filled = False  # whether the network holds weights of a checkpoint or of its pretraining
+        self.preprocessing: dict[str, Any] = {}  # settings of `data.transforms.Preprocessing`, of a loaded checkpoint
 
     @property
     def normalization(self) -> tuple[Channels, Channels]:
@@ -74,6 +60,9 @@ class NetworkTask(LightningModule):
         source: Any = self.trainer.datamodule or self.trainer.train_dataloader  # type: ignore[attr-defined]
         return int(source.batch_size * self.trainer.world_size)
 
+    def _new_optimizer(self) -> tuple[torch.optim.SGD, LambdaLR]:
+        return self.scaled_optimizer.build(self.net.encoder, self.net, lambda: self.total_steps)
+
     @property
     def scaled_optimizer(self) -> SGD:
         """The optimiser's settings for the number of photographs that a step has here."""
@@ -83,7 +72,7 @@ class NetworkTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return SGD and its schedule, stepped with every training step."""
-        optimizer, schedule = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)
+        optimizer, schedule = self._new_optimizer()
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_train_start(self) -> None:
@@ -110,7 +99,7 @@ class NetworkTask(LightningModule):
         schedule = self.lr_schedulers()
         if not isinstance(schedule, LambdaLR):
             return
-        fresh = self.scaled_optimizer.build(*self.parts, lambda: self.total_steps)[0]
+        fresh = self._new_optimizer()[0]
         schedule.base_lrs = [group["initial_lr"] for group in fresh.param_groups]
         groups = zip(schedule.optimizer.param_groups, fresh.param_groups, schedule.lr_lambdas, strict=True)
         for group, settings, share in groups:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from tag2mask import losses
@@ -60,11 +60,6 @@ class CAMTask(NetworkTask):
             if attention is not None and attention.layer is not None:
                 part(self.net.backbone, attention.layer)  # no training that ends in CAMs which cannot be made
         self.val_loss, self.val_entropy = MeanMetric(), MeanMetric()
-
-    @property
-    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The backbone, and the classifier."""
-        return self.net.backbone, [self.net.classifier]
 
     def on_train_start(self) -> None:
         """Say how many photographs CFC compares."""

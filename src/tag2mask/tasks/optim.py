@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,13 +42,13 @@ class SGD:
         return self if self.for_batch is None else replace(self, lr=self.lr * images / self.for_batch)
 
     def build(
-        self, pretrained: nn.Module, new: Iterable[nn.Module], steps: Callable[[], int]
+        self, pretrained: nn.Module, net: nn.Module, steps: Callable[[], int]
     ) -> tuple[torch.optim.SGD, LambdaLR]:
-        """Return the optimiser of ``pretrained`` and ``new`` layers and its schedule, stepped once a training step.
+        """Return the optimiser of a network with a ``pretrained`` part and its schedule, stepped once a training step.
 
         The number of ``steps`` is asked for after the first step only: before, a trainer may not know it.
         """
-        groups = parameter_groups(pretrained, new, self)
+        groups = parameter_groups(pretrained, net, self)
         nesterov = self.nesterov and self.momentum > 0
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov)
 
@@ -58,14 +58,14 @@ class SGD:
         return optimizer, LambdaLR(optimizer, rate)
 
 
-def parameter_groups(pretrained: nn.Module, new: Iterable[nn.Module], sgd: SGD) -> list[dict[str, Any]]:
-    """Split parameters into weights and biases of pretrained and of new layers; frozen ones are left out.
+def parameter_groups(pretrained: nn.Module, net: nn.Module, sgd: SGD) -> list[dict[str, Any]]:
+    """Split parameters into weights and biases of the pretrained and of the other layers; frozen ones are left out.
 
     Each group has a ``name``, under which its learning rate is logged.
     """
-    groups = []
-    for part, modules, factor in (("pretrained", [pretrained], 1.0), ("new", list(new), sgd.new_factor)):
-        named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
+    groups, old = [], set(pretrained.parameters())
+    for part, factor in (("pretrained", 1.0), ("new", sgd.new_factor)):
+        named = [(n, p) for n, p in net.named_parameters() if p.requires_grad and (p in old) == (part == "pretrained")]
         weights = [p for n, p in named if not n.endswith("bias")]
         biases = [p for n, p in named if n.endswith("bias")]
         rate, bias_rate = sgd.lr * factor, sgd.lr * factor * sgd.bias_factor

@@ -7,7 +7,7 @@ it.
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tag2mask import losses
 from tag2mask.classes import VOC
@@ -21,15 +21,10 @@ from tag2mask.tasks.settings import MaskInference
 
 
 class Segmentation(NamedTuple):
-    """The mask of one photograph.
+    """The mask of one photograph."""
 
-    Attributes:
-        label: mask values, (H, W) uint8.
-        probabilities: of each class, at the size that the network saw, (G, h, w) float32.
-    """
-
-    label: Tensor
-    probabilities: Tensor
+    label: Tensor  # mask values, (H, W) uint8
+    probabilities: Tensor  # of each class, at the size that the network saw, (G, h, w) float32
 
 
 class SegmentationTask(NetworkTask):
@@ -66,11 +61,6 @@ class SegmentationTask(NetworkTask):
         self.scores = SegmentationScores(num_classes + 1)
         self.seed = 0
 
-    @property
-    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The encoder, and decoder and classifier."""
-        return self.net.encoder, [self.net.model.decoder, self.net.model.segmentation_head]
-
     def on_train_start(self) -> None:
         """Learn how long the training is, and its seed."""
         super().on_train_start()
@@ -91,7 +81,7 @@ class SegmentationTask(NetworkTask):
         self.require_labels(batch)
         if len(images) < 2:
             raise SettingError(
-                "a batch of one image cannot train DeepLabV3+, whose pooling layer normalises over the batch; give "
+                "a batch of one image cannot train DeepLabV3+, which normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
         loss = losses.segmentation_loss(self(images), batch["mask"], self.mean_over_ranks)
