@@ -7,8 +7,7 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-PNG = ["image/png"]
-"""What a notebook stores of a picture."""
+PNG = ["image/png"]  # what a notebook stores of a picture
 
 
 class Slider(NamedTuple):
@@ -27,8 +26,7 @@ def show(picture: np.ndarray) -> None:
 def explore(draw: Callable[..., np.ndarray], controls: Mapping[str, Slider | Sequence[Any]]) -> dict[str, Any]:
     """Show a picture, and above it controls that draw it anew; return their widgets by name, none without ipywidgets.
 
-    The picture of the first values stays where nobody can move the controls: in a notebook that was run without a front
-    end, as a stored page, or without ipywidgets.
+    The picture of the first values stays where nobody can move the controls, as in a stored page.
 
     Args:
         draw: takes the values of the controls by name, returns (H, W, 3) uint8.
