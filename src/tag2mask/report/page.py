@@ -1,11 +1,9 @@
 """The report as text and Markdown, and as one HTML page that needs no other file, no network and no JavaScript."""
 
 import re
-from functools import partial
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
 
 from tag2mask import __version__
@@ -18,10 +16,8 @@ from tag2mask.viz import svg
 
 STEPS = {"seed": "seeds", "walk": "+ random walk", "crf": "+ CRF", "labels": "pseudo-labels"}
 MAX_PHOTOS = 4
-MAX_CHARTS = 24
-"""Charts of one kind of network."""
-BY_CLASS = re.compile(r"(?:val|train)(?:/(iou|fdr|fnr)_|_(iou|fdr|fnr)/)")
-"""Scores of one class; the first form is that of older logs."""
+MAX_CHARTS = 24  # of one kind of network
+BY_CLASS = re.compile(r"(?:val|train)(?:/(iou|fdr|fnr)_|_(iou|fdr|fnr)/)")  # the first form is that of older logs
 SCORE = re.compile(r"^(?P<set>val|train)/(?P<cam>cam_)?(?P<mean>miou|mfdr|mfnr)(?P<kind>_\w+)?$")
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("tag2mask.report"),
@@ -31,23 +27,11 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-
-
-def percent(value: float | None) -> str:
-    """Write a fraction in percent with one decimal."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _literal(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
-    return re.sub(r"([\\|<>&*_`\[\]])", r"\\\1", text).replace("\n", " ")
-
-
 ENVIRONMENT.filters |= {
-    "percent": percent,
+    "percent": lambda fraction: "-" if fraction is None else f"{100 * fraction:.1f}",
     "thousands": "{:,}".format,
-    "literal": _literal,
-    "yaml": partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=110),
+    "literal": lambda name: re.sub(r"([\\|<>&*_`\[\]])", r"\\\1", name).replace("\n", " "),  # no Markdown, no HTML
+    "yaml": lambda data: yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110),
 }
 
 
@@ -123,11 +107,10 @@ def _trainings(runs: list[Run]) -> list[dict[str, Any]]:
 def _chart(key: str, runs: list[tuple[int, Run]]) -> dict[str, str]:
     title, scale = key, 1
     if score := SCORE.fullmatch(key):
-        name = {"miou": "mIoU", "mfdr": "mFDR", "mfnr": "mFNR"}[score["mean"]] + (
-            " of the CAMs" if score["cam"] else ""
-        )
+        name = {"miou": "mIoU", "mfdr": "mFDR", "mfnr": "mFNR"}[score["mean"]]
         kind = f" ({score['kind'].strip('_').replace('_', ' ')})" if score["kind"] else ""
-        title, scale = f"{name}{kind}, {'validation' if score['set'] == 'val' else 'training'}", 100
+        cams, images = " of the CAMs" if score["cam"] else "", "validation" if score["set"] == "val" else "training"
+        title, scale = f"{name}{cams}{kind}, {images}", 100
     lines = [(run.name, style, run.log.series[key]) for style, run in runs if key in run.log.series]
     drawing, logarithmic = svg.line_chart(lines, scale)
     last = "; ".join(f"{name} {scale * values[-1][1]:.4g} at {values[-1][0]}" for name, _, values in lines)
@@ -166,7 +149,7 @@ def _cams(summary: Summary, album: Album) -> dict[str, Any]:
     head, ages = summary.chain.get("cams"), []
     for run in sorted((run for run in runs if len(run.pictures) > 1), key=lambda run: not head or run is not head.run):
         steps = list(run.pictures)
-        kept = [steps[i] for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, 5)})]  # 5 at most
+        kept = dict.fromkeys(steps[round(quarter / 4 * (len(steps) - 1))] for quarter in range(5))  # at most 5
         panels = album.panels({f"iteration {step}": run.pictures[step] for step in kept}, MAX_PHOTOS // 2)
         ages.append({"run": run.name, "kept": len(kept), "of": len(steps), "panels": panels})
     return {"by_run": by_run, "by_age": ages, "once": [run.name for run in runs if len(run.pictures) == 1]}

@@ -1,7 +1,4 @@
-"""Numbers that others have published, in percent, each with its source; none was measured by us.
-
-``published.csv`` and ``published_classes.csv`` hold them, from tables of Liu et al. 2023, PLoS ONE 18(11): e0288596.
-"""
+"""Numbers that others have published, from the tables of Liu et al. 2023, PLoS ONE 18(11): e0288596; none is ours."""
 
 import csv
 from importlib import resources
@@ -11,7 +8,7 @@ from tag2mask.report.runs import Evaluation, Score
 
 
 class DataSet:
-    """The published mean IoU of ``cams`` and ``segmentation`` networks on a data set, as lines of the CSV file.
+    """The published mIoU of ``cams`` and ``segmentation`` networks on a data set in percent, as lines of the CSV file.
 
     ``ours`` are those of the paper's own segmentation networks on val, ``images`` the number of images by split, and
     ``per_class`` the scores on val of networks trained on image tags, by method, from Table 3.

@@ -1,4 +1,7 @@
-"""Pictures as RGB arrays (H, W, 3) uint8. H x W is the size of a photograph, h x w that of a map of it."""
+"""Pictures as RGB arrays (H, W, 3) uint8. H x W is the size of a photograph, h x w that of a map of it.
+
+``strength`` is always the largest share of the colours that are laid over a photograph.
+"""
 
 import math
 import textwrap
@@ -42,17 +45,14 @@ BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend there 
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
-    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8; where it is 1, ``strength`` is its share."""
+    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8."""
     value = np.clip(_as_large(cam, image), 0, 1)
     colours = colormaps["turbo"]((value * 255).astype(np.uint8), bytes=True)[..., :3]
     return _blend(image, colours, strength * (0.35 + 0.65 * value))
 
 
 def overlay(image: np.ndarray, label: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """Lay a label map (H, W) over its photograph (H, W, 3) uint8. The background stays as it is.
-
-    ``strength`` is the share of the colour inside of an object; the outline of an object has the whole colour.
-    """
+    """Lay the objects of a label map (H, W) over its photograph (H, W, 3) uint8, with outlines of the whole colour."""
     label = np.asarray(label, np.uint8)
     edge = np.zeros(label.shape, bool)
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
@@ -66,20 +66,14 @@ def label_colours(label: np.ndarray) -> np.ndarray:
 
 
 def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> np.ndarray:
-    """Lay the change of a map (h, w) over a photograph (H, W, 3) in grey: orange where it grew, blue where it shrank.
-
-    Where the change is largest, ``strength`` is the share of the colour.
-    """
+    """Lay the change of a map (h, w) over a photograph (H, W, 3) in grey, orange where it grew, else blue."""
     scaled = _as_large(change, image)
     colours = np.where((scaled > 0)[..., None], to_rgb(ORANGE), to_rgb(BLUE)) * 255
     return _blend(_grey(image), colours, strength * np.abs(scaled) / max(float(np.abs(scaled).max()), 1e-12))
 
 
 def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """Draw where a point of a photograph (H, W, 3) looks: the weights (h, w) >= 0 as heat, in grey where they are 0.
-
-    A cross marks the point, which is ``at`` these shares of width and height in [0, 1].
-    """
+    """Lay weights (h, w) >= 0 over a photograph as heat, grey where 0; mark the point ``at``, (x, y) in [0, 1]."""
     height, width = image.shape[:2]
     positive = Image.fromarray(weights > 0).resize((width, height), Image.Resampling.NEAREST)
     warm = heat(image, weights / max(float(weights.max()), 1e-12))
@@ -95,11 +89,8 @@ def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) ->
 
 def _as_large(values: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Scale a map (h, w) to the size of a photograph, (H, W) float32."""
-    return np.asarray(_resized(np.asarray(values, np.float32), *image.shape[1::-1]))
-
-
-def _resized(picture: np.ndarray, width: int, height: int) -> Image.Image:
-    return Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    (height, width), small = image.shape[:2], Image.fromarray(np.asarray(values, np.float32))
+    return np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -129,8 +120,9 @@ def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndar
     # by Pillow, as matplotlib is slow and rows are drawn while a network trains
     high, columns = round(height * DPI), []
     for title, pixels in parts:
-        picture = _resized(pixels, max(1, round(pixels.shape[1] * high / pixels.shape[0])), high)
-        letters = max(6, int(picture.width / DPI * 72 / (0.58 * SMALL)))
+        wide = max(1, round(pixels.shape[1] * high / pixels.shape[0]))
+        picture = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BILINEAR)
+        letters = max(6, int(wide / DPI * 72 / (0.58 * SMALL)))
         columns.append(("\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False)), picture))
     above = GAP + 15 * max(1 + title.count("\n") for title, _ in columns)  # 15 pixels for a line of a title
     sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for _, picture in columns), above + high + GAP), "white")

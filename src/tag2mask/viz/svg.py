@@ -11,9 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-Values = Sequence[tuple[int, float]]
-"""Iteration and value, in rising order of the iterations."""
-
+Values = Sequence[tuple[int, float]]  # iteration and value, in rising order of the iterations
 COLOURS = ("#0072b2", "#d55e00", "#00875f", "#b8609a", "#a87400", "#3a9ad9", "#4d4d4d", "#8a3ffc")
 TEXT, GRID, CARD = "#5b616b", "#e3e4e1", "#fefefe"
 VARIABLES = {**{colour: f"s{n}" for n, colour in enumerate(COLOURS)}, TEXT: "soft", GRID: "rule", CARD: "card"}
@@ -61,8 +59,7 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
             line: Any = {"color": colour, "clip_on": False}
             if means is not values and not crowded:
                 axis.plot(*zip(*thin(values), strict=True), linewidth=0.75, alpha=0.3, **line)
-            strokes = (0, dashes) if dashes else "-"
-            axis.plot(*zip(*thin(means), strict=True), linewidth=1.5, linestyle=strokes, gid=f">{name}", **line)
+            axis.plot(*zip(*thin(means), strict=True), linewidth=1.5, dashes=dashes, gid=f">{name}", **line)
             for step, value in values if len(values) <= 12 else ():  # few enough for a dot each
                 title = f">{name}: {value:.4g} at iteration {step}"
                 axis.plot(step, value, "o", markeredgecolor=CARD, markersize=5, gid=title, **line)
@@ -85,7 +82,7 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
         axis.spines[["left", "top", "right"]].set_visible(False)
         axis.spines["bottom"].set_color(TEXT)
         file = io.StringIO()
-        nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _for_page(file.getvalue()), logarithmic
 
