@@ -11,10 +11,7 @@ from tag2mask.report.summary import Summary
 def write_report(folder: Path) -> str:
     """Write ``report.html``, ``report.md`` and ``report.json`` into ``folder``; return the scores as text.
 
-    Everything is read and put together before the first file is written, so an error leaves the old report.
-
-    Args:
-        folder: holds runs as subfolders, or is one run itself.
+    ``folder`` holds runs as subfolders, or is one run itself. An error in what they hold leaves the old report.
     """
     summary = Summary(read_runs(folder))
     result = summary.json()

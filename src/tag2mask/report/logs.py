@@ -21,19 +21,14 @@ class Log(NamedTuple):
 
 
 def read_log(run: Path) -> Log:
-    """Read ``logs/version_*/metrics.csv`` of a run, joined by iteration.
+    """Read ``logs/version_*/metrics.csv`` of a run, joined by iteration; ``DamagedError`` where one is damaged.
 
     A resumed run goes on from its last checkpoint. So the values of a later log replace those of the earlier ones from
-    the first iteration of the later log on.
-
-    Raises:
-        DamagedError: a log is damaged. An unfinished last line of a killed process is left out.
+    the first iteration of the later log on. An unfinished last line of a killed process is left out.
     """
-
-    def version(path: Path) -> tuple[int, str]:  # by number: as text, version_12 would come before version_2
-        return int(re.sub(r"\D", "", path.parent.name) or -1), str(path)
-
-    logs = [rows for path in sorted((run / "logs").rglob("metrics.csv"), key=version) if (rows := _rows(path))]
+    paths = sorted((run / "logs").rglob("metrics.csv"))
+    paths.sort(key=lambda path: int(re.sub(r"\D", "", path.parent.name) or -1))  # version_12 comes after version_2
+    logs = [rows for path in paths if (rows := _rows(path))]
     joined, dropped = dict[str, dict[int, float]](), 0
     for rows in logs:
         first = min(step for step, _ in rows)
@@ -62,7 +57,6 @@ def _rows(path: Path) -> list[tuple[int, dict[str, float]]]:
             rows.append((int(values.pop("step")), values))
         except (ValueError, KeyError, OverflowError) as error:
             raise DamagedError(
-                f"{path}, line {number} is damaged ({error}); expected {len(head)} numbers, some of them empty, and a "
-                "step: delete the line"
+                f"{path}, line {number} is damaged ({error}); expected {len(head)} values, with a step: delete the line"
             ) from None
     return rows

@@ -1,11 +1,9 @@
 """The report as text and Markdown, and as one HTML page that needs no other file, no network and no JavaScript."""
 
 import re
-from functools import partial
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
 
 from tag2mask import __version__
@@ -17,20 +15,9 @@ from tag2mask.report.summary import Row, Summary
 from tag2mask.viz import svg
 
 STEPS = {"seed": "seeds", "walk": "+ random walk", "crf": "+ CRF", "labels": "pseudo-labels"}
-TASKS = {
-    "CAMTask": "CAM networks",
-    "AffinityTask": "Edge networks of the random walk",
-    "SegmentationTask": "Segmentation networks",
-    "": "Other trainings",
-}
-MAX_AGES = 5
-"""Validations of one run that are shown, the first and the last among them."""
 MAX_PHOTOS = 4
-MAX_WORST = 6
-MAX_CHARTS = 24
-"""Charts of one kind of network."""
-BY_CLASS = re.compile(r"(?:val|train)(?:/(iou|fdr|fnr)_|_(iou|fdr|fnr)/)")
-"""Scores of one class; the first form is that of older logs."""
+MAX_CHARTS = 24  # of one kind of network
+BY_CLASS = re.compile(r"(?:val|train)(?:/(iou|fdr|fnr)_|_(iou|fdr|fnr)/)")  # the first form is that of older logs
 SCORE = re.compile(r"^(?P<set>val|train)/(?P<cam>cam_)?(?P<mean>miou|mfdr|mfnr)(?P<kind>_\w+)?$")
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("tag2mask.report"),
@@ -40,23 +27,11 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-
-
-def percent(value: float | None) -> str:
-    """Write a fraction in percent with one decimal."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _literal(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
-    return re.sub(r"([\\|<>&*_`\[\]])", r"\\\1", text).replace("\n", " ")
-
-
 ENVIRONMENT.filters |= {
-    "percent": percent,
+    "percent": lambda fraction: "-" if fraction is None else f"{100 * fraction:.1f}",
     "thousands": "{:,}".format,
-    "literal": _literal,
-    "yaml": partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=110),
+    "literal": lambda name: re.sub(r"([\\|<>&*_`\[\]])", r"\\\1", name).replace("\n", " "),  # no Markdown, no HTML
+    "yaml": lambda data: yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110),
 }
 
 
@@ -66,13 +41,7 @@ def scores(summary: Summary, ending: str) -> str:
 
 
 def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
-    """Return the page.
-
-    Args:
-        name: of the folder that holds the runs.
-        summary: of the runs.
-        budget: bytes for pictures.
-    """
+    """Return the page of the folder ``name``, whose pictures take at most ``budget`` bytes."""
     chain, album = summary.chain, Album(budget)
     results = [(run, folder, result) for run in summary.runs for folder, result in run.evaluations.items()]
     data = next(filter(None, (published.data_set_of(result) for _, _, result in results)), None)
@@ -83,8 +52,6 @@ def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=name,
         summary=summary,
-        runs=summary.runs,
-        chain=chain,
         same_images=all(result.same_images(stages[0]) for result in stages),
         steps=STEPS,
         data=data,
@@ -99,7 +66,6 @@ def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
         worst=_worst_images(chain, album),
         **_cams(summary, album),
         album=album,
-        paper=published.PAPER,
         version=__version__,
         commit=commit(),
     )
@@ -118,13 +84,13 @@ def _scores_by_class(chain: dict[str, Row], theirs: published.DataSet | None) ->
 def _trainings(runs: list[Run]) -> list[dict[str, Any]]:
     """Return runs and charts of each kind of network: one quantity a chart, with a line for each run."""
     groups = []
-    for task in dict.fromkeys([*TASKS, *(run.task for run in runs)]):
+    for task in dict.fromkeys(["CAMTask", "AffinityTask", "SegmentationTask", "", *(run.task for run in runs)]):
         numbered = [(number, run) for number, run in enumerate(runs) if run.task == task]
         logged = [(number, run) for number, run in numbered if run.log.series]
         logged_keys = {key for _, run in logged for key in run.log.series if key.startswith(("train/", "val/"))}
         keys = sorted((key for key in logged_keys if not BY_CLASS.match(key)), key=_order)
         group = {
-            "title": TASKS.get(task, task),
+            "task": task,
             "silent": [run.name for _, run in numbered if not run.log.series],
             "logged": logged,
             "charts": [_chart(key, logged) for key in keys[:MAX_CHARTS]],
@@ -139,12 +105,16 @@ def _trainings(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _chart(key: str, runs: list[tuple[int, Run]]) -> dict[str, str]:
-    scale, unit = (100, ", percent") if SCORE.fullmatch(key) else (1, "")
+    title, scale = key, 1
+    if score := SCORE.fullmatch(key):
+        name = {"miou": "mIoU", "mfdr": "mFDR", "mfnr": "mFNR"}[score["mean"]]
+        kind = f" ({score['kind'].strip('_').replace('_', ' ')})" if score["kind"] else ""
+        cams, images = " of the CAMs" if score["cam"] else "", "validation" if score["set"] == "val" else "training"
+        title, scale = f"{name}{cams}{kind}, {images}", 100
     lines = [(run.name, style, run.log.series[key]) for style, run in runs if key in run.log.series]
     drawing, logarithmic = svg.line_chart(lines, scale)
     last = "; ".join(f"{name} {scale * values[-1][1]:.4g} at {values[-1][0]}" for name, _, values in lines)
-    title = SCORE.sub(_title, key)
-    unit = unit or (", logarithmic" if logarithmic else "")
+    unit = ", percent" if score else ", logarithmic" if logarithmic else ""
     return {"title": title, "unit": unit, "label": f"{title}. Last values: {last}", "svg": drawing}
 
 
@@ -155,21 +125,15 @@ def _order(key: str) -> tuple[int, str]:
     return 6 if "loss" in key and key.startswith("train/") else 7, key
 
 
-def _title(score: re.Match[str]) -> str:
-    name = {"miou": "mIoU", "mfdr": "mFDR", "mfnr": "mFNR"}[score["mean"]] + (" of the CAMs" if score["cam"] else "")
-    kind = f" ({score['kind'].strip('_').replace('_', ' ')})" if score["kind"] else ""
-    return f"{name}{kind}, {'validation' if score['set'] == 'val' else 'training'}"
-
-
 def _worst_images(chain: dict[str, Row], album: Album) -> list[dict[str, Any]]:
     """Return the images with the lowest mIoU at each stage: photograph, prediction and truth."""
-    parts: list[dict[str, Any]] = []
+    parts = []
     for stage, title in (("cams", "CAMs"), ("labels", "Pseudo-labels"), ("weak", "Segmentation")):
-        parts.append({"title": title, "row": None, "images": []})
-        if row := chain.get(stage):
-            root, worst = row.run.setting("data", "init_args", "root"), (row.evaluation.worst or [])[:MAX_WORST]
+        images, row = [], chain.get(stage)
+        if row:
+            root, worst = row.run.setting("data", "init_args", "root"), (row.evaluation.worst or [])[:6]
             images = [{"name": n, "miou": miou, **album.scored_image(row.evaluation, n, root)} for n, miou in worst]
-            parts[-1] |= {"row": row, "images": images}
+        parts.append({"title": title, "row": row, "images": images})
     return parts
 
 
@@ -185,7 +149,7 @@ def _cams(summary: Summary, album: Album) -> dict[str, Any]:
     head, ages = summary.chain.get("cams"), []
     for run in sorted((run for run in runs if len(run.pictures) > 1), key=lambda run: not head or run is not head.run):
         steps = list(run.pictures)
-        kept = [steps[i] for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, MAX_AGES)})]
+        kept = dict.fromkeys(steps[round(quarter / 4 * (len(steps) - 1))] for quarter in range(5))  # at most 5
         panels = album.panels({f"iteration {step}": run.pictures[step] for step in kept}, MAX_PHOTOS // 2)
         ages.append({"run": run.name, "kept": len(kept), "of": len(steps), "panels": panels})
     return {"by_run": by_run, "by_age": ages, "once": [run.name for run in runs if len(run.pictures) == 1]}

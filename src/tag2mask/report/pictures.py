@@ -4,7 +4,6 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,8 @@ from tag2mask.io.labels import read_label
 from tag2mask.report.runs import Evaluation
 from tag2mask.viz import plots
 
-Picture = dict[str, Any]
-"""Attributes of an ``<img>``, or ``gap``: the text in its place."""
+Picture = dict[str, Any]  # attributes of an <img>, or ``gap``: the text in its place
 THUMB_WIDTH = 260
-TINT = 0.65
-"""Share of a class's colour where it lies over a photograph."""
 
 
 class Album:
@@ -48,15 +44,11 @@ class Album:
         return {"src": source, "alt": alt, "width": image.width, "height": image.height, "gap": None}
 
     def panels(self, folders: Mapping[str, Mapping[str, Path]], count: int) -> dict[str, dict[str, Picture]]:
-        """Encode the pictures of the ``count`` photographs that most folders have.
-
-        From title of a folder -> name of a photograph -> file it makes name of a photograph -> title -> picture.
-        """
+        """Encode the ``count`` photographs that most folders (title -> name -> file) have: name -> title -> picture."""
         numbers = Counter(name for folder in folders.values() for name in folder)
-        names = sorted(numbers, key=lambda name: (-numbers[name], name))[:count]
         return {
-            name: {title: self._file(folders[title].get(name), f"CAMs of {name}: {title}") for title in folders}
-            for name in names
+            name: {title: self._file(files.get(name), f"CAMs of {name}: {title}") for title, files in folders.items()}
+            for name in sorted(numbers, key=lambda name: (-numbers[name], name))[:count]
         }
 
     def _file(self, path: Path | None, alt: str) -> Picture:
@@ -72,8 +64,7 @@ class Album:
     def scored_image(self, evaluation: Evaluation, name: str, root: Any) -> dict[str, Any]:
         """Encode photograph, prediction and truth of a scored image: ``pictures``, and the ``key`` of their colours.
 
-        The options of the evaluation name the folders of prediction and truth. The photograph is searched beside the
-        masks and in ``root``, the folder of the data set, if that is a text.
+        The evaluation names the folders. The photograph is searched beside the masks, and in ``root`` if it is a text.
         """
         masks, folder = (Path(evaluation.config.get(option, "")) for option in ("masks", "predictions"))
         roots = (masks.parent, *([Path(root)] if root and isinstance(root, str) else []))
@@ -81,32 +72,29 @@ class Album:
         threshold, pixels, values = evaluation.score.threshold, {"photograph": photo}, set[int]()
         prediction = folder / (f"{name}.png" if threshold is None else f"{name}.npz")
         for title, path in (("prediction", prediction), ("truth", masks / f"{name}.png")):
-            label = pixels[title] = _read([path], partial(_label, threshold=threshold))
+            label = pixels[title] = _read([path], lambda path: _label(path, threshold))
             if label is not None:
-                fits = photo is not None and photo.shape[:2] == label.shape
-                below = photo if photo is not None and fits else np.full((*label.shape, 3), 255, np.uint8)
-                pixels[title] = plots.overlay(below, label, TINT)
+                white = np.full((*label.shape, 3), 255, np.uint8)
+                below = white if photo is None or photo.shape != white.shape else photo
+                pixels[title] = plots.overlay(below, label, strength=0.65)
                 values |= set(np.unique(label).tolist()) - {classes.BACKGROUND, classes.IGNORE}
         pictures = {
             title: {"gap": f"no {title} found"} if picture is None else self.picture(picture, f"{title} of {name}")
             for title, picture in pixels.items()
         }
         names = dict(enumerate(evaluation.score.iou))
-        colours = {names.get(v, str(v)): ",".join(map(str, classes.palette()[v])) for v in sorted(values)}
-        return {"pictures": pictures, "key": {title: f"rgb({colour})" for title, colour in colours.items()}}
+        key = {names.get(v, str(v)): "rgb({},{},{})".format(*classes.palette()[v]) for v in sorted(values)}
+        return {"pictures": pictures, "key": key}
 
 
 def _read(paths: Iterable[Path | None], reader: Callable[[Path], np.ndarray] = read_image) -> np.ndarray | None:
-    """Read the first file that there is, at the width of a thumbnail; None where it is missing or damaged.
-
-    Photographs (H, W, 3) are smoothed; label maps (H, W) keep their values.
-    """
+    """Read the first file that there is, at the width of a thumbnail; None where it is missing or damaged."""
     try:
         picture = next(reader(path) for path in paths if path is not None)
     except (InputError, StopIteration):
         return None
     height = max(1, round(picture.shape[0] * THUMB_WIDTH / picture.shape[1]))
-    resampling = Image.Resampling.LANCZOS if picture.ndim == 3 else Image.Resampling.NEAREST
+    resampling = Image.Resampling.LANCZOS if picture.ndim == 3 else Image.Resampling.NEAREST  # labels keep their values
     return np.asarray(Image.fromarray(picture).resize((THUMB_WIDTH, height), resampling))
 
 

@@ -1,8 +1,4 @@
-"""Numbers that others have published on PASCAL VOC 2012 and MS COCO 2014, in percent, each with its source.
-
-``published.csv`` and ``published_classes.csv`` hold them. All are copied from the tables of Liu et al. 2023 (PLoS ONE
-18(11): e0288596); none was measured by us.
-"""
+"""Numbers that others have published, from the tables of Liu et al. 2023, PLoS ONE 18(11): e0288596; none is ours."""
 
 import csv
 from importlib import resources
@@ -10,11 +6,9 @@ from importlib import resources
 from tag2mask.classes import COCO, VOC
 from tag2mask.report.runs import Evaluation, Score
 
-PAPER = "Liu et al. 2023"
-
 
 class DataSet:
-    """The published numbers of a data set: mean IoU of ``cams`` and ``segmentation`` networks, lines of the CSV file.
+    """The published mIoU of ``cams`` and ``segmentation`` networks on a data set in percent, as lines of the CSV file.
 
     ``ours`` are those of the paper's own segmentation networks on val, ``images`` the number of images by split, and
     ``per_class`` the scores on val of networks trained on image tags, by method, from Table 3.

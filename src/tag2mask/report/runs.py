@@ -10,16 +10,8 @@ from tag2mask.io.records import RUN_FILE, record_of
 from tag2mask.report.logs import read_log
 
 MEANS = ("miou", "mfdr", "mfnr")
-STAGES = ("cams", "labels", "masks")
-"""Folders of a run whose evaluations are stages of the pipeline."""
-EVALUATION = "_evaluation.json"
-"""End of the name of a file of scores; the scored folder stands before it."""
-TRUE_MASKS = ("SegmentationClassAug", "SegmentationClass", "masks")
-"""Names of folders that hold drawn masks and no pseudo-labels."""
-PAINTED = ("masks/train2014", "masks/val2014")
-"""True masks of COCO. `tag2mask prepare coco` paints them, so their folder has a record like one of pseudo-labels."""
-OUTPUTS = ("cams", "seeds", "labels", "masks")
-"""Folders within a run that may hold a ``run.json``, or folders with one for each split."""
+STAGES = ("cams", "labels", "masks")  # folders of a run whose evaluations are stages of the pipeline
+EVALUATION = "_evaluation.json"  # after the name of the scored folder
 
 
 class Score(NamedTuple):
@@ -61,15 +53,11 @@ class Evaluation:
             self.commit, self.names, self.state = (result.get(key) for key in keys)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise DamagedError(
-                f"{path} is no evaluation ({reason}); delete it and run `tag2mask evaluate` again"
-            ) from None
+            raise DamagedError(f"{path} is no evaluation ({reason}); delete it and run `tag2mask evaluate`") from None
 
     def same_images(self, other: "Evaluation") -> bool:
-        """Say whether ``other`` was scored on the same images and masks, as far as is known.
-
-        Of folders only the last name is compared: one folder may have been named by two paths.
-        """
+        """Say whether ``other`` was scored on the same images and masks, as far as is known."""
+        # of folders only the last name is compared: one folder may have been named by two paths
         options = ["masks"] if self.names and other.names else ["masks", "list"]
         names = [[PurePath(each.config.get(option, "")).name for option in options] for each in (self, other)]
         same_names = self.names == other.names or None in (self.names, other.names)
@@ -80,30 +68,23 @@ class Run:
     """A run folder.
 
     Attributes:
-        name: of the folder.
         records: the ``run.json`` of the training ("") and of its outputs, by folder, such as ``cams`` or ``masks/val``.
         evaluations: by the scored folder: ``cams``, ``labels``, ``masks`` (or else ``masks/val``), or any other.
-        log: values that the training logged.
         pictures: iteration -> name of a photograph -> picture of its CAMs.
-        task: class of the trained task, such as ``CAMTask``; empty where it is not known, as are the next two.
-        backbone: name of the backbone.
-        labels: folder of the labels that the run was trained on.
-        true_masks: the reason to take these for true masks, in words; None where they are pseudo-labels. Only the
-            record counts: it has the folder, and whether tag2mask made the labels in it.
-        outdated: a sentence for each output that was made from files which have changed since. ``evaluations`` leaves
-            out the scores of such outputs.
+        task, backbone, labels: class of the trained task, such as ``CAMTask``, name of the backbone and folder of the
+            labels that the run was trained on; each empty where it is not known.
+        true_masks: why the record shows that these are true masks, in words; None where they are pseudo-labels.
+        outdated: a sentence for each output whose sources have changed since; ``evaluations`` leaves out its scores.
     """
 
     def __init__(self, folder: Path) -> None:
         """Read a run folder; ``DamagedError`` where one of its files is damaged."""
         self.name = folder.name
-        patterns = [RUN_FILE, *(f"{name}/{inner}{RUN_FILE}" for name in OUTPUTS for inner in ("", "*/"))]
-        places = [path.parent for pattern in patterns for path in sorted(folder.glob(pattern))]
-        names = ["" if path == folder else path.relative_to(folder).as_posix() for path in places]
-        self.records = {name: record_of(path) for name, path in zip(names, places, strict=True)}
-        paths = [path for pattern in ("", "masks/") for path in sorted(folder.glob(f"{pattern}*{EVALUATION}"))]
-        scored = [path.relative_to(folder).as_posix().removesuffix(EVALUATION) for path in paths]
-        self.evaluations = {name: Evaluation(path) for name, path in zip(scored, paths, strict=True)}
+        outputs = [f"{name}/{split}" for name in ("cams", "seeds", "labels", "masks") for split in ("", "*/")]
+        places = [path.parent for each in ("", *outputs) for path in sorted(folder.glob(f"{each}{RUN_FILE}"))]
+        self.records = {path.relative_to(folder).as_posix().removeprefix("."): record_of(path) for path in places}
+        paths = [*sorted(folder.glob(f"*{EVALUATION}")), *sorted(folder.glob(f"masks/*{EVALUATION}"))]
+        self.evaluations = {p.relative_to(folder).as_posix().removesuffix(EVALUATION): Evaluation(p) for p in paths}
         if "masks" not in self.evaluations and "masks/val" in self.evaluations:
             self.evaluations["masks"] = self.evaluations.pop("masks/val")
         steps = {step.name.removeprefix("step_"): step for step in (folder / "pictures").glob("step_*")}
@@ -115,9 +96,11 @@ class Run:
         self.backbone = str(backbone or self.setting("model", "init_args", "encoder") or "")
         self.task = str(self.setting("model", "class_path") or "").rpartition(".")[2]
         self.labels = str(self.setting("data", "init_args", "labels") or "")
-        painted, labels = "/".join(PurePath(self.labels).parts[-2:]), PurePath(self.labels).name
-        drawn = labels in TRUE_MASKS and "labels_made_with" not in (self.setting() or {})
-        reason = painted if painted in PAINTED else labels if drawn else None
+        name, last_two = PurePath(self.labels).name, "/".join(PurePath(self.labels).parts[-2:])
+        drawn = name in ("SegmentationClassAug", "SegmentationClass", "masks")
+        # `tag2mask prepare coco` paints true masks, so their folder has a record like one of pseudo-labels
+        painted = last_two in ("masks/train2014", "masks/val2014")
+        reason = last_two if painted else name if drawn and self.setting("labels_made_with") is None else None
         self.true_masks = None if reason is None else f"its labels are {reason}"
         self.outdated: list[str] = []
         self._leave_out_outdated(folder)
@@ -131,7 +114,7 @@ class Run:
 
     def _leave_out_outdated(self, folder: Path) -> None:
         for name, evaluation in list(self.evaluations.items()):
-            masks_of_val = name == "masks" and not (folder / "masks" / RUN_FILE).is_file()
+            masks_of_val = name == "masks" and "masks" not in self.records
             now = provenance.state(folder / ("masks/val" if masks_of_val else name))
             if None not in (now, evaluation.state) and now != evaluation.state:
                 del self.evaluations[name]
@@ -146,19 +129,12 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read the runs in a folder, or the folder itself where it is one run.
-
-    Raises:
-        MissingError: there is no run.
-        DamagedError: a file of a run is damaged.
-    """
+    """Read the runs in a folder, or the folder itself where it is one run; ``MissingError`` where there is none."""
     folder = folder.resolve()
     files = (RUN_FILE, "config.yaml", *(f"{stage}{EVALUATION}" for stage in (*STAGES, "masks/val")))
     folders = [path for path in (folder, *sorted(folder.glob("*"))) if any((path / name).is_file() for name in files)]
     if not folders:
-        raise MissingError(
-            f"no run with run.json or cams_evaluation.json in {folder}; train one, and run `tag2mask evaluate` first"
-        )
+        raise MissingError(f"no run with run.json or cams_evaluation.json in {folder}; train and evaluate one first")
     return [Run(path) for path in (folders[:1] if folders[0] == folder else folders)]
 
 

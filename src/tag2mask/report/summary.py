@@ -26,7 +26,6 @@ class Summary:
     """What a report says of runs, the same in JSON, Markdown, text and HTML.
 
     Attributes:
-        runs: all of them.
         chain: the runs whose stages follow each other: the best network, the labels it learnt from, and their CAMs, as
             ``cams``, ``labels``, ``weak`` (a segmentation network trained on pseudo-labels) and ``full`` (one trained
             on true masks). A stage without a scored run is left out.
@@ -54,22 +53,21 @@ class Summary:
         steps = [(row, row.evaluation.steps or {"labels": row.score}) for row in self.labels]
         self.steps = [row._replace(stage=step, score=score) for row, scores in steps for step, score in scores.items()]
         self.rows = [*self.cams, *self.steps, *self.networks]
-        self.ratio, self.ratio_missing = self._ratio()
+        self.ratio: float | None = None
+        self.ratio_missing = ""
+        if weak is None or full is None:
+            kind = "pseudo-labels" if full else "true masks"
+            self.ratio_missing = f"no scored segmentation network trained on {kind}"
+        elif not weak.evaluation.same_images(full.evaluation):
+            self.ratio_missing = f"scored on different images ({weak.evaluation.images} and {full.evaluation.images})"
+        elif weak.score.miou is None or not full.score.miou:
+            self.ratio_missing = "a score is undefined or 0"
+        else:
+            self.ratio = weak.score.miou / full.score.miou
         self.notes = [note for run in runs for note in run.outdated]
         for run in runs:
             if (record := run.records.get("labels", {})).get("vanished"):
                 self.notes.append(f"labels of {run.name}: {provenance.vanished(record)}")
-
-    def _ratio(self) -> tuple[float | None, str]:
-        for stage, labels in (("full", "true masks"), ("weak", "pseudo-labels")):
-            if stage not in self.chain:
-                return None, f"no scored segmentation network trained on {labels}"
-        weak, full = self.chain["weak"], self.chain["full"]
-        if not weak.evaluation.same_images(full.evaluation):
-            return None, f"scored on different images ({weak.evaluation.images} and {full.evaluation.images})"
-        if weak.score.miou is None or not full.score.miou:
-            return None, "a score is undefined or 0"
-        return weak.score.miou / full.score.miou, ""
 
     def json(self) -> dict[str, dict[str, Any]]:
         """Return what report.json holds.
@@ -78,18 +76,14 @@ class Summary:
         the given threshold where there is one, else at the best. ``labels`` holds the scores of the pseudo-labels:
         ``labels_miou`` and so on, the name of the ``run``, and the scores after each of its ``steps``. ``segmentation``
         holds those of the segmentation network; the network trained on true masks is under ``full``, and the ``ratio``
-        of both beside it. Further runs with labels or masks are under ``others`` of each. ``notes`` are numbered.
-
-        Raises:
-            SettingError: a run is called like a key of report.json.
+        of both beside it. Further runs with labels or masks are under ``others`` of each. ``notes`` are numbered. A run
+        that is called like one of these keys is a ``SettingError``.
         """
         result = {}
         for row in self.cams:
             name, score = row.run.name, row.score
             if name in ("labels", "segmentation", "notes"):
-                raise SettingError(
-                    f"a run with CAM scores is called {name!r}, which report.json keeps free; rename its folder"
-                )
+                raise SettingError(f"a run with CAM scores is called {name!r}, which report.json keeps free; rename it")
             result[name] = _entry(row, "cam_", threshold=score.threshold, threshold_chosen=score.chosen)
         labels, networks = {}, {}
         for row in self.labels:

@@ -7,8 +7,7 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-PNG = ["image/png"]
-"""What a notebook stores of a picture."""
+PNG = ["image/png"]  # what a notebook stores of a picture
 
 
 class Slider(NamedTuple):
@@ -27,12 +26,8 @@ def show(picture: np.ndarray) -> None:
 def explore(draw: Callable[..., np.ndarray], controls: Mapping[str, Slider | Sequence[Any]]) -> dict[str, Any]:
     """Show a picture, and above it controls that draw it anew; return their widgets by name, none without ipywidgets.
 
-    The picture of the first values stays where nobody can move the controls: in a notebook that was run without a front
-    end, as a stored page, or without ipywidgets.
-
-    Args:
-        draw: takes the values of the controls by name, returns (H, W, 3) uint8.
-        controls: name -> a slider, or a list to choose from that starts at its first entry.
+    ``draw`` takes their values by name and returns (H, W, 3) uint8. A list of values starts at its first entry. The
+    picture of the first values stays where nobody can move the controls, as in a stored page.
     """
     values = {name: control.value if isinstance(control, Slider) else control[0] for name, control in controls.items()}
     try:

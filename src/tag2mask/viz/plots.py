@@ -1,6 +1,6 @@
-"""Pictures as RGB arrays (H, W, 3) uint8: overlays, label maps, panels and charts. The only user of matplotlib.
+"""Pictures as RGB arrays (H, W, 3) uint8. H x W is the size of a photograph, h x w that of a map of it.
 
-Shape letters in this file: H x W a photograph, h x w a map of it.
+``strength`` is always the largest share of the colours that are laid over a photograph.
 """
 
 import math
@@ -30,10 +30,8 @@ FONTS = [font for font in PREFERRED if font in fontManager.get_font_names()]
 """A letter is drawn in the first of these fonts that has it; the first one of all comes with matplotlib."""
 BLUE, ORANGE, *_ = COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Colours of charts, by Okabe and Ito: colour-blind people can tell them apart."""
-SMALL, DPI = 9, 100
-"""Size of letters in points, and pixels to an inch."""
-GAP, LINE = 6, 15
-"""Space between the pictures of a row, and height of a line of a title, in pixels."""
+SMALL, DPI, GAP = 9, 100, 6
+"""Size of letters in points, pixels to an inch, and pixels between the pictures of a row."""
 STYLE: Any = {
     "font.family": FONTS,
     "text.parse_math": False,  # a name with dollars is no formula
@@ -43,23 +41,18 @@ STYLE: Any = {
     "figure.dpi": DPI,
     "legend.frameon": False,
 }
-"""Settings of matplotlib for the charts."""
-BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-"""A legend beside the chart hides nothing."""
+BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend there hides nothing
 
 
 def heat(image: np.ndarray, cam: np.ndarray, strength: float = 0.6) -> np.ndarray:
-    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8; where it is 1, ``strength`` is its share."""
+    """Lay a CAM (h, w) in [0, 1] over its photograph (H, W, 3) uint8."""
     value = np.clip(_as_large(cam, image), 0, 1)
     colours = colormaps["turbo"]((value * 255).astype(np.uint8), bytes=True)[..., :3]
     return _blend(image, colours, strength * (0.35 + 0.65 * value))
 
 
 def overlay(image: np.ndarray, label: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """Lay a label map (H, W) over its photograph (H, W, 3) uint8. The background stays as it is.
-
-    ``strength`` is the share of the colour inside of an object; the outline of an object has the whole colour.
-    """
+    """Lay the objects of a label map (H, W) over its photograph (H, W, 3) uint8, with outlines of the whole colour."""
     label = np.asarray(label, np.uint8)
     edge = np.zeros(label.shape, bool)
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
@@ -73,21 +66,14 @@ def label_colours(label: np.ndarray) -> np.ndarray:
 
 
 def difference(image: np.ndarray, change: np.ndarray, strength: float = 0.9) -> np.ndarray:
-    """Lay the change of a map (h, w) over a photograph (H, W, 3) in grey: orange where it grew, blue where it shrank.
-
-    ``strength`` is the share of the colour where the change is largest.
-    """
+    """Lay the change of a map (h, w) over a photograph (H, W, 3) in grey, orange where it grew, else blue."""
     scaled = _as_large(change, image)
     colours = np.where((scaled > 0)[..., None], to_rgb(ORANGE), to_rgb(BLUE)) * 255
     return _blend(_grey(image), colours, strength * np.abs(scaled) / max(float(np.abs(scaled).max()), 1e-12))
 
 
 def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """Draw where a point of a photograph (H, W, 3) looks: the attention as heat, a cross at the point.
-
-    The weights (h, w) are at least zero, and the photograph is grey where they are zero. ``at`` is the point, as shares
-    of width and height in [0, 1].
-    """
+    """Lay weights (h, w) >= 0 over a photograph as heat, grey where 0; mark the point ``at``, (x, y) in [0, 1]."""
     height, width = image.shape[:2]
     positive = Image.fromarray(weights > 0).resize((width, height), Image.Resampling.NEAREST)
     warm = heat(image, weights / max(float(weights.max()), 1e-12))
@@ -102,12 +88,9 @@ def attended(image: np.ndarray, weights: np.ndarray, at: tuple[float, float]) ->
 
 
 def _as_large(values: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Scale a map (h, w) bilinearly to the size of a photograph, (H, W) float32."""
-    return np.asarray(_resized(np.asarray(values, np.float32), *image.shape[1::-1]))
-
-
-def _resized(picture: np.ndarray, width: float, height: float) -> Image.Image:
-    return Image.fromarray(picture).resize((max(1, round(width)), round(height)), Image.Resampling.BILINEAR)
+    """Scale a map (h, w) to the size of a photograph, (H, W) float32."""
+    (height, width), small = image.shape[:2], Image.fromarray(np.asarray(values, np.float32))
+    return np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -133,20 +116,18 @@ def panel(
 
 
 def row(parts: Sequence[tuple[str, np.ndarray]], height: float = 2.4) -> np.ndarray:
-    """Set titled pictures side by side, ``height`` inches high, at 100 pixels an inch.
-
-    Pillow draws it, not matplotlib, which is slow: rows are drawn while a network trains.
-    """
-    high = round(height * DPI)
-    pictures = [_resized(picture, picture.shape[1] * high / picture.shape[0], high) for _, picture in parts]
-    titles = []
-    for (title, _), picture in zip(parts, pictures, strict=True):
-        letters = max(6, int(picture.width / DPI * 72 / (0.58 * SMALL)))
-        titles.append("\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False)))
-    above = GAP + LINE * max(1 + title.count("\n") for title in titles)
-    sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for picture in pictures), above + high + GAP), "white")
+    """Set titled pictures side by side, ``height`` inches high, at 100 pixels an inch."""
+    # by Pillow, as matplotlib is slow and rows are drawn while a network trains
+    high, columns = round(height * DPI), []
+    for title, pixels in parts:
+        wide = max(1, round(pixels.shape[1] * high / pixels.shape[0]))
+        picture = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BILINEAR)
+        letters = max(6, int(wide / DPI * 72 / (0.58 * SMALL)))
+        columns.append(("\n".join(textwrap.wrap(_known(title), letters, break_on_hyphens=False)), picture))
+    above = GAP + 15 * max(1 + title.count("\n") for title, _ in columns)  # 15 pixels for a line of a title
+    sheet = Image.new("RGB", (GAP + sum(picture.width + GAP for _, picture in columns), above + high + GAP), "white")
     draw, left = ImageDraw.Draw(sheet), GAP
-    for title, picture in zip(titles, pictures, strict=True):
+    for title, picture in columns:
         name = next((font for font in FONTS if all(_has(font, letter) for letter in title)), FONTS[0])
         font = ImageFont.truetype(fontManager.findfont(name), round(SMALL * DPI / 72))
         bottom = left + picture.width / 2, above - GAP // 2
@@ -178,8 +159,8 @@ def gallery(parts: Sequence[tuple[str, np.ndarray]], columns: int = 4, height: f
 def key(names: Mapping[int, str], columns: int = 8) -> np.ndarray:
     """Draw the colours of label maps: mask value -> name."""
     columns = min(columns, len(names))
-    size = columns * (0.45 + 0.09 * max(map(len, names.values()))), 0.15 + 0.2 * math.ceil(len(names) / columns)
-    figure = Figure(size)
+    wide, high = 0.45 + 0.09 * max(map(len, names.values())), 0.15 + 0.2 * math.ceil(len(names) / columns)
+    figure = Figure((columns * wide, high))
     patches = [Patch(color=classes.palette()[value] / 255, label=_known(name)) for value, name in names.items()]
     figure.legend(handles=patches, ncols=columns, loc="center", handlelength=1, fontsize=SMALL)
     return _drawn(figure)
@@ -190,8 +171,7 @@ def lines(
     x: Sequence[float], curves: Mapping[str, Sequence[float]], across: str, up: str, mark: float | None = None
 ) -> np.ndarray:
     """Draw curves of values in [0, 1], called ``up``, over ``x``, called ``across``; a vertical line at ``mark``."""
-    figure = Figure((5.0, 2.8), layout="constrained")
-    axis = figure.subplots()
+    axis = Figure((5.0, 2.8), layout="constrained").subplots()
     for name, values in curves.items():
         axis.plot(x, values, label=_known(name))
     if mark is not None:
@@ -199,14 +179,13 @@ def lines(
     axis.set(xlabel=_known(across), ylabel=_known(up), ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(**BESIDE)
-    return _drawn(figure)
+    return _drawn(axis.figure)
 
 
 @rc_context(STYLE)
 def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], title: str = "") -> np.ndarray:
     """Draw a row of horizontal bars for each name, one for each group; values that are nan leave a gap."""
-    figure = Figure((5.0, 0.7 + len(names) * (0.1 + 0.16 * len(groups))), layout="constrained")
-    axis = figure.subplots()
+    axis = Figure((5.0, 0.7 + len(names) * (0.1 + 0.16 * len(groups))), layout="constrained").subplots()
     thick = 0.8 / len(groups)
     for index, (group, values) in enumerate(groups.items()):
         places = np.arange(len(names)) + (index - (len(groups) - 1) / 2) * thick
@@ -218,14 +197,13 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], title: str
     axis.set_title(_known(title))
     if len(groups) > 1:
         axis.legend(**BESIDE)
-    return _drawn(figure)
+    return _drawn(axis.figure)
 
 
 @rc_context(STYLE)
 def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> np.ndarray:
     """Draw a table of numbers in [0, 1] as percent, darker where higher; nan stays empty."""
-    figure = Figure((1.5 + 0.5 * len(columns), 1.2 + 0.32 * len(rows)), layout="constrained")
-    axis = figure.subplots()
+    axis = Figure((1.5 + 0.5 * len(columns), 1.2 + 0.32 * len(rows)), layout="constrained").subplots()
     axis.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(len(columns)), [_known(name) for name in columns], rotation=45, ha="right")
     axis.set_yticks(range(len(rows)), [_known(name) for name in rows])
@@ -233,10 +211,10 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], titl
         if value == value:
             axis.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color="white" if value > 0.6 else "black")
     axis.set_title(_known(title))
-    return _drawn(figure)
+    return _drawn(axis.figure)
 
 
-def _drawn(figure: Figure) -> np.ndarray:
+def _drawn(figure: Any) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
@@ -244,10 +222,8 @@ def _drawn(figure: Figure) -> np.ndarray:
 
 def _known(name: str) -> str:
     """Return a name with the number of each letter that no font has."""
-    return "".join(
-        letter if any(_has(font, letter) for font in FONTS) else letter.encode("ascii", "backslashreplace").decode()
-        for letter in name
-    )
+    unknown = [letter for letter in name if not any(_has(font, letter) for font in FONTS)]
+    return name.translate({ord(letter): letter.encode("ascii", "backslashreplace").decode() for letter in unknown})
 
 
 @cache

@@ -11,26 +11,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-Values = Sequence[tuple[int, float]]
-"""Iteration and value, in rising order of the iterations."""
-
+Values = Sequence[tuple[int, float]]  # iteration and value, in rising order of the iterations
 COLOURS = ("#0072b2", "#d55e00", "#00875f", "#b8609a", "#a87400", "#3a9ad9", "#4d4d4d", "#8a3ffc")
 TEXT, GRID, CARD = "#5b616b", "#e3e4e1", "#fefefe"
 VARIABLES = {**{colour: f"s{n}" for n, colour in enumerate(COLOURS)}, TEXT: "soft", GRID: "rule", CARD: "card"}
 """Colours that matplotlib writes -> the variables of the style sheet that take their place."""
-DASHES = ("", "7 4", "2 3")
-"""``stroke-dasharray`` of the first eight lines, the next eight and so on."""
-MAX_RAW_LINES = 4
-"""Lines up to which a chart has pale raw values beside the running means."""
-MAX_DOTS = 12
-"""Values of a line up to which each has a dot."""
-LOG_RATIO = 30.0
-"""Largest over smallest value from which the axis is logarithmic."""
 
 
 def line_style(number: int) -> tuple[str, str]:
     """Return the CSS colour and the ``stroke-dasharray`` of line ``number``; 24 lines differ."""
-    return f"var(--s{number % len(COLOURS)})", DASHES[number // len(COLOURS) % len(DASHES)]
+    return f"var(--s{number % len(COLOURS)})", ("", "7 4", "2 3")[number // len(COLOURS) % 3]
 
 
 def running_mean(values: Values) -> Values:
@@ -52,14 +42,11 @@ def thin(values: Values, maximum: int = 300) -> Values:
 def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> tuple[str, bool]:
     """Draw values over iterations; return the ``<svg>`` element and whether the vertical axis is logarithmic.
 
-    Running means are drawn, and the raw values pale behind them if there are few lines. Names appear on hovering. The
+    A line is a name, the number of its `line_style`, and at least one value; values are multiplied by ``scale``.
+    Running means are drawn, and behind them the raw values, pale, if there are few lines. Names appear on hovering. The
     axis is logarithmic where all values are positive and span a wide range.
-
-    Args:
-        lines: name, number of the `line_style`, and at least one value.
-        scale: factor of the values, 100 for percent.
     """
-    crowded = len(lines) > MAX_RAW_LINES
+    crowded = len(lines) > 4
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": repr(lines), "font.size": 9}):
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
         axis = figure.subplots()
@@ -72,13 +59,12 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
             line: Any = {"color": colour, "clip_on": False}
             if means is not values and not crowded:
                 axis.plot(*zip(*thin(values), strict=True), linewidth=0.75, alpha=0.3, **line)
-            strokes = (0, dashes) if dashes else "-"
-            axis.plot(*zip(*thin(means), strict=True), linewidth=1.5, linestyle=strokes, gid=f">{name}", **line)
-            for step, value in values if len(values) <= MAX_DOTS else ():
+            axis.plot(*zip(*thin(means), strict=True), linewidth=1.5, dashes=dashes, gid=f">{name}", **line)
+            for step, value in values if len(values) <= 12 else ():  # few enough for a dot each
                 title = f">{name}: {value:.4g} at iteration {step}"
                 axis.plot(step, value, "o", markeredgecolor=CARD, markersize=5, gid=title, **line)
         low, high = min(drawn), max(drawn)
-        logarithmic = low > 0 and high / low > LOG_RATIO
+        logarithmic = low > 0 and high / low > 30
         if logarithmic:
             axis.set_yscale("log")
             axis.set_ylim(low / 1.15, high * 1.15)
@@ -96,19 +82,18 @@ def line_chart(lines: Sequence[tuple[str, int, Values]], scale: float = 1.0) -> 
         axis.spines[["left", "top", "right"]].set_visible(False)
         axis.spines["bottom"].set_color(TEXT)
         file = io.StringIO()
-        nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _for_page(file.getvalue()), logarithmic
 
 
 def _for_page(svg: str) -> str:
     """Leave out what a page has once (prolog, style, sizes, ids), name lines on hovering, use the page's colours."""
-    box = re.search(r'viewBox="[^"]*"', svg)
-    assert box is not None
-    body = re.sub(r"<style.*?</style>| font-family: [^;]*;", "", svg[svg.index(">", box.end()) + 1 :], flags=re.S)
+    _, box, rest = re.split(r'(viewBox="[^"]*")', svg, maxsplit=1)
+    body = re.sub(r"<style.*?</style>| font-family: [^;]*;", "", rest.partition(">")[2], flags=re.S)
     body = re.sub(r'<g id="&gt;([^"]*)">', r"<g><title>\1</title>", body)
     body = re.sub(r'<(g|text) id="[^"]*"', r"<\1", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")
     body = re.sub(r"\s*\n\s*", " ", body.replace("<g/>", ""))
-    return f'<svg class="chart" {box[0]}>{body.strip()}'
+    return f'<svg class="chart" {box}>{body.strip()}'
