@@ -62,7 +62,7 @@ def read_mask(photo: Photo, size: tuple[int, ...], num_classes: int) -> np.ndarr
     if beyond.size:
         value = num_classes + 1 + beyond[0]
         raise MismatchError(
-            f"{photo.mask} holds the value {value}; expected 0 to {num_classes}, the classes, or {IGNORE}"
+            f"{photo.mask} holds the value {value}; expected 0 to {num_classes} ({num_classes} classes) or {IGNORE}"
         )
     return mask
 

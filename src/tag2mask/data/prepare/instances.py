@@ -36,15 +36,12 @@ MEND = "unpack annotations_trainval2014.zip again, or mend it there"
 
 
 class Scene(NamedTuple):
-    """A photograph and its objects without crowds: mask value and outline of each, the larger area first.
-
-    An outline is a list of polygons (x, y, x, y, ...) or a run-length code of pycocotools.
-    """
+    """A photograph and its objects without crowds: mask value and outline of each, the larger area first."""
 
     name: str
     height: int
     width: int
-    objects: tuple[tuple[int, Any], ...]
+    objects: tuple[tuple[int, Any], ...]  # an outline is a list of polygons (x, y, ...) or pycocotools' run-length code
 
     @property
     def tags(self) -> tuple[int, ...]:
@@ -65,10 +62,7 @@ def paint(scene: Scene) -> np.ndarray:
 
 
 def read_scenes(path: Path) -> list[Scene]:
-    """Read an annotation file; the scenes come in the order of their names.
-
-    The error names the entry that is damaged or contradicts others.
-    """
+    """Read an annotation file, in the order of names; the error names a damaged or contradictory entry."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:  # no JSON, or no UTF-8
@@ -132,13 +126,13 @@ def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
     code = {"size": list(size), "counts": counts}
     try:
         if isinstance(counts, str):  # one that is too short would be painted as chance values
-            whole = bool(CODE.fullmatch(counts)) and mask.encode(mask.decode(code))["counts"] == counts.encode()
+            whole = CODE.fullmatch(counts) is not None and mask.encode(mask.decode(code))["counts"] == counts.encode()
         else:
             whole = all(type(run) is int and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
     except (TypeError, ValueError):
         whole = False
-    if not whole or segmentation.get("size") != list(size):
-        expected = f"size [{size[0]}, {size[1]}] and counts that add up to all of its pixels"
+    if not whole or segmentation.get("size") != code["size"]:
+        expected = f"size {code['size']} and counts that add up to all of its pixels"
         raise _fault(where, f"a run-length code {short(segmentation)}", expected)
     return code if isinstance(counts, str) else mask.frPyObjects(code, *size)
 
