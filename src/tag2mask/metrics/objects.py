@@ -12,35 +12,24 @@ from scipy import ndimage
 
 from tag2mask.classes import BACKGROUND, IGNORE
 
-EVERY_NEIGHBOUR = np.ones((3, 3), bool)
-"""Pixels that touch by a corner are of one object."""
-
 
 class ObjectScore(NamedTuple):
-    """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one.
+    """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one."""
 
-    It has the mask ``value`` of its class and covers a ``share`` of the photograph; ``recall`` is the share of its
-    pixels that were labelled with its class. Its IoU is with the labelled regions of its class that touch it, without
-    their pixels on other objects of the class.
-    """
-
-    value: int
-    share: float
-    recall: float
-    iou: float
+    value: int  # of the mask, of its class
+    share: float  # of the photograph that it covers
+    recall: float  # share of its pixels that were labelled with its class
+    iou: float  # with the labelled regions of its class that touch it, without their pixels on other objects of it
 
 
 class SizeGroup(NamedTuple):
-    """Objects of similar size, which cover shares of the photograph from ``low`` to ``high``.
-
-    ``objects`` is their number, ``iou`` their mean IoU, and ``missed`` the share of them that were missed.
-    """
+    """Objects of similar size, which cover shares of the photograph from ``low`` to ``high``."""
 
     low: float
     high: float
     objects: int
-    iou: float
-    missed: float
+    iou: float  # their mean
+    missed: float  # share of them
 
 
 def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
@@ -48,10 +37,11 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
     if label.shape != truth.shape:
         raise ValueError(f"the label map is {label.shape} and the truth {truth.shape}; they must be of one size")
     objects = []
+    corners = np.ones((3, 3), bool)  # pixels that touch by a corner are of one object
     for value in np.setdiff1d(np.unique(truth), (BACKGROUND, IGNORE)).tolist():
         labelled = (label == value) & (truth != IGNORE)
-        numbers, count = ndimage.label(truth == value, EVERY_NEIGHBOUR)
-        regions, _ = ndimage.label(labelled, EVERY_NEIGHBOUR)
+        numbers, count = ndimage.label(truth == value, corners)
+        regions, _ = ndimage.label(labelled, corners)
         for number in range(1, count + 1):
             own = numbers == number
             touching = np.isin(regions, np.setdiff1d(regions[own], 0)) & ((numbers == 0) | own)
@@ -65,22 +55,16 @@ def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1)
 
     An object counts as missed where its recall is under ``least``.
     """
-    order = sorted(objects, key=lambda scored: scored.share)
-    parts = [order[len(order) * k // groups : len(order) * (k + 1) // groups] for k in range(groups)]
-    return [
-        SizeGroup(
-            part[0].share, part[-1].share, len(part), fmean(o.iou for o in part), fmean(o.recall < least for o in part)
-        )
-        for part in parts
-        if part
-    ]
+    order, found = sorted(objects, key=lambda scored: scored.share), []
+    for k in range(groups):
+        if part := order[len(order) * k // groups : len(order) * (k + 1) // groups]:
+            iou, missed = fmean(each.iou for each in part), fmean(each.recall < least for each in part)
+            found.append(SizeGroup(part[0].share, part[-1].share, len(part), iou, missed))
+    return found
 
 
 def taken(confusion: np.ndarray) -> np.ndarray:
-    """Return which share of the pixels of each true class went to which class: a confusion matrix, (G, G), by rows.
-
-    A class that never occurs has a row of nan.
-    """
+    """Divide a confusion matrix, (G, G), by its rows: where each true class went; nan for one that never occurs."""
     with np.errstate(invalid="ignore"):
         return np.asarray(confusion / confusion.sum(1, keepdims=True))
 

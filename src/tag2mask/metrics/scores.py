@@ -1,6 +1,6 @@
-"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `metrics.functional`.
+"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics.
 
-Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
+Shape letters are those of `metrics.functional`, and B images.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,11 @@ def by_class(scores: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tenso
 
 
 class SegmentationScores(Metric):
-    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
+    """mIoU, mFDR and mFNR of label maps; see `scores`. ``num_classes`` has the background; ``IGNORE`` is left out."""
 
     confusion: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        """Count ``num_classes`` classes, the background among them."""
         super().__init__()
         self.num_classes = num_classes
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
@@ -45,7 +44,6 @@ class ThresholdSweep(Metric):
     thresholds: Tensor
 
     def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
         super().__init__()
         self.num_classes = num_classes
         self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))
