@@ -171,13 +171,10 @@ class WSSSDataModule(LightningDataModule):
     test_dataloader = val_dataloader
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return whole photographs, one a batch, without masks, and without those that no callback needs.
-
-        Each with a method ``photos_done(trainer, pl_module)`` is asked, once the weights are loaded, for their names.
-        """
+        """Return whole photographs, one a batch, without masks, and without those that no callback needs."""
         trainer: Any = self.trainer
         asked = [each for each in getattr(trainer, "callbacks", ()) if hasattr(each, "photos_done")]
-        done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]
+        done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]  # names; weights are loaded
         left_out = frozenset.intersection(*done) if done else frozenset()
         return self._whole([photo for photo in self.predict_photos if photo.name not in left_out], masks=False)
 

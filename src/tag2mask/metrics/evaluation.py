@@ -26,15 +26,12 @@ WORST = 12  # photographs that ``images_worst`` names
 
 
 class Task(NamedTuple):
-    """What is scored: CAM files (.npz) or label PNGs in ``predictions`` against label PNGs in ``masks``.
+    """What is scored against what; both must be there of each name."""
 
-    Each photograph of ``names`` must have both. ``classes`` are names by mask value, the background first.
-    """
-
-    predictions: Path
-    masks: Path
-    names: Sequence[str]
-    classes: Sequence[str]
+    predictions: Path  # folder of CAM files (.npz) or label PNGs
+    masks: Path  # folder of label PNGs
+    names: Sequence[str]  # of photographs
+    classes: Sequence[str]  # by mask value, the background first
 
 
 def predicted(folder: Path) -> set[str]:

@@ -1,7 +1,4 @@
-"""Where masks go wrong: classes that take pixels of each other, tags that come together, small objects.
-
-Shape letters in this file: C foreground classes, G classes with the background, H x W a photograph.
-"""
+"""Where masks go wrong: classes that take pixels of each other, tags that come together, small objects."""
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -64,15 +61,15 @@ def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1)
 
 
 def taken(confusion: np.ndarray) -> np.ndarray:
-    """Divide a confusion matrix, (G, G), by its rows: where each true class went; nan for one that never occurs."""
+    """Divide a confusion matrix, (G, G), by its row sums: where each true class went, nan if it never occurs."""
     with np.errstate(invalid="ignore"):
         return np.asarray(confusion / confusion.sum(1, keepdims=True))
 
 
 def together(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
-    """Return how often tags come together: of the photographs with the row's tag, the share with the column's, (C, C).
+    """Return how often tags come together: of the photographs with the row's tag, the share with the column's.
 
-    ``tags`` are the mask values of the classes of each photograph. A class without photographs has a row of nan.
+    ``tags`` are mask values of each photograph. Shape (num_classes, num_classes); a class that none has, a row of nan.
     """
     present = np.array([np.isin(np.arange(1, num_classes + 1), list(values)) for values in tags], float)
     both = present.reshape(-1, num_classes).T @ present.reshape(-1, num_classes)

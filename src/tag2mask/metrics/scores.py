@@ -1,7 +1,4 @@
-"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics.
-
-Shape letters are those of `metrics.functional`, and B images.
-"""
+"""Scores of label maps and of CAMs over photographs and ranks; the shape letters are those of `metrics.functional`."""
 
 from collections.abc import Sequence
 
@@ -29,7 +26,7 @@ class SegmentationScores(Metric):
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Add label maps (B, H, W), or one (H, W)."""
+        """Add label maps (..., H, W)."""
         self.confusion += confusion(predicted, target, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:

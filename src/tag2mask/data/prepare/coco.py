@@ -1,7 +1,7 @@
 """Fetching COCO 2014, painting its masks on all cores, and checking both.
 
-Masks, tags and lists depend on the annotation file alone, so that a run that was killed is taken up by painting every
-scene again and writing the masks that are not there yet: the digests in the table are of what was painted.
+A run that was killed is taken up by painting every scene again, for the digests in the table, and writing the masks
+that are not there yet: all depends on the annotation file alone.
 """
 
 import hashlib
@@ -27,23 +27,15 @@ ARCHIVES = {
     "annotations": Archive(
         f"{SITE}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 241_000_000, grows=5
     ),
-}
-"""The archive of each folder; sizes as the site says them."""
+}  # the archive of each folder; sizes as the site says them
 
 
 def prepare_coco(
-    root: Path,
-    out: Path | None = None,
-    lists: str = "all",
-    workers: int = 1,
-    verify: bool = False,
-    overwrite: bool = False,
-    download: bool = True,
+    root: Path, out: Path | None, lists: str, workers: int, verify: bool, overwrite: bool, download: bool
 ) -> str:
     """Fetch COCO 2014 where it is missing, paint its masks, write tags and lists; return a table of what is there.
 
     What is there of the same annotations is kept. Nothing is written before annotations and photographs are checked.
-
     ``root`` holds or receives ``train2014``, ``val2014`` and ``annotations``; ``out``, or else ``root``, receives
     ``masks``, ``tags_*.csv``, ``train.txt`` and ``val.txt``. ``lists`` says which names these two hold, a key of
     `coco.PUBLISHED`. ``verify`` also reads every mask and compares it with what was painted. ``overwrite`` replaces
