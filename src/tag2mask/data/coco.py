@@ -1,8 +1,4 @@
-"""MS COCO 2014: its folders, the tables of tags that are made of its annotations, and the photographs of a split.
-
-``root`` holds ``train2014``, ``val2014`` and ``annotations/instances_*2014.json``. `data.prepare.coco` writes, there or
-into a folder of its own, ``masks/<folder>/<name>.png``, ``tags_<folder>.csv`` and the lists ``train.txt``, ``val.txt``.
-"""
+"""MS COCO 2014: where its files lie, the tables of tags that `data.prepare.coco` writes, the photographs of a split."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -56,15 +56,11 @@ class Preprocessing:
 
 
 class TrainingTransform:
-    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32.
-
-    What is shrunk is averaged over the pixels of each position; what is enlarged is bicubic. A label map goes the same
-    way, without new values in between and with ``IGNORE`` where the image is padded.
-    """
+    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32, a label map alike."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         (low, high), size = preprocessing.long_side, preprocessing.crop_size
-        steps = [
+        steps = [  # an image that is shrunk is averaged as in evaluation; a label map gets no new values in between
             A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
             A.HorizontalFlip(p=preprocessing.flip),
             A.Normalize(*preprocessing.normalization),

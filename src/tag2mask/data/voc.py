@@ -10,8 +10,7 @@ from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.folders import read_list, without_ending
 
-SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
-"""Images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
+SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}  # trainaug: VOC's train and SBD, less VOC's val
 
 
 def split_names(root: Path, split: str) -> list[str]:

@@ -1,10 +1,8 @@
 """Counts of label maps and of CAMs at many thresholds, and their scores under the PASCAL VOC protocol.
 
 Eq. 17-19 of Liu et al. 2023. There is one confusion matrix over the whole data set; a row is a true class, a column a
-predicted one. `tag2mask evaluate` adds these counts up over photographs, `metrics.scores` over ranks.
-
-Shape letters in this file: K classes of one photograph, G classes with the background, N thresholds, h x w a CAM, H x W
-a photograph.
+predicted one. Shape letters in this file: K classes of one photograph, G classes with the background, N thresholds,
+h x w a CAM, H x W a photograph.
 """
 
 import math
@@ -28,10 +26,8 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     Not the FP / union and FN / union of Puzzle-CAM's, SEAM's and IRN's scripts. A class whose denominator is zero is
     nan and left out of the mean: one that neither occurs nor is predicted has no IoU, one that is predicted but never
     occurs has IoU 0.
-
-    Returns:
-        ``iou``, ``fdr``, ``fnr``, (..., G), their means ``miou``, ``mfdr``, ``mfnr``, (...), and those without the
-        background, ``miou_foreground`` and so on.
+    Returns ``iou``, ``fdr``, ``fnr``, (..., G), their means ``miou``, ``mfdr``, ``mfnr``, (...), and those without the
+    background, ``miou_foreground`` and so on.
     """
     m = confusion.double()
     tp = m.diagonal(dim1=-2, dim2=-1)

@@ -48,10 +48,7 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
 
 
 def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1) -> list[SizeGroup]:
-    """Cut the objects of all photographs into ``groups`` of equally many, in rising size; empty groups are left out.
-
-    An object counts as missed where its recall is under ``least``.
-    """
+    """Cut objects into up to ``groups`` of equally many, in rising size; a recall under ``least`` is a miss."""
     order, found = sorted(objects, key=lambda scored: scored.share), []
     for k in range(groups):
         if part := order[len(order) * k // groups : len(order) * (k + 1) // groups]:

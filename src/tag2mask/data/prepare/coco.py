@@ -1,8 +1,4 @@
-"""Fetching COCO 2014, painting its masks on all cores, and checking both.
-
-A run that was killed is taken up by painting every scene again, for the digests in the table, and writing the masks
-that are not there yet: all depends on the annotation file alone.
-"""
+"""Fetching COCO 2014, painting its masks on all cores, and checking both; all depends on the annotation file alone."""
 
 import hashlib
 import sys
@@ -81,8 +77,14 @@ class Stage(coco.Split):
         self.scenes: list[instances.Scene] | None = None  # nothing is left to paint
         if not (self.masks / records.RUN_FILE).exists() and folders.masks_in(self.masks):
             raise OccupiedError(f"{self.masks} holds PNG files that were not made here; name another folder with --out")
-        self.rows = self._finished()
-        if not self.rows:
+        record = records.record_of(self.masks) if self.begun else {}
+        finished = bool(record.get("finished")) and self.table.is_file()
+        if finished and records.digest_of_file(self.table) != record.get("checksum"):
+            raise MismatchError(
+                f"{self.table} has not the checksum in {self.masks / records.RUN_FILE}; delete it and prepare again"
+            )
+        self.rows = coco.read_table(self.table) if finished else {}
+        if not self.rows or not self.rows.keys() <= self.painted:
             print(f"reading {self.annotations}", file=sys.stderr)
             self.scenes = instances.read_scenes(self.annotations)
             self.rows = {scene.name: coco.Row(scene.tags, scene.height, scene.width, "") for scene in self.scenes}
@@ -94,20 +96,8 @@ class Stage(coco.Split):
                 f"{self.names} is not the list that --lists {lists} makes; rename or delete it, or give its own --lists"
             )
 
-    def _finished(self) -> dict[str, coco.Row]:
-        """Return the table where the split is finished and whole, else an empty one."""
-        record = records.record_of(self.masks) if self.begun else {}
-        if not record.get("finished") or not self.table.is_file():
-            return {}
-        if records.digest_of_file(self.table) != record.get("checksum"):
-            raise MismatchError(
-                f"{self.table} has not the checksum in {self.masks / records.RUN_FILE}; delete it and prepare again"
-            )
-        rows = coco.read_table(self.table)
-        return rows if rows.keys() <= self.painted else {}
-
     def paint(self, workers: int) -> None:
-        """Write the masks that are not there yet, then the table; nothing where the split is finished."""
+        """Paint every scene, for its digest, and write the masks that are not there yet and the table; once."""
         if self.scenes is None:
             return
         if not self.begun:  # the table goes first of what was made of other annotations: nothing is trained on the rest

@@ -1,7 +1,4 @@
-"""Fetching published archives: a download goes on where it broke off, and nothing is seen before it is whole.
-
-An archive takes its name when its checksum is right, and is kept: what was deleted is unpacked from it again.
-"""
+"""Fetching published archives: a download goes on where it broke off, and nothing is seen before it is whole."""
 
 import http.client
 import os
@@ -31,7 +28,7 @@ class Archive(NamedTuple):
 
 
 def obtain(archive: Archive, folder: Path, download: bool = True) -> Path:
-    """Return the archive in ``folder``, downloaded where it is not there whole and ``download`` allows it."""
+    """Return the archive in ``folder``, where it is kept; ``download`` fetches one that is not there whole."""
     name = archive.address.rpartition("/")[2]
     path, part = folder / name, folder / f".{name}.part"
     if _is_whole(path, archive):

@@ -51,7 +51,12 @@ def prepare_folder(root: Path) -> str:
         if some:
             first = compared(some[0], masks[some[0]], names)
             lines.append(f"{len(some)} of {len(masks)} masks {difference}, the first of {first}")
-    return "\n".join([*lines, *_passed_over(root)])
+    for place, endings in {"images": folders.PHOTO_ENDINGS, "masks": folders.MASK_ENDINGS}.items():
+        if others := folders.unread(root / place, endings):
+            lines.append(f"not read in {place}: {others} (read are {' '.join(endings)})")
+    if texts := {path.name for path in root.glob("[!.]*.txt")} - {"classes.txt", "train.txt", "val.txt"}:
+        lines.append(f"not read: {', '.join(sorted(texts))} (a list NAME.txt is read where NAME is given as a split)")
+    return "\n".join(lines)
 
 
 def _result(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -77,14 +82,3 @@ def _strays(root: Path, names: set[str]) -> list[str]:
         for place, group in groups.items()
         for name in sorted(group - names)
     ]
-
-
-def _passed_over(root: Path) -> list[str]:
-    lines = []
-    for place, endings in {"images": folders.PHOTO_ENDINGS, "masks": folders.MASK_ENDINGS}.items():
-        if others := folders.unread(root / place, endings):
-            lines.append(f"not read in {place}: {others} (read are {' '.join(endings)})")
-    texts = {path.name for path in root.glob("[!.]*.txt")} - {"classes.txt", "train.txt", "val.txt"}
-    if texts:
-        lines.append(f"not read: {', '.join(sorted(texts))} (a list NAME.txt is read where NAME is given as a split)")
-    return lines

@@ -10,12 +10,12 @@ from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask
 
 from tag2mask import classes
 from tag2mask.errors import DamagedError, MismatchError
 
-RULE = 1
-"""Version of the mask rule in `paint`; another rule makes other masks of the same annotations."""
+RULE = 1  # version of the mask rule in `paint`; another rule makes other masks of the same annotations
 NAME = re.compile(r"\w[\w.-]*\.(jpg|png)")
 CODE = re.compile("([P-o]*[0-O])+")  # a compressed run-length code, each number as in pycocotools' maskApi.c
 LONGEST = 65535  # side of a JPEG, in pixels
@@ -51,8 +51,6 @@ class Scene(NamedTuple):
 
 def paint(scene: Scene) -> np.ndarray:
     """Return the label map of a photograph, (H, W) uint8: where objects overlap, the last of the scene is seen."""
-    from pycocotools import mask
-
     size = scene.height, scene.width
     label = np.zeros(size, np.uint8)
     for value, outline in scene.objects:
@@ -114,8 +112,6 @@ def _entries(path: Path, content: Any, key: str) -> Iterator[tuple[str, dict[str
 
 def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
     """Return what `paint` takes: polygons or a compressed run-length code; refuse what pycocotools cannot paint."""
-    from pycocotools import mask
-
     if isinstance(segmentation, list):
         for polygon in segmentation or [[]]:
             whole = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0

@@ -13,7 +13,7 @@ from tag2mask.io.folders import files_in, masks_in
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.utils.progress import progress
 
-VOC = Archive(
+VOC = Archive(  # addresses and checksums are torchvision's
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     "6cd6e144f989b92b3379bac3b3de84fd",
     1_999_639_040,
@@ -24,7 +24,6 @@ SBD = Archive(
     1_419_539_633,
     grows=1.2,  # of its photographs, which are VOC's, none is unpacked
 )
-"""Addresses and checksums are torchvision's."""
 DEVKIT = Path("VOCdevkit") / "VOC2012"
 
 
