@@ -35,7 +35,7 @@ class SegmentationScores(Metric):
 
 
 class ThresholdSweep(Metric):
-    """Scores of CAMs at many background ``thresholds``, (N,), in one pass; ``counts`` is their `histogram`."""
+    """Scores of CAMs at many background ``thresholds``, (N,), in one pass; ``num_classes`` has the background."""
 
     counts: Tensor
     thresholds: Tensor
