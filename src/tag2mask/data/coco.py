@@ -1,8 +1,4 @@
-"""MS COCO 2014: its folders, the tables of tags that are made of its annotations, and the photographs of a split.
-
-``root`` holds ``train2014``, ``val2014`` and ``annotations/instances_*2014.json``. `data.prepare.coco` writes, there or
-into a folder of its own, ``masks/<folder>/<name>.png``, ``tags_<folder>.csv`` and the lists ``train.txt``, ``val.txt``.
-"""
+"""MS COCO 2014: where its files lie, the tables of tags that `data.prepare.coco` writes, the photographs of a split."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,12 +27,12 @@ class Split:
 
 
 class Row(NamedTuple):
-    """What the table of a split says of a photograph: tags as mask values, size in pixels, digest of its mask."""
+    """What the table of a split says of a photograph."""
 
-    tags: tuple[int, ...]
+    tags: tuple[int, ...]  # mask values
     height: int
     width: int
-    mask: str
+    mask: str  # digest of its pixels
 
 
 HEADER = ",".join(("name", *Row._fields))
@@ -68,10 +64,9 @@ def read_table(path: Path) -> dict[str, Row]:
 
 
 def coco_photos(root: Path, prepared: Path, split: str) -> list[Photo]:
-    """Return the photographs of a split, with tags and the paths of their masks; opens no image.
+    """Return the photographs that ``<split>.txt`` names, ``train``, ``val`` or another list; opens no image.
 
-    A split is ``train``, ``val``, or another list ``<split>.txt`` in ``prepared`` of photographs of either.
-    ``prepared`` is the folder of masks, tables and lists that `tag2mask prepare coco --out` wrote.
+    It lies in ``prepared``, the folder of masks, tables and lists that `tag2mask prepare coco --out` wrote.
     """
     path = prepared / f"{split}.txt"
     make = f"make them with `tag2mask prepare coco --root {root}{'' if prepared == root else f' --out {prepared}'}`"
@@ -85,8 +80,7 @@ def coco_photos(root: Path, prepared: Path, split: str) -> list[Photo]:
         rows = read_table(files.table) if files.table.is_file() else {}
         of_part = [name for name in names if name in rows]
         images = require_photos(files.photos, of_part, path.name) if of_part else {}
-        for name in of_part:
-            photos[name] = Photo(name, images[name], rows[name].tags, files.masks / f"{name}.png")
+        photos |= {n: Photo(n, images[n], rows[n].tags, files.masks / f"{n}.png") for n in of_part}
     missing = [name for name in names if name not in photos]
     if missing:
         raise MissingError(

@@ -1,4 +1,4 @@
-"""LightningDataModules: from a folder on disk to batches. A new data set is one small class here."""
+"""LightningDataModules: from a folder on disk to batches. A new data set is one small class."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -23,8 +23,7 @@ from tag2mask.utils.processes import cores
 class WSSSDataModule(LightningDataModule):
     """Trains on image tags, scores against masks. Subclasses say what the classes and the photographs are."""
 
-    class_names: tuple[str, ...]
-    """Foreground classes, in the order of the mask values 1, 2, ..."""
+    class_names: tuple[str, ...]  # of the foreground, in the order of the mask values 1, 2, ...
 
     @abstractmethod
     def photos(self, split: str) -> list[Photo]:
@@ -53,8 +52,7 @@ class WSSSDataModule(LightningDataModule):
             batch_size: of training, on each device.
             num_workers: processes that load images, one a core at most; 0 loads them in the main process.
             preprocessing: sizes, flips and normalisation.
-            subset: share of the training split that is drawn, in (0, 1], the same for every seed; the other
-                photographs of it are neither trained on nor predicted.
+            subset: share of the training split that is trained on and predicted, in (0, 1]; the same for every seed.
             seed: of the order and the crops; null is 0, and from the command line that of ``seed_everything``.
             labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
         """
@@ -92,16 +90,16 @@ class WSSSDataModule(LightningDataModule):
             self.train_photos = self._training_photos()
             self.val_photos = self.photos(self.val_split)  # none where one's own photographs have no masks
         elif stage == "predict":
-            self.predict_photos = self._some(self.predict_split)
+            self.predict_photos = self._drawn(self.predict_split)
         else:
-            self.val_photos = self._some(self.val_split)
+            self.val_photos = self._drawn(self.val_split)
 
     def inputs(self) -> dict[str, str]:
         """Return what each photograph is trained with: its tags, or the digest of its label, and its size."""
-        photos = self.train_photos
         if self.labels is None:
-            return self.describe(photos)
-        return {p.name: f"{provenance.of_label(p.mask)}, {provenance.of_photo(p.image)}" for p in photos if p.mask}
+            return self.describe(self.train_photos)
+        labels = {p: provenance.of_label(p.mask) for p in self.train_photos if p.mask is not None}
+        return {photo.name: f"{label}, {provenance.of_photo(photo.image)}" for photo, label in labels.items()}
 
     def labelled(self) -> list[Photo]:
         """Return the photographs that are trained on with their labels as masks; none where tags are trained on."""
@@ -109,43 +107,37 @@ class WSSSDataModule(LightningDataModule):
 
     def describe(self, photos: Sequence[Photo]) -> dict[str, str]:
         """Describe photographs by their tags and the size of their files."""
-        lines = {}
-        for photo in photos:
-            tags = None if photo.tags is None else [self.class_names[value - 1] for value in photo.tags]
-            lines[photo.name] = f"{provenance.of_tags(tags)}, {provenance.of_photo(photo.image)}"
-        return lines
+        names = self.class_names
+        tags = {p.name: None if p.tags is None else [names[value - 1] for value in p.tags] for p in photos}
+        return {p.name: f"{provenance.of_tags(tags[p.name])}, {provenance.of_photo(p.image)}" for p in photos}
 
     def masks_digest(self) -> str:
         """Return a digest of the masks that score while training, and of their names."""
         masks = [(p.name, "no mask" if p.mask is None else provenance.of_label(p.mask)) for p in self.val_photos]
         return records.digest_of_data(masks)
 
-    def _some(self, split: str) -> list[Photo]:
-        """Return the photographs of a split, of the training split those that are drawn."""
+    def _drawn(self, split: str) -> list[Photo]:
+        """Return the photographs of a split, of the training split the share ``subset``."""
         photos = self.photos(split)
         if not photos:
             raise MissingError(f"the split {split!r} of {self.root} is empty; name another one or add photographs")
-        if split != self.train_split or self.subset == 1:
-            return photos
-        count = max(1, round(self.subset * len(photos)))
-        chosen = np.random.default_rng(0).permutation(len(photos))[:count]
-        return [photos[index] for index in sorted(chosen)]
+        count = max(1, round(self.subset * len(photos))) if split == self.train_split else len(photos)
+        return [photos[index] for index in sorted(np.random.default_rng(0).permutation(len(photos))[:count])]
 
     def _training_photos(self) -> list[Photo]:
-        """Return the photographs that are trained on, with their labels as masks where these are trained on."""
-        photos = self._some(self.train_split)
+        photos = self._drawn(self.train_split)
         if self.labels is None:
             need, remedy = "tags", "tag them or train on another split"
             lacking = [photo.name for photo in photos if photo.tags is None]
         else:
             need, remedy = f"label PNG in {self.labels}", "make them with `tag2mask labels`"
             files = folders.masks_in(self.labels)
-            lacking = [photo.name for photo in photos if photo.name not in files]
             photos = [replace(photo, mask=files.get(photo.name)) for photo in photos]
+            lacking = [photo.name for photo in photos if photo.mask is None]
         if lacking:
             raise MissingError(
-                f"{len(lacking)} of {len(photos)} photographs of the split {self.train_split!r} have no {need}, the "
-                f"first {lacking[0]}; {remedy}"
+                f"{len(lacking)} of {len(photos)} photographs of the split {self.train_split!r} have no {need}, "
+                f"the first {lacking[0]}; {remedy}"
             )
         return photos
 
@@ -157,15 +149,9 @@ class WSSSDataModule(LightningDataModule):
         transform = TrainingTransform(self.preprocessing)
         data = TrainingSet(self.train_photos, self.num_classes, transform, masks=self.labels is not None)
         sampler = SeededSampler(data, self.seed, *self._ranks())
-        return ResumableLoader(
-            data,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=len(sampler) >= self.batch_size,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
-        )
+        to_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        how: Any = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": to_gpu}
+        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size, **how)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)
@@ -174,26 +160,20 @@ class WSSSDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return whole photographs with masks, one a batch, every one of the split; without any, an empty list."""
-        if not self.val_photos:
-            return []
-        ranks, _ = self._ranks()
-        if len(self.val_photos) < ranks:  # the other processes would wait for one without a photograph
+        count, ranks = len(self.val_photos), self._ranks()[0]
+        if 0 < count < ranks:  # the other processes would wait for one without a photograph
             raise SettingError(
-                f"{len(self.val_photos)} photographs in the split {self.val_split!r} for {ranks} processes; take fewer "
-                "devices, or more photographs"
+                f"{count} photographs in the split {self.val_split!r} for {ranks} processes; take fewer devices"
             )
-        return self._whole(self.val_photos, masks=True)
+        return self._whole(self.val_photos, masks=True) if count else []
 
     test_dataloader = val_dataloader
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return whole photographs, one a batch, without masks, and without those that no callback needs.
-
-        Each with a method ``photos_done(trainer, pl_module)`` is asked, once the weights are loaded, for their names.
-        """
+        """Return whole photographs, one a batch, without masks, and without those that no callback needs."""
         trainer: Any = self.trainer
         asked = [each for each in getattr(trainer, "callbacks", ()) if hasattr(each, "photos_done")]
-        done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]
+        done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]  # names; weights are loaded
         left_out = frozenset.intersection(*done) if done else frozenset()
         return self._whole([photo for photo in self.predict_photos if photo.name not in left_out], masks=False)
 

@@ -1,9 +1,8 @@
 """Photographs as samples, the same for every data set, and their order: seeded, shared out, resumed in an epoch.
 
 A sample is a dict: ``image`` (3, H, W) float32, normalised; ``label`` (C,) float32, 1 where the class is tagged, all -1
-where the photograph has no tags; ``name``. For evaluation also ``size`` (2,) int64, height and width of the photograph,
-and ``mask`` (height, width) int64 where there is one; for training on labels ``mask`` (H, W) int64, cropped like the
-image.
+without tags; ``name``. Evaluation adds ``size`` (2,) int64, height and width of the photograph. With masks also
+``mask`` int64: (height, width) for evaluation, (H, W) and cropped like the image for training.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ class Photographs(Dataset[Sample]):
         return len(self.photos)
 
     def read(self, index: int) -> tuple[dict[str, np.ndarray], Sample]:
-        """Return the arrays to transform, ``image`` (H, W, 3) and ``mask`` (H, W) uint8, and label and name."""
+        """Return arrays to transform, ``image`` (H, W, 3) and ``mask`` (H, W) uint8, and a sample of label and name."""
         photo = self.photos[index]
         arrays = {"image": read_image(photo.image)}
         if self.masks:
@@ -39,10 +38,7 @@ class Photographs(Dataset[Sample]):
 
 
 class TrainingSet(Photographs):
-    """Crops, by a `TrainingTransform`.
-
-    Its keys are pairs (index, seed): the seed settles the crop, so that a run can be repeated and taken up again.
-    """
+    """Crops, by a `TrainingTransform`. Of a key (index, seed) the seed settles the crop: a run can be repeated."""
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
@@ -94,13 +90,11 @@ class ShardSampler(DistributedSampler[Any]):
 class ResumableLoader(DataLoader[Sample]):
     """A training loader that Lightning can take up in the middle of an epoch; its sampler is a `SeededSampler`."""
 
-    _done = 0
-    _start = 0
+    _done = _start = 0  # batches of the present epoch that were handed out, and of the next one that are left out
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        start, self._start = self._start, 0
-        self._done = start
-        self.sampler.skip = start * (self.batch_size or 1)  # type: ignore[attr-defined]
+        self._done, self._start = self._start, 0
+        self.sampler.skip = self._done * (self.batch_size or 1)  # type: ignore[attr-defined]
         for batch in super().__iter__():
             self._done += 1
             yield batch

@@ -2,8 +2,7 @@
 
 ``tags.csv`` has the columns ``name`` and ``tags``. Where a tag of the file is set off by ``;`` or ``|``, these separate
 all of its tags and blanks belong to them; else commas and blanks separate them. ``classes.txt`` has a class a line, in
-the order of the mask values 1, 2, ...; without it, the tags in alphabetical order are the classes. ``train.txt``,
-``val.txt`` and the like list the names of a split, one a line.
+the order of the mask values 1, 2, ...; without it, the tags in alphabetical order are the classes.
 """
 
 import csv
@@ -21,25 +20,21 @@ from tag2mask.io.folders import plain
 
 
 def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    """Read ``tags.csv`` as name -> tags. An empty field is none of the classes.
+    """Read ``tags.csv``, with commas, ``;`` or tabs between columns, as name -> tags; an empty field is no class.
 
-    A byte-order mark, spaces around fields and ``;`` or tabs between columns are understood. A tag that is none of the
-    ``known`` classes is an error, where these are given.
+    A tag that is none of the ``known`` classes is an error, where these are given.
     """
     fields = _read_fields(path)
     blanks_belong = any(re.search("[;|]", field) for _, field in fields.values())
     tags_of: dict[str, tuple[str, ...]] = {}
     for name, (where, field) in fields.items():
-        if blanks_belong or "," in field:
-            parts = re.split("[;|,]", field)
-        else:
-            parts = [field] if plain(field) in known else field.split()
+        whole = blanks_belong or "," in field or plain(field) in known
+        parts = re.split("[;|,]", field) if whole else field.split()
         tags_of[name] = tuple(dict.fromkeys(plain(part) for part in parts if part.strip()))
         for tag in tags_of[name]:
             if is_background(tag):
                 raise DamagedError(
-                    f"{where}: the tag {tag!r} is no class, but what is left when all are found; take it out: a "
-                    "photograph of no class has an empty field"
+                    f"{where}: the tag {tag!r} is no class, but what is left when all are found; take it out"
                 )
             if known and tag not in known:
                 near = difflib.get_close_matches(tag, known, 1)
@@ -84,22 +79,19 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
 def near_doubles(counts: Mapping[str, int]) -> list[str]:
     """Ask, a sentence each, about classes that may be one; ``counts`` is class -> how many photographs have it."""
     alike: dict[str, list[str]] = {}
+    questions = []
     for name in counts:
         signs = unicodedata.normalize("NFKC", name).casefold()
         bare = (sign for sign in signs if unicodedata.category(sign) not in ("Zs", "Cf", "Pc", "Pd"))  # blanks, - and _
-        alike.setdefault("".join(bare), []).append(name)
-    questions = [
-        f"{' and '.join(f'{name!r} ({counts[name]} photographs)' for name in group)} differ only in case, blanks, "
-        "hyphens or Unicode form: are they one class? make them alike"
-        for group in alike.values()
-        if len(group) > 1
-    ]
-    return questions + [
-        f"{name!r} ({counts[name]} photographs) is made of the classes {' and '.join(map(repr, words))}: are these "
-        "tags separated by blanks? where one tag of the file is set off by ; all must be"
-        for name in counts
-        if len(words := name.split()) > 1 and set(words) <= set(counts)
-    ]
+        alike.setdefault("".join(bare), []).append(f"{name!r} ({counts[name]} photographs)")
+        if len(words := name.split()) > 1 and set(words) <= set(counts):
+            questions.append(
+                f"{name!r} ({counts[name]} photographs) is made of the classes {' and '.join(map(repr, words))}: are "
+                "these tags separated by blanks? where one tag of the file is set off by ; all must be"
+            )
+    doubles = [" and ".join(group) for group in alike.values() if len(group) > 1]
+    advice = "differ only in case, blanks, hyphens or Unicode form: are they one class? make them alike"
+    return [f"{names} {advice}" for names in doubles] + questions
 
 
 def place(root: Path, name: str) -> Path:
@@ -128,10 +120,10 @@ def folder_tags(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def folder_photos(root: Path, split: str) -> list[Photo]:
-    """Return the photographs of a split.
+    """Return the photographs of a split: those that ``<split>.txt`` names, one a line.
 
-    A split is the names in ``<split>.txt``. Where there is no such file, ``train`` is every tagged photograph, ``val``
-    every one with tags and mask, and any other split every photograph in ``images/``.
+    Where there is no such file, ``train`` is every tagged photograph, ``val`` every one with tags and mask, and any
+    other split every photograph in ``images/``.
     """
     folder = place(root, "images")
     images, masks = require_photos(folder, (), ""), folders.masks_in(place(root, "masks"))

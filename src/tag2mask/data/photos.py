@@ -17,19 +17,12 @@ from tag2mask.utils.progress import progress
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photograph of a data set.
+    """One photograph of a data set."""
 
-    Attributes:
-        name: without folder and ending; names the files made from it.
-        image: path of the photograph.
-        tags: mask values of its classes (1 is the first), None where nobody tagged it.
-        mask: path of its label PNG, None where there is none.
-    """
-
-    name: str
+    name: str  # without folder and ending; names the files made from it
     image: Path
-    tags: tuple[int, ...] | None
-    mask: Path | None = None
+    tags: tuple[int, ...] | None  # mask values of its classes (1 is the first), None where nobody tagged it
+    mask: Path | None = None  # its label PNG
 
     def label(self, num_classes: int) -> np.ndarray:
         """Return the tags as 0/1, (C,) float32; all -1 without tags."""
@@ -61,15 +54,15 @@ def read_mask(photo: Photo, size: tuple[int, ...], num_classes: int) -> np.ndarr
         raise MissingError(f"{photo.name} has no mask and cannot be scored; add one or take it off the list")
     mask = labels.read_label(photo.mask)
     if mask.shape != tuple(size):
+        hint = images.sizes_hint(photo.image, size, mask.shape)
         raise MismatchError(
-            f"{photo.mask} is {mask.shape[1]} x {mask.shape[0]} pixels and its photograph {size[1]} x {size[0]}; "
-            f"{images.sizes_hint(photo.image, size, mask.shape)}"
+            f"{photo.mask} is {mask.shape[1]} x {mask.shape[0]} pixels and its photograph {size[1]} x {size[0]}; {hint}"
         )
     beyond = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1)[num_classes + 1 : IGNORE])
     if beyond.size:
+        value = num_classes + 1 + beyond[0]
         raise MismatchError(
-            f"{photo.mask} holds the value {num_classes + 1 + beyond[0]}; expected 0 to {num_classes} ({num_classes} "
-            f"classes) or {IGNORE}"
+            f"{photo.mask} holds the value {value}; expected 0 to {num_classes} ({num_classes} classes) or {IGNORE}"
         )
     return mask
 
@@ -96,9 +89,8 @@ def untagged(masks: Mapping[Photo, set[int]]) -> list[Photo]:
 def check_tags(masks: Mapping[Photo, set[int]], names: Sequence[str]) -> None:
     """Refuse masks whose classes are not the tags of their photographs: most often ``classes.txt`` is in another order.
 
-    ``masks`` is photograph -> the classes that its mask shows; photographs without tags are left out. It is a
-    `MismatchError` where a class that is not among the tags stands in more than 5 % of the masks and more than three of
-    them, or in more than half of them. A tag without a pixel is no fault here.
+    ``masks`` is photograph -> the classes that its mask shows. It is a `MismatchError` where of the tagged photographs
+    more than 5 % and more than three, or more than half, show a class that is not among their tags.
     """
     count, wrong = sum(photo.tags is not None for photo in masks), untagged(masks)
     if len(wrong) > min(max(3, count / 20), count / 2):
@@ -117,10 +109,7 @@ def check_sampled_tags(photos: Sequence[Photo], names: Sequence[str]) -> None:
 
 
 def check_masks(photos: Sequence[Photo], num_classes: int) -> None:
-    """Open the mask of each photograph: it is there, whole, of the photograph's size, and holds classes that there are.
-
-    Of a photograph only the head is read. The error says how many masks cannot be used, and why the first cannot.
-    """
+    """Check that every photograph has a mask as `read_mask` wants it; the error counts those that cannot be used."""
 
     def fault(photo: Photo) -> InputError | None:
         try:
@@ -136,10 +125,7 @@ def check_masks(photos: Sequence[Photo], num_classes: int) -> None:
 
 
 def unlearnable(photos: Sequence[Photo], class_names: Sequence[str]) -> list[str]:
-    """Say in words what a network cannot learn from the tags of these photographs; those without are left out.
-
-    A class that no photograph has, a class that every photograph has, and classes that are always tagged together.
-    """
+    """Say what cannot be learnt from the tags: classes of no photograph, of every one, or always tagged together."""
     tagged = [frozenset(photo.tags) for photo in photos if photo.tags is not None]
     on: dict[frozenset[int], list[str]] = defaultdict(list)
     for value, name in enumerate(class_names, 1):

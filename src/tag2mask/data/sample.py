@@ -1,14 +1,14 @@
 """The sample set: drawn scenes in the folder format, made in seconds, for demo, tests and notebooks.
 
-Every object is a large plain body, of a colour that says nothing about its class, with a small telling badge whose
-pattern is the class. A classifier needs the badge only, so a plain CAM lights the badge, and there is something to
-extend. Masks cover the whole object.
+Every object is a large plain body, of a colour that says nothing about its class, with a small badge whose pattern is
+the class. A classifier needs the badge only, so a plain CAM lights the badge alone; masks cover the whole object.
 """
 
 import math
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
 from tag2mask.errors import SettingError
@@ -48,7 +48,7 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
     return True
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+def draw_scene(rng: Generator) -> tuple[Image.Image, np.ndarray]:
     """Draw one scene: a photograph-like RGB image of 192 to 256 pixels a side, and its mask (H, W) uint8."""
     width, height = (int(side) for side in rng.integers(192, 257, 2))
     ground = np.clip(rng.integers(70, 170, 3) + rng.normal(0, 22, (6, 8, 3)), 0, 255).astype(np.uint8)  # muted, blotchy
@@ -63,9 +63,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
     return Image.fromarray(noisy), np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
 
 
-def _draw_object(
-    rng: np.random.Generator, image: Image.Image, mask: Image.Image, kind: int, span: tuple[float, float]
-) -> None:
+def _draw_object(rng: Generator, image: Image.Image, mask: Image.Image, kind: int, span: tuple[float, float]) -> None:
     """Draw a body, a wobbly ellipse, with its badge into the part of the image between two shares of its width."""
     width, height = image.size
     room = (span[1] - span[0]) * width

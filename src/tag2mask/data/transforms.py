@@ -56,24 +56,19 @@ class Preprocessing:
 
 
 class TrainingTransform:
-    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32.
-
-    What is shrunk is averaged over the pixels of each position, as in evaluation; what is enlarged is bicubic.
-    A label map goes the same way, without new values in between and ``IGNORE`` where the image is padded.
-    """
+    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32, a label map alike."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         (low, high), size = preprocessing.long_side, preprocessing.crop_size
-        self.pipeline = A.Compose(
-            [
-                A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
-                A.HorizontalFlip(p=preprocessing.flip),
-                A.Normalize(*preprocessing.normalization),
-                A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),
-                A.RandomCrop(size, size),
-                A.ToTensorV2(),
-            ]
-        )
+        steps = [  # an image that is shrunk is averaged as in evaluation; a label map gets no new values in between
+            A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
+            A.HorizontalFlip(p=preprocessing.flip),
+            A.Normalize(*preprocessing.normalization),
+            A.PadIfNeeded(size, size, position="random", border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE),
+            A.RandomCrop(size, size),
+            A.ToTensorV2(),
+        ]
+        self.pipeline = A.Compose(steps)
 
     def __call__(self, seed: int, **arrays: np.ndarray) -> dict[str, torch.Tensor]:
         """Transform ``image``, and its label map ``mask`` (H, W) uint8 alike; the same seed gives the same crop."""
@@ -91,9 +86,9 @@ class EvaluationTransform:
 
     def __call__(self, image: np.ndarray) -> torch.Tensor:
         """Transform one image."""
-        height, width = image.shape[:2]
-        if self.max_side is not None and max(height, width) > self.max_side:
-            factor = self.max_side / max(height, width)
-            size = max(1, round(width * factor)), max(1, round(height * factor))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        longer = max(image.shape[:2])
+        if self.max_side is not None and longer > self.max_side:
+            factor = self.max_side / longer
+            height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return self.pipeline(image=image)["image"]  # type: ignore[no-any-return]

@@ -10,18 +10,15 @@ from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.folders import read_list, without_ending
 
-SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}
-"""Number of images of each split; ``trainaug`` is SBD's train and val with VOC's train, without VOC's val."""
+SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}  # trainaug: VOC's train and SBD, less VOC's val
 
 
 def split_names(root: Path, split: str) -> list[str]:
     """Return the ids of a split: from ``ImageSets/Segmentation`` where it is listed there, else as published."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not path.is_file():
-        if split not in SPLITS:
-            raise MissingError(f"no split {split!r}: {path} does not exist; expected {', '.join(SPLITS)} or that file")
-        return packaged_names(split)
-    names = read_ids(path)
+    if not path.is_file() and split not in SPLITS:
+        raise MissingError(f"no split {split!r}: {path} does not exist; expected {', '.join(SPLITS)} or that file")
+    names = read_ids(path) if path.is_file() else packaged_names(split)
     if not names:
         raise DamagedError(f"{path} is empty; expected one image id a line")
     return names
@@ -38,10 +35,9 @@ def packaged_names(split: str) -> list[str]:
 
 
 def voc_photos(root: Path, split: str) -> list[Photo]:
-    """Return the photographs of a split, with tags (all but ``test``) and the paths of their masks.
+    """Return the photographs of a split; reads every annotation, no image.
 
-    Masks are the official ones for ``train`` and ``val`` and SBD's, from ``SegmentationClassAug``, for other splits.
-    Reads every annotation, no image.
+    ``test`` has neither tags nor masks. Masks of ``train`` and ``val`` are the official ones, of other splits SBD's.
     """
     names = split_names(root, split)
     images = require_photos(root / "JPEGImages", names, f"the split {split}")

@@ -1,7 +1,4 @@
-"""Scores of a folder of CAM files or label PNGs against masks.
-
-Shape letters in this file: G classes with the background, N thresholds (1 for label PNGs), H x W a photograph.
-"""
+"""Scores of a folder of CAM files or label PNGs against masks."""
 
 import hashlib
 import heapq
@@ -25,20 +22,16 @@ from tag2mask.utils.progress import progress
 
 RATES = ("iou", "fdr", "fnr")
 MEANS = tuple(f"m{rate}{classes}" for classes in ("", "_foreground") for rate in RATES)
-WORST = 12
-"""How many photographs ``images_worst`` names."""
+WORST = 12  # photographs that ``images_worst`` names
 
 
 class Task(NamedTuple):
-    """What is scored: CAM files (.npz) or label PNGs in ``predictions`` against label PNGs in ``masks``.
+    """What is scored against what; both must be there of each name."""
 
-    Each photograph of ``names`` must have both. ``classes`` are names by mask value, the background first.
-    """
-
-    predictions: Path
-    masks: Path
-    names: Sequence[str]
-    classes: Sequence[str]
+    predictions: Path  # folder of CAM files (.npz) or label PNGs
+    masks: Path  # folder of label PNGs
+    names: Sequence[str]  # of photographs
+    classes: Sequence[str]  # by mask value, the background first
 
 
 def predicted(folder: Path) -> set[str]:
@@ -60,20 +53,14 @@ def read_names(predictions: Path, masks: Path, listed: Path | None) -> list[str]
 
 
 def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = None) -> dict[str, Any]:
-    """Score every photograph at full size.
-
-    Args:
-        task: what is scored.
-        thresholds: background thresholds of the sweep, for CAM files.
-        threshold: one that was chosen elsewhere, which is scored too.
+    """Score every photograph at full size; CAM files at the background ``thresholds``, and at a chosen ``threshold``.
 
     Returns:
         For label PNGs the scores under ``best``; where the label maps of the steps before the last were kept, the
         scores of each step under ``steps``. For CAM files the scores at the best threshold under ``best``, at
         ``threshold`` under ``fixed``, and at each threshold under ``sweep``. Scores are fractions; ``iou``, ``fdr`` and
         ``fnr`` are by class name, None where undefined. ``images_digest`` is the SHA-256 of the names. ``images_worst``
-        names the photographs with the lowest mean IoU over the classes that they truly show; for CAM files at the
-        threshold of ``fixed``, else of ``best``.
+        are the lowest by mean IoU over the classes that they truly show; CAM files as under ``fixed``, else ``best``.
 
     Raises:
         MissingError: a photograph lacks its prediction or its mask.
@@ -105,13 +92,13 @@ def evaluate(task: Task, thresholds: Sequence[float], threshold: float | None = 
         score["threshold"] = level
     best = max(each, key=lambda score: score["miou"] or 0.0)
     fixed = {} if threshold is None else {"fixed": each[levels.index(threshold)]}
-    level = levels.index(fixed.get("fixed", best)["threshold"])
+    worst = _worst(task.names, mious, each.index(fixed.get("fixed", best)))
     sweep = [{key: score[key] for key in ("threshold", *MEANS)} for score in each]
-    return {**images, "best": best, **fixed, "images_worst": _worst(task.names, mious, level), "sweep": sweep}
+    return {**images, "best": best, **fixed, "images_worst": worst, "sweep": sweep}
 
 
 def _confusion_matrices(path: Path, mask: Path, thresholds: Sequence[float], num_classes: int) -> Tensor:
-    """Return the confusion matrices of one photograph, (N, G, G): one for each threshold, or for the label PNG."""
+    """Return the confusion matrices of one photograph, (thresholds, classes, classes); a label PNG has one of them."""
     truth, is_cam = torch.from_numpy(read_label(mask)), path.suffix.lower() == ".npz"
     if is_cam:
         cam, values, size = read_cam(path)
@@ -131,10 +118,8 @@ def _confusion_matrices(path: Path, mask: Path, thresholds: Sequence[float], num
             )
     if not is_cam:
         return confusion(values, truth, num_classes)[None]
-    score, winner = at_full_size(cam, values.to(torch.uint8), size)
-    return at_each_threshold(
-        histogram(score, winner, truth, torch.tensor(thresholds, dtype=torch.float32), num_classes)
-    )
+    levels = torch.tensor(thresholds, dtype=torch.float32)
+    return at_each_threshold(histogram(*at_full_size(cam, values.to(torch.uint8), size), truth, levels, num_classes))
 
 
 def _named(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -179,9 +164,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [head, f"{'class':<16}{'IoU':>7}{'FDR':>7}{'FNR':>7}"]
     lines += [f"{name:<16}{_percents(score[rate][name] for rate in RATES)}" for name in score["iou"]]
     count = _classes_of_mean(score)
-    for title, classes in {"mean": "", "mean foreground": "_foreground", f"mean of {count}": count}.items():
-        if classes or title == "mean":
-            lines.append(f"{title:<16}{_percents(score[f'm{rate}{classes}'] for rate in RATES)}")
+    means = {"mean": "", "mean foreground": "_foreground"} | ({f"mean of {count}": count} if count else {})
+    lines += [f"{title:<16}{_percents(score[f'm{rate}{mean}'] for rate in RATES)}" for title, mean in means.items()]
     return "\n".join(lines)
 
 

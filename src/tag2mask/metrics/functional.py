@@ -1,10 +1,8 @@
 """Counts of label maps and of CAMs at many thresholds, and their scores under the PASCAL VOC protocol.
 
 Eq. 17-19 of Liu et al. 2023. There is one confusion matrix over the whole data set; a row is a true class, a column a
-predicted one. `tag2mask evaluate` adds these counts up over photographs, `metrics.scores` over ranks.
-
-Shape letters in this file: K classes of one photograph, G classes with the background, N thresholds, h x w a CAM, H x W
-a photograph.
+predicted one. Shape letters in this file: K classes of one photograph, G classes with the background, N thresholds,
+h x w a CAM, H x W a photograph.
 """
 
 import math
@@ -16,8 +14,7 @@ from torch import Tensor
 
 from tag2mask.classes import BACKGROUND, IGNORE
 
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 16))
-"""Background thresholds of a sweep by default: 0.05 to 0.75, as in Puzzle-CAM."""
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 16))  # of the background in a sweep, as in Puzzle-CAM
 
 
 def scores(confusion: Tensor) -> dict[str, Tensor]:
@@ -29,10 +26,8 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     Not the FP / union and FN / union of Puzzle-CAM's, SEAM's and IRN's scripts. A class whose denominator is zero is
     nan and left out of the mean: one that neither occurs nor is predicted has no IoU, one that is predicted but never
     occurs has IoU 0.
-
-    Returns:
-        ``iou``, ``fdr``, ``fnr``, (..., G), and their means ``miou``, ``mfdr``, ``mfnr`` over all classes and
-        ``miou_foreground``, ``mfdr_foreground``, ``mfnr_foreground`` without the background, (...).
+    Returns ``iou``, ``fdr``, ``fnr``, (..., G), their means ``miou``, ``mfdr``, ``mfnr``, (...), and those without the
+    background, ``miou_foreground`` and so on.
     """
     m = confusion.double()
     tp = m.diagonal(dim1=-2, dim2=-1)
@@ -48,20 +43,13 @@ def confusion(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
 
 
 def histogram(score: Tensor, winner: Tensor, target: Tensor, thresholds: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by how many thresholds their CAM passes, by true class and by strongest class.
+    """Count pixels, (N + 1, G, G) int64, by how many thresholds their CAM passes, by true and by strongest class.
 
     A pixel belongs to its strongest class where the CAM of that class is above the threshold, else to the background.
     So the counts hold the confusion matrix of every threshold, to the pixel (`at_each_threshold`).
 
-    Args:
-        score: CAM of the strongest class, in [0, 1], (..., H, W).
-        winner: mask value of the strongest class, (..., H, W).
-        target: true mask values, (..., H, W); ``IGNORE`` is left out.
-        thresholds: of the background, in rising order, (N,) float32.
-        num_classes: G.
-
-    Returns:
-        (N + 1, G, G) int64.
+    ``score`` in [0, 1] is the CAM of the strongest class and ``winner`` its mask value, ``target`` the true one or
+    ``IGNORE``, each (..., H, W); ``thresholds`` (N,) float32 are of the background, in rising order.
     """
     passed = torch.bucketize(score.float(), thresholds, out_int32=True)
     cell = (passed * num_classes + target.int()) * num_classes + winner.int()
@@ -82,20 +70,16 @@ def miou_of_image(confusion: Tensor) -> Tensor:
 
 
 def _count(cell: Tensor, target: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Count how often each cell of a table occurs, in int64, over the pixels whose target is not ``IGNORE``.
-
-    Ignored pixels are sent to one more cell, which is dropped: several times faster than picking out the others.
-    """
+    """Count how often each cell of a table occurs, in int64, over the pixels whose target is not ``IGNORE``."""
     size = math.prod(shape)
-    counted = cell.where(target != IGNORE, cell.new_tensor(size))
+    counted = cell.where(target != IGNORE, cell.new_tensor(size))  # several times faster than to pick out the others
     return torch.bincount(counted.flatten(), minlength=size + 1)[:-1].view(shape)
 
 
 def at_full_size(cam: Tensor, classes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Scale CAMs (K, h, w) of ``classes`` (K,) up bilinearly to ``size``, which is (height, width).
+    """Scale CAMs (K, h, w) of ``classes`` (K,) up bilinearly to ``size``, (height, width).
 
-    Returns:
-        The CAM of the strongest class and its mask value, each (H, W). Without any class both are 0.
+    Returns the CAM of the strongest class and its mask value, each (H, W); without any class both are 0.
     """
     if len(cam) == 0:
         return cam.new_zeros(tuple(size)), classes.new_zeros(tuple(size))

@@ -1,7 +1,4 @@
-"""Where masks go wrong: classes that take pixels of each other, tags that come together, small objects.
-
-Shape letters in this file: C foreground classes, G classes with the background, H x W a photograph.
-"""
+"""Where masks go wrong: classes that take pixels of each other, tags that come together, small objects."""
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -12,35 +9,24 @@ from scipy import ndimage
 
 from tag2mask.classes import BACKGROUND, IGNORE
 
-EVERY_NEIGHBOUR = np.ones((3, 3), bool)
-"""Pixels that touch by a corner are of one object."""
-
 
 class ObjectScore(NamedTuple):
-    """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one.
+    """How well one object was found. Masks have classes, not objects: connected pixels of a class are taken for one."""
 
-    It has the mask ``value`` of its class and covers a ``share`` of the photograph; ``recall`` is the share of its
-    pixels that were labelled with its class. Its IoU is with the labelled regions of its class that touch it, without
-    their pixels on other objects of the class.
-    """
-
-    value: int
-    share: float
-    recall: float
-    iou: float
+    value: int  # of the mask, of its class
+    share: float  # of the photograph that it covers
+    recall: float  # share of its pixels that were labelled with its class
+    iou: float  # with the labelled regions of its class that touch it, without their pixels on other objects of it
 
 
 class SizeGroup(NamedTuple):
-    """Objects of similar size, which cover shares of the photograph from ``low`` to ``high``.
-
-    ``objects`` is their number, ``iou`` their mean IoU, and ``missed`` the share of them that were missed.
-    """
+    """Objects of similar size, which cover shares of the photograph from ``low`` to ``high``."""
 
     low: float
     high: float
     objects: int
-    iou: float
-    missed: float
+    iou: float  # their mean
+    missed: float  # share of them
 
 
 def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
@@ -48,10 +34,11 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
     if label.shape != truth.shape:
         raise ValueError(f"the label map is {label.shape} and the truth {truth.shape}; they must be of one size")
     objects = []
+    corners = np.ones((3, 3), bool)  # pixels that touch by a corner are of one object
     for value in np.setdiff1d(np.unique(truth), (BACKGROUND, IGNORE)).tolist():
         labelled = (label == value) & (truth != IGNORE)
-        numbers, count = ndimage.label(truth == value, EVERY_NEIGHBOUR)
-        regions, _ = ndimage.label(labelled, EVERY_NEIGHBOUR)
+        numbers, count = ndimage.label(truth == value, corners)
+        regions, _ = ndimage.label(labelled, corners)
         for number in range(1, count + 1):
             own = numbers == number
             touching = np.isin(regions, np.setdiff1d(regions[own], 0)) & ((numbers == 0) | own)
@@ -61,34 +48,25 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
 
 
 def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1) -> list[SizeGroup]:
-    """Cut the objects of all photographs into ``groups`` of equally many, in rising size; empty groups are left out.
-
-    An object counts as missed where its recall is under ``least``.
-    """
-    order = sorted(objects, key=lambda scored: scored.share)
-    parts = [order[len(order) * k // groups : len(order) * (k + 1) // groups] for k in range(groups)]
-    return [
-        SizeGroup(
-            part[0].share, part[-1].share, len(part), fmean(o.iou for o in part), fmean(o.recall < least for o in part)
-        )
-        for part in parts
-        if part
-    ]
+    """Cut objects into up to ``groups`` of equally many, in rising size; a recall under ``least`` is a miss."""
+    order, found = sorted(objects, key=lambda scored: scored.share), []
+    for k in range(groups):
+        if part := order[len(order) * k // groups : len(order) * (k + 1) // groups]:
+            iou, missed = fmean(each.iou for each in part), fmean(each.recall < least for each in part)
+            found.append(SizeGroup(part[0].share, part[-1].share, len(part), iou, missed))
+    return found
 
 
 def taken(confusion: np.ndarray) -> np.ndarray:
-    """Return which share of the pixels of each true class went to which class: a confusion matrix, (G, G), by rows.
-
-    A class that never occurs has a row of nan.
-    """
+    """Divide a confusion matrix, (G, G), by its row sums: where each true class went, nan if it never occurs."""
     with np.errstate(invalid="ignore"):
         return np.asarray(confusion / confusion.sum(1, keepdims=True))
 
 
 def together(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
-    """Return how often tags come together: of the photographs with the row's tag, the share with the column's, (C, C).
+    """Return how often tags come together: of the photographs with the row's tag, the share with the column's.
 
-    ``tags`` are the mask values of the classes of each photograph. A class without photographs has a row of nan.
+    ``tags`` are mask values of each photograph. Shape (num_classes, num_classes); a class that none has, a row of nan.
     """
     present = np.array([np.isin(np.arange(1, num_classes + 1), list(values)) for values in tags], float)
     both = present.reshape(-1, num_classes).T @ present.reshape(-1, num_classes)

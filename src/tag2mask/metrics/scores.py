@@ -1,7 +1,4 @@
-"""Scores of label maps and of CAMs over photographs and ranks, as metrics of torchmetrics; see `metrics.functional`.
-
-Shape letters in this file: B images, G classes with the background, N thresholds, H x W a photograph.
-"""
+"""Scores of label maps and of CAMs over photographs and ranks; the shape letters are those of `metrics.functional`."""
 
 from collections.abc import Sequence
 
@@ -19,18 +16,17 @@ def by_class(scores: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tenso
 
 
 class SegmentationScores(Metric):
-    """mIoU, mFDR and mFNR of label maps; see `scores`. Pixels whose target is ``IGNORE`` are left out."""
+    """mIoU, mFDR and mFNR of label maps; see `scores`. ``num_classes`` has the background; ``IGNORE`` is left out."""
 
     confusion: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        """Count ``num_classes`` classes, the background among them."""
         super().__init__()
         self.num_classes = num_classes
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Add label maps (B, H, W), or one (H, W)."""
+        """Add label maps (..., H, W)."""
         self.confusion += confusion(predicted, target, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
@@ -39,13 +35,12 @@ class SegmentationScores(Metric):
 
 
 class ThresholdSweep(Metric):
-    """Scores of CAMs at many background ``thresholds``, (N,), in one pass; ``counts`` is their `histogram`."""
+    """Scores of CAMs at many background ``thresholds``, (N,), in one pass; ``num_classes`` has the background."""
 
     counts: Tensor
     thresholds: Tensor
 
     def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        """Count ``num_classes`` classes, the background among them, at each of ``thresholds``."""
         super().__init__()
         self.num_classes = num_classes
         self.register_buffer("thresholds", torch.tensor(sorted(thresholds), dtype=torch.float32))

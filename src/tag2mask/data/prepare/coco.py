@@ -1,8 +1,4 @@
-"""Fetching COCO 2014, painting its masks on all cores, and checking both.
-
-Masks, tags and lists depend on the annotation file alone, so that a run that was killed is taken up by painting every
-scene again and writing the masks that are not there yet: the digests in the table are of what was painted.
-"""
+"""Fetching COCO 2014, painting its masks on all cores, and checking both; all depends on the annotation file alone."""
 
 import hashlib
 import sys
@@ -27,30 +23,27 @@ ARCHIVES = {
     "annotations": Archive(
         f"{SITE}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 241_000_000, grows=5
     ),
-}
-"""The archive of each folder; sizes as the site says them."""
+}  # the archive of each folder; sizes as the site says them
 
 
 def prepare_coco(
-    root: Path,
-    out: Path | None = None,
-    lists: str = "all",
-    workers: int = 1,
-    verify: bool = False,
-    overwrite: bool = False,
-    download: bool = True,
+    root: Path, out: Path | None, lists: str, workers: int, verify: bool, overwrite: bool, download: bool
 ) -> str:
     """Fetch COCO 2014 where it is missing, paint its masks, write tags and lists; return a table of what is there.
 
-    What is there already is kept, if it was made of the same annotations. Nothing is written before both annotation
-    files and the folders of photographs have been checked.
-
+    What is there of the same annotations is kept. Nothing is written before annotations and photographs are checked.
     ``root`` holds or receives ``train2014``, ``val2014`` and ``annotations``; ``out``, or else ``root``, receives
     ``masks``, ``tags_*.csv``, ``train.txt`` and ``val.txt``. ``lists`` says which names these two hold, a key of
     `coco.PUBLISHED`. ``verify`` also reads every mask and compares it with what was painted. ``overwrite`` replaces
     masks of other annotations, and other lists. Without ``download``, only archives that lie in ``root`` are unpacked.
     """
-    _fetch(root, download)
+    for folder, archive in ARCHIVES.items():
+        is_folder = folder != "annotations"
+        names = [folder] if is_folder else [f"{folder}/instances_{split}2014.json" for split in coco.SPLITS]
+        if missing := [name for name in names if not (root / name).exists()]:
+            with unpacked(obtain(archive, root, download)) as part:
+                for name in missing:
+                    put(part / name, root / name)
     out = out or root
     train, val = stages = [Stage(name, root, out, lists, overwrite) for name in coco.SPLITS]
     if both := sorted(train.rows.keys() & val.rows):  # lists and CAM files know a photograph by its name alone
@@ -71,36 +64,27 @@ def prepare_coco(
     return "\n".join([head, *(stage.report() for stage in stages)])
 
 
-def _fetch(root: Path, download: bool) -> None:
-    for folder, archive in ARCHIVES.items():
-        names = [folder]
-        if folder == "annotations":
-            names = [f"{folder}/instances_{split}2014.json" for split in coco.SPLITS]
-        if missing := [name for name in names if not (root / name).exists()]:
-            with unpacked(obtain(archive, root, download)) as part:
-                for name in missing:
-                    put(part / name, root / name)
-
-
 class Stage(coco.Split):
     """The way of one split from annotations to masks, tags and list."""
 
     def __init__(self, name: str, root: Path, out: Path, lists: str, overwrite: bool) -> None:
         """Take the table of a finished split, else read the annotations; look for photographs and for another list."""
         super().__init__(name, root, out)
-        self.config = {
-            "prepare": "coco",
-            "annotations": records.digest_of_file(self.annotations),
-            "rule": instances.RULE,
-            "classes": list(classes.COCO),
-        }
+        digest = records.digest_of_file(self.annotations)
+        self.config = {"prepare": "coco", "annotations": digest, "rule": instances.RULE, "classes": list(classes.COCO)}
         self.begun = records.same_run(self.masks, self.config, overwrite)
         self.painted = set(folders.masks_in(self.masks)) if self.begun else set()
         self.scenes: list[instances.Scene] | None = None  # nothing is left to paint
         if not (self.masks / records.RUN_FILE).exists() and folders.masks_in(self.masks):
             raise OccupiedError(f"{self.masks} holds PNG files that were not made here; name another folder with --out")
-        self.rows = self._finished()
-        if not self.rows:
+        record = records.record_of(self.masks) if self.begun else {}
+        finished = bool(record.get("finished")) and self.table.is_file()
+        if finished and records.digest_of_file(self.table) != record.get("checksum"):
+            raise MismatchError(
+                f"{self.table} has not the checksum in {self.masks / records.RUN_FILE}; delete it and prepare again"
+            )
+        self.rows = coco.read_table(self.table) if finished else {}
+        if not self.rows or not self.rows.keys() <= self.painted:
             print(f"reading {self.annotations}", file=sys.stderr)
             self.scenes = instances.read_scenes(self.annotations)
             self.rows = {scene.name: coco.Row(scene.tags, scene.height, scene.width, "") for scene in self.scenes}
@@ -109,25 +93,11 @@ class Stage(coco.Split):
         self.published = coco.PUBLISHED[lists][name]
         if not overwrite and self.names.exists() and folders.read_list(self.names) != self.listed:
             raise OccupiedError(
-                f"{self.names} is not the list that --lists {lists} makes; rename it, delete it, or give the --lists "
-                "that it was made with"
+                f"{self.names} is not the list that --lists {lists} makes; rename or delete it, or give its own --lists"
             )
-
-    def _finished(self) -> dict[str, coco.Row]:
-        """Return the table where the split is finished and whole, else an empty one."""
-        record = files.read_json(self.masks / records.RUN_FILE) if self.begun else {}
-        if not record.get("finished") or not self.table.is_file():
-            return {}
-        if records.digest_of_file(self.table) != record.get("checksum"):
-            raise MismatchError(
-                f"{self.table} has not the checksum in {self.masks / records.RUN_FILE}; delete it and give the same "
-                "command: it is made again"
-            )
-        rows = coco.read_table(self.table)
-        return rows if rows.keys() <= self.painted else {}
 
     def paint(self, workers: int) -> None:
-        """Write the masks that are not there yet, then the table; nothing where the split is finished."""
+        """Paint every scene, for its digest, and write the masks that are not there yet and the table; once."""
         if self.scenes is None:
             return
         if not self.begun:  # the table goes first of what was made of other annotations: nothing is trained on the rest
@@ -136,14 +106,13 @@ class Stage(coco.Split):
             records.write_run(self.masks, self.config, finished=False)
         files.remove_parts(self.masks, {*self.rows, "run"})
         jobs = ((each, None if each.name in self.painted else self.masks / f"{each.name}.png") for each in self.scenes)
-        done = progress(spread(_paint, jobs, workers), len(self.rows), f"masks of {self.folder}")
-        for name, pixels in done:
+        painted = progress(spread(_paint, jobs, workers), len(self.rows), f"masks of {self.folder}")
+        for name, pixels in painted:
             self.rows[name] = self.rows[name]._replace(mask=pixels)
         with files.atomic(self.table) as file:
             file.write(coco.table_text(self.rows).encode())
-        records.write_run(
-            self.masks, self.config, finished=True, files=len(self.rows), checksum=records.digest_of_file(self.table)
-        )
+        checksum = records.digest_of_file(self.table)
+        records.write_run(self.masks, self.config, finished=True, files=len(self.rows), checksum=checksum)
 
     def verify(self, workers: int) -> None:
         """Read every mask; a `DamagedError` where one is not what was painted."""
@@ -158,7 +127,7 @@ class Stage(coco.Split):
     def report(self) -> str:
         """Count what the list holds, beside the published number."""
         count, tagged = len(self.listed), sum(bool(self.rows[name].tags) for name in self.listed)
-        checksum = files.read_json(self.masks / records.RUN_FILE)["checksum"]
+        checksum = records.record_of(self.masks)["checksum"]
         note = "as published" if count == self.published else f"the published one has {self.published:,}"
         return f"{self.name:<10}{count:>8}{tagged:>8}  {checksum[:16]:<18}{note}"
 

@@ -1,8 +1,4 @@
-"""Fetching published archives: a download goes on where it broke off, and nothing is seen before it is whole.
-
-An archive takes its name when its checksum is right, and is kept: what was deleted is unpacked from it again. It is
-unpacked beside its place, and its files are moved to theirs; what stands there stays.
-"""
+"""Fetching published archives: a download goes on where it broke off, and nothing is seen before it is whole."""
 
 import http.client
 import os
@@ -21,8 +17,6 @@ from tag2mask.io import disk
 from tag2mask.io.records import digest_of_file
 from tag2mask.utils.progress import progress
 
-BLOCK = 1_000_000
-
 
 class Archive(NamedTuple):
     """A ``.zip`` or ``.tar`` of ``size`` bytes; packed and unpacked, it takes ``grows`` times that on disk."""
@@ -34,12 +28,12 @@ class Archive(NamedTuple):
 
 
 def obtain(archive: Archive, folder: Path, download: bool = True) -> Path:
-    """Return the archive in ``folder``, downloaded where it is not there whole and ``download`` allows it."""
+    """Return the archive in ``folder``, where it is kept; ``download`` fetches one that is not there whole."""
     name = archive.address.rpartition("/")[2]
     path, part = folder / name, folder / f".{name}.part"
+    if _is_whole(path, archive):
+        return path
     if path.is_file():
-        if _is_whole(path, archive):
-            return path
         print(f"{path} is cut short or another file: its MD5 is not {archive.md5}", file=sys.stderr)
     if not download:
         raise MissingError(f"no whole {path}; leave out --no-download, or put {archive.address} there, by hand")
@@ -47,7 +41,7 @@ def obtain(archive: Archive, folder: Path, download: bool = True) -> Path:
     print(f"fetching {archive.address} into {folder}", file=sys.stderr)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (part.is_file() and _is_whole(part, archive)):  # killed between its last byte and its name
+        if not _is_whole(part, archive):  # it is, where killed between its last byte and its name
             _download(archive.address, part)
         if not _is_whole(part, archive):
             part.unlink()
@@ -65,7 +59,7 @@ def obtain(archive: Archive, folder: Path, download: bool = True) -> Path:
 
 
 def _is_whole(path: Path, archive: Archive) -> bool:
-    return digest_of_file(path, "md5") == archive.md5
+    return path.is_file() and digest_of_file(path, "md5") == archive.md5
 
 
 def _download(address: str, part: Path) -> None:
@@ -76,8 +70,9 @@ def _download(address: str, part: Path) -> None:
         if getattr(answer, "status", None) != http.client.PARTIAL_CONTENT:
             file.truncate(0)
         left = int(answer.headers.get("Content-Length") or 0)
-        blocks = iter(lambda: answer.read(BLOCK), b"")
-        for block in progress(blocks, -(-left // BLOCK), f"MB of {address.rpartition('/')[2]}"):
+        megabyte = 1_000_000
+        blocks = iter(lambda: answer.read(megabyte), b"")
+        for block in progress(blocks, -(-left // megabyte), f"MB of {address.rpartition('/')[2]}"):
             file.write(block)
             left -= len(block)
     if left > 0:
@@ -106,11 +101,9 @@ def unpacked(path: Path, only: str = "") -> Iterator[Path]:
 
 def put(source: Path, target: Path) -> None:
     """Move a file or a folder to its place; in a folder that stands there, only what is missing or cut short."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
-    elif source.is_dir():
+    if target.is_dir() and source.is_dir():
         for inner in sorted(source.iterdir()):
             put(inner, target / inner.name)
-    elif target.stat().st_size < source.stat().st_size:
+    elif not target.exists() or target.stat().st_size < source.stat().st_size:
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)

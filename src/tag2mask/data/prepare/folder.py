@@ -30,13 +30,12 @@ def prepare_folder(root: Path) -> str:
     if faults:
         print("\n".join(faults))
         raise DamagedError(f"{len(faults)} thing(s) to mend in {root}, listed above; the first: {faults[0]}")
-    tagged = [photo for photo in photos if photo.tags is not None]
+    tags = [photo.tags for photo in photos]
+    empty, unknown, masked = tags.count(()), tags.count(None), sum(photo.mask is not None for photo in photos)
     lines = [
-        f"{root}: {len(photos)} photographs, {len(tagged)} tagged, "
-        f"{sum(photo.mask is not None for photo in photos)} with a mask",
+        f"{root}: {len(photos)} photographs, {len(photos) - unknown} tagged, {masked} with a mask",
         *(f"{value:>4} {name:<24}{counts[name]:>6} photographs" for value, name in enumerate(names, 1)),
-        f"{sum(not photo.tags for photo in tagged)} with an empty field of tags (none of the classes), "
-        f"{len(photos) - len(tagged)} without a line in tags.csv (unknown)",
+        f"{empty} with an empty field of tags (none of the classes), {unknown} without a line in tags.csv (unknown)",
     ]
     if deep := [photo.name for photo in photos if images.is_deep(photo.image)]:
         lines.append(
@@ -52,7 +51,12 @@ def prepare_folder(root: Path) -> str:
         if some:
             first = compared(some[0], masks[some[0]], names)
             lines.append(f"{len(some)} of {len(masks)} masks {difference}, the first of {first}")
-    return "\n".join([*lines, *_passed_over(root)])
+    for place, endings in {"images": folders.PHOTO_ENDINGS, "masks": folders.MASK_ENDINGS}.items():
+        if others := folders.unread(root / place, endings):
+            lines.append(f"not read in {place}: {others} (read are {' '.join(endings)})")
+    if texts := {path.name for path in root.glob("[!.]*.txt")} - {"classes.txt", "train.txt", "val.txt"}:
+        lines.append(f"not read: {', '.join(sorted(texts))} (a list NAME.txt is read where NAME is given as a split)")
+    return "\n".join(lines)
 
 
 def _result(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -70,23 +74,11 @@ def _open(photo: Photo, num_classes: int) -> set[int] | None:
 
 def _strays(root: Path, names: set[str]) -> list[str]:
     """Tags, masks and listed names that have no photograph."""
+    lists = [name for name in ("train.txt", "val.txt") if (root / name).is_file()]  # those that configs/folder names
     groups = {"tags.csv": set(folder.folder_tags(root)), "masks": set(folders.masks_in(root / "masks"))}
-    for split in ("train.txt", "val.txt"):  # those that configs/folder names
-        if (root / split).is_file():
-            groups[split] = set(folders.read_list(root / split))
+    groups |= {name: set(folders.read_list(root / name)) for name in lists}
     return [
         f"{root / place} has {name!r}, but images/ has no such photograph; add it or take the name out"
         for place, group in groups.items()
         for name in sorted(group - names)
     ]
-
-
-def _passed_over(root: Path) -> list[str]:
-    lines = []
-    for place, endings in {"images": folders.PHOTO_ENDINGS, "masks": folders.MASK_ENDINGS}.items():
-        if others := folders.unread(root / place, endings):
-            lines.append(f"not read in {place}: {others} (read are {' '.join(endings)})")
-    texts = {path.name for path in root.glob("[!.]*.txt")} - {"classes.txt", "train.txt", "val.txt"}
-    if texts:
-        lines.append(f"not read: {', '.join(sorted(texts))} (a list NAME.txt is read where NAME is given as a split)")
-    return lines

@@ -10,12 +10,12 @@ from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask
 
 from tag2mask import classes
 from tag2mask.errors import DamagedError, MismatchError
 
-RULE = 1
-"""Version of the mask rule in `paint`; another rule makes other masks of the same annotations."""
+RULE = 1  # version of the mask rule in `paint`; another rule makes other masks of the same annotations
 NAME = re.compile(r"\w[\w.-]*\.(jpg|png)")
 CODE = re.compile("([P-o]*[0-O])+")  # a compressed run-length code, each number as in pycocotools' maskApi.c
 LONGEST = 65535  # side of a JPEG, in pixels
@@ -36,15 +36,12 @@ MEND = "unpack annotations_trainval2014.zip again, or mend it there"
 
 
 class Scene(NamedTuple):
-    """A photograph and its objects without crowds: mask value and outline of each, the larger area first.
-
-    An outline is a list of polygons (x, y, x, y, ...) or a run-length code of pycocotools.
-    """
+    """A photograph and its objects without crowds: mask value and outline of each, the larger area first."""
 
     name: str
     height: int
     width: int
-    objects: tuple[tuple[int, Any], ...]
+    objects: tuple[tuple[int, Any], ...]  # an outline is a list of polygons (x, y, ...) or pycocotools' run-length code
 
     @property
     def tags(self) -> tuple[int, ...]:
@@ -54,8 +51,6 @@ class Scene(NamedTuple):
 
 def paint(scene: Scene) -> np.ndarray:
     """Return the label map of a photograph, (H, W) uint8: where objects overlap, the last of the scene is seen."""
-    from pycocotools import mask
-
     size = scene.height, scene.width
     label = np.zeros(size, np.uint8)
     for value, outline in scene.objects:
@@ -65,10 +60,7 @@ def paint(scene: Scene) -> np.ndarray:
 
 
 def read_scenes(path: Path) -> list[Scene]:
-    """Read an annotation file; the scenes come in the order of their names.
-
-    The error names the entry that is damaged or contradicts others.
-    """
+    """Read an annotation file, in the order of names; the error names a damaged or contradictory entry."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:  # no JSON, or no UTF-8
@@ -120,8 +112,6 @@ def _entries(path: Path, content: Any, key: str) -> Iterator[tuple[str, dict[str
 
 def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
     """Return what `paint` takes: polygons or a compressed run-length code; refuse what pycocotools cannot paint."""
-    from pycocotools import mask
-
     if isinstance(segmentation, list):
         for polygon in segmentation or [[]]:
             whole = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
@@ -132,13 +122,13 @@ def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
     code = {"size": list(size), "counts": counts}
     try:
         if isinstance(counts, str):  # one that is too short would be painted as chance values
-            whole = bool(CODE.fullmatch(counts)) and mask.encode(mask.decode(code))["counts"] == counts.encode()
+            whole = CODE.fullmatch(counts) is not None and mask.encode(mask.decode(code))["counts"] == counts.encode()
         else:
             whole = all(type(run) is int and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
     except (TypeError, ValueError):
         whole = False
-    if not whole or segmentation.get("size") != list(size):
-        expected = f"size [{size[0]}, {size[1]}] and counts that add up to all of its pixels"
+    if not whole or segmentation.get("size") != code["size"]:
+        expected = f"size {code['size']} and counts that add up to all of its pixels"
         raise _fault(where, f"a run-length code {short(segmentation)}", expected)
     return code if isinstance(counts, str) else mask.frPyObjects(code, *size)
 

@@ -13,7 +13,7 @@ from tag2mask.io.folders import files_in, masks_in
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.utils.progress import progress
 
-VOC = Archive(
+VOC = Archive(  # addresses and checksums are torchvision's
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     "6cd6e144f989b92b3379bac3b3de84fd",
     1_999_639_040,
@@ -24,9 +24,7 @@ SBD = Archive(
     1_419_539_633,
     grows=1.2,  # of its photographs, which are VOC's, none is unpacked
 )
-"""Addresses and checksums are torchvision's."""
 DEVKIT = Path("VOCdevkit") / "VOC2012"
-TRAINAUG = "trainaug"
 
 
 def prepare_voc(
@@ -39,21 +37,18 @@ def prepare_voc(
     Without ``download``, only archives that lie there are unpacked. Without ``require_masks``, masks of ``trainaug``
     may be missing: only the upper bound is trained on them.
     """
-    if devkit is None and (root.name == DEVKIT.name or (root / "JPEGImages").is_dir()):
-        devkit = root
     if devkit is None:
-        devkit = root / DEVKIT
-    else:
-        root = devkit.parents[1] if devkit.parts[-2:] == DEVKIT.parts else devkit
+        devkit = root if root.name == DEVKIT.name or (root / "JPEGImages").is_dir() else root / DEVKIT
+    archives = devkit.parents[1] if devkit.parts[-2:] == DEVKIT.parts else devkit
     if missing := _survey(devkit, derived=False)[1]:
         print(f"missing in {devkit}: {', '.join(missing)}", file=sys.stderr)
-        with unpacked(obtain(VOC, root, download)) as part:
+        with unpacked(obtain(VOC, archives, download)) as part:
             for folder in sorted((part / DEVKIT).iterdir(), key=lambda path: path.name == "JPEGImages"):
                 put(folder, devkit / folder.name)  # the photographs last: where their folder is, all else is
-    sbd = sbd or root / "SBD"
+    sbd = sbd or archives / "SBD"
     try:
         if derive_aug(devkit, sbd):
-            with unpacked(obtain(SBD, root, download), "/cls/") as part:
+            with unpacked(obtain(SBD, archives, download), "/cls/") as part:
                 put(part / "benchmark_RELEASE" / "dataset" / "cls", sbd / "cls")
             derive_aug(devkit, sbd)
     except InputError as error:
@@ -75,18 +70,17 @@ def _survey(devkit: Path, derived: bool) -> tuple[str, list[str]]:
     missing = []
     for split, published in voc.SPLITS.items():
         names = set(voc.split_names(devkit, split))
-        note = "" if len(names) == published else f"   a list of your own; the published one has {published}"
-        masks = "SegmentationClassAug" if split == TRAINAUG else "SegmentationClass"
-        places = {"images": ("JPEGImages", ".jpg"), "annotations": ("Annotations", ".xml"), "masks": (masks, ".png")}
         row = f"{split:<10}{len(names):>8}"
-        for kind, (folder, ending) in places.items():
-            if split == "test" and kind != "images":
-                continue
+        note = "" if len(names) == published else f"   a list of your own; the published one has {published}"
+        masks = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
+        places = {"images": ("JPEGImages", ".jpg"), "annotations": ("Annotations", ".xml"), "masks": (masks, ".png")}
+        for kind in ("images",) if split == "test" else places:
+            folder, ending = places[kind]
             count = len(names & files_in(devkit / folder, (ending,)).keys())
             row += f"{count:>8}"
             if split == "test" and count < len(names):
                 note += f"   {len(names) - count} images to be had from the evaluation server, with a login"
-            elif count < len(names) and (derived or (split, kind) != (TRAINAUG, "masks")):
+            elif count < len(names) and (derived or (split, kind) != ("trainaug", "masks")):
                 missing.append(f"{len(names) - count} {kind} of {split}")
         rows.append(row + note)
     return "\n".join(rows), missing
@@ -95,14 +89,13 @@ def _survey(devkit: Path, derived: bool) -> tuple[str, list[str]]:
 def derive_aug(devkit: Path, sbd: Path) -> list[str]:
     """Write the masks that SegmentationClassAug lacks, VOC's or else SBD's; return the names that have neither."""
     there = masks_in(out := devkit / "SegmentationClassAug")
-    lacking = [name for name in voc.split_names(devkit, TRAINAUG) if name not in there]
+    lacking = [name for name in voc.split_names(devkit, "trainaug") if name not in there]
 
     def derive(name: str) -> bool:
         official, other = devkit / "SegmentationClass" / f"{name}.png", sbd / "cls" / f"{name}.mat"
-        if not (official.is_file() or other.is_file()):
-            return False
-        write_label(out / f"{name}.png", read_label(official) if official.is_file() else read_sbd(other))
-        return True
+        if official.is_file() or other.is_file():
+            write_label(out / f"{name}.png", read_label(official) if official.is_file() else read_sbd(other))
+        return official.is_file() or other.is_file()
 
     with ThreadPoolExecutor() as pool:
         derived = list(progress(pool.map(derive, lacking), len(lacking), "masks"))
