@@ -18,18 +18,15 @@ from tag2mask.io.labels import write_label
 from tag2mask.io.records import RUN_FILE, same_run, write_run
 from tag2mask.refine.dense_crf import CRF
 
-UNTAGGED = 2
-"""Classes that a photograph without tags is taken to show, for the estimate of the size of its file."""
 PREDICTED = "predicted_tags.csv"
 
 
 class PredictionWriter(Callback, ABC):
     """Write one file for each photograph into a folder, with ``run.json`` and ``inputs.csv``.
 
-    Files that are there already are kept if the same network and settings made them: an interrupted prediction goes on.
-    Otherwise the prediction stops. Files that `tag2mask predict` has not made are never replaced.
-
-    Subclasses name the ``kind`` of the files in words, their ``ending``, and where in the run folder they go.
+    Files that the same network and settings made are kept: an interrupted prediction goes on. It stops where others
+    made them. Files that `tag2mask predict` has not made are never replaced. Subclasses name the ``kind`` of the files
+    in words, their ``ending``, and where in the run folder they go.
     """
 
     kind: str
@@ -47,7 +44,7 @@ class PredictionWriter(Callback, ABC):
 
     @abstractmethod
     def _bytes(self, photo: Any, pl_module: Any) -> float:
-        """Estimate the size of the file of a photograph, from its size in pixels and its tags."""
+        """Estimate the size of the file of a photograph."""
 
     def _inputs(self, data: Any) -> provenance.Inputs:
         """Return what each file is made from, by the name of its photograph."""
@@ -76,16 +73,15 @@ class PredictionWriter(Callback, ABC):
         self.facts = {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
         same = same_run(self.out, self.config, self.overwrite)
         if not (self.out / RUN_FILE).exists() and self._files():
-            raise OccupiedError(
-                f"{self.out} holds {self.ending} files that `tag2mask predict` did not make; name another folder"
-            )
+            files = f"{self.ending} files"
+            raise OccupiedError(f"{self.out} holds {files} that `tag2mask predict` did not make; name another folder")
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._prepare(data, same)
         done = frozenset(trainer.strategy.broadcast(list(self._files())))  # the first process's: others write already
         if done:
             rank_zero_info(f"{len(done)} {self.kind} are in {self.out} already and are kept")
-        todo, sizes = [photo for photo in data.predict_photos if photo.name not in done], []
+        sizes, todo = [], [photo for photo in data.predict_photos if photo.name not in done]
         for photo in disk.sample(todo):
             with suppress(InputError):  # one that cannot be opened is named when its turn comes
                 sizes.append(self._bytes(photo, pl_module))
@@ -137,7 +133,7 @@ class CAMWriter(PredictionWriter):
 
     def _bytes(self, photo: Any, pl_module: Any) -> float:
         height, width = (side // pl_module.inference.stride + 1 for side in read_size(photo.image))
-        return disk.cam_bytes(height, width, UNTAGGED if photo.tags is None else len(photo.tags))
+        return disk.cam_bytes(height, width, 2 if photo.tags is None else len(photo.tags))  # 2 classes: a guess
 
     def _inputs(self, data: Any) -> provenance.Inputs:
         return data.describe(data.predict_photos)  # type: ignore[no-any-return]
