@@ -42,14 +42,12 @@ class MaskPictures(Callback):
         """Return mask value -> heat map in [0, 1], of any size; ``values`` are the classes of the label maps."""
         return {value: outputs.probabilities[value] for value in values}
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, out: Any, batch: Any, index: int, *_: Any) -> None:
         """Draw one of the first photographs; keep one of the worst so far."""
-        first, ranked, miou = batch_idx < self.count, "mask" in batch and self.worst > 0, float("nan")
+        first, ranked, miou = index < self.count, "mask" in batch and self.worst > 0, float("nan")
         if trainer.sanity_checking or not trainer.is_global_zero or not (first or ranked):
             return
-        maps = self.labels(outputs, tuple(batch["size"][0].tolist()))
+        maps = self.labels(out, tuple(batch["size"][0].tolist()))
         if "mask" in batch:
             maps["truth"] = batch["mask"][0]
             miou = miou_of_image(confusion(maps["prediction"], maps["truth"], pl_module.num_classes + 1)).item()
@@ -61,7 +59,7 @@ class MaskPictures(Callback):
         labels = {key: x.byte().cpu().numpy() for key, x in fitted.items()}
         values = sorted({int(v) for label in labels.values() for v in np.unique(label)} - {BACKGROUND, IGNORE})
         names = (VOC[0], *pl_module.class_names)
-        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(outputs, values).items()}
+        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(out, values).items()}
         example = miou, batch["name"][0], image, heats, labels
         if first:
             self._draw(trainer, pl_module, example)
@@ -103,7 +101,6 @@ class CAMPictures(MaskPictures):
     """
 
     def __init__(self, threshold: float = 0.3, sure: tuple[float, float] = (0.05, 0.3), **pictures: Any) -> None:
-        """Draw ``pictures`` as `MaskPictures` takes them."""
         super().__init__(**pictures)
         self.threshold, self.sure = threshold, sure
 

@@ -31,7 +31,6 @@ class LastCheckpoint(ModelCheckpoint):
     """Keep ``last.ckpt``, written every few steps and when training ends. No score chooses a checkpoint."""
 
     def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 250) -> None:
-        """Write into ``dirpath`` every ``every_n_train_steps`` steps."""
         every = every_n_train_steps
         super().__init__(dirpath, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False)
 
@@ -54,12 +53,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class RunRecord(Callback):
-    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and give every logger the same facts.
-
-    ``run.json`` holds the configuration, the commit, the classes and ``data_hash``, a digest of the classes and of
-    ``inputs.csv``, which has the tags or the label of each photograph. When the training ends, it has the steps and the
-    digest of the weights too, with which later stages compare their outputs.
-    """
+    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and give every logger the same facts."""
 
     def __init__(self, config: dict[str, Any], record: dict[str, Any], seed: Any, data: Any) -> None:
         """Take the configuration, the ``record`` of all that makes another run, and the data module, set up."""
@@ -112,10 +106,10 @@ class RunRecord(Callback):
             file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Note that the training came to its end, and with which weights."""
+        """Note that the training came to its end, and with which weights: later stages ask what they were made with."""
         if trainer.is_global_zero:
-            root = Path(trainer.default_root_dir)
             end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
+            root = Path(trainer.default_root_dir)
             write_json(root / RUN_FILE, record_of(root) | end)
 
 
@@ -126,13 +120,10 @@ def launched() -> bool:
 
 
 class EndOnTermination(Callback):
-    """Let each process of a distributed run end at once on SIGTERM; one process alone ends after its step.
-
-    Lightning's own handler sends a message while a gradient may be on its way: two processes then wait for ever.
-    """
+    """Let each process of a distributed run end at once on SIGTERM; one process alone ends after its step."""
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
-        """Put the handler over Lightning's, which are in place by now; Lightning removes all handlers when it ends."""
+        """Replace Lightning's handler: it sends a message while a gradient may be on its way, and all wait for ever."""
 
         def end(signum: int, _: Any) -> NoReturn:
             if launched():

@@ -13,10 +13,9 @@ from tag2mask.metrics.scores import ThresholdSweep, by_class
 
 
 class ClassTable(Callback):
-    """Keep IoU, FDR and FNR of each class, as fractions, in a table; the cell of a class that has none is empty.
+    """Keep IoU, FDR and FNR of each scored class, as fractions or empty where there is none, in a table.
 
     It is ``scores/step_<n>.json`` in the run folder, and ``table/classes`` of every logger that has ``log_table``.
-    Nothing is kept where the classes are not scored.
     """
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -43,7 +42,6 @@ class CAMScores(Callback):
     """
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, threshold: float | None = None) -> None:
-        """Score at each of ``thresholds``, and at ``threshold`` if there is one."""
         self.threshold = threshold
         self.thresholds = sorted({*thresholds, *([] if threshold is None else [threshold])})
 

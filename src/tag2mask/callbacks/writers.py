@@ -24,14 +24,13 @@ PREDICTED = "predicted_tags.csv"
 class PredictionWriter(Callback, ABC):
     """Write one file for each photograph into a folder, with ``run.json`` and ``inputs.csv``.
 
-    Files that the same network and settings made are kept: an interrupted prediction goes on. It stops where others
-    made them. Files that `tag2mask predict` has not made are never replaced. Subclasses name the ``kind`` of the files
-    in words, their ``ending``, and where in the run folder they go.
+    Files that the same network and settings made are kept, so that an interrupted prediction goes on; others stop it.
+    Files that `tag2mask predict` has not made are never replaced.
     """
 
-    kind: str
+    kind: str  # of the files, in words
     ending: str
-    default_folder: str
+    default_folder: str  # in the run folder
 
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
         """Write into ``folder``, null for the default one; ``overwrite`` replaces what is there."""
@@ -73,15 +72,14 @@ class PredictionWriter(Callback, ABC):
         self.facts = {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
         same = same_run(self.out, self.config, self.overwrite)
         if not (self.out / RUN_FILE).exists() and self._files():
-            files = f"{self.ending} files"
-            raise OccupiedError(f"{self.out} holds {files} that `tag2mask predict` did not make; name another folder")
+            raise OccupiedError(f"{self.out} holds {self.ending} files not of `tag2mask predict`; name another folder")
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._prepare(data, same)
         done = frozenset(trainer.strategy.broadcast(list(self._files())))  # the first process's: others write already
         if done:
             rank_zero_info(f"{len(done)} {self.kind} are in {self.out} already and are kept")
-        sizes, todo = [], [photo for photo in data.predict_photos if photo.name not in done]
+        todo, sizes = [photo for photo in data.predict_photos if photo.name not in done], []
         for photo in disk.sample(todo):
             with suppress(InputError):  # one that cannot be opened is named when its turn comes
                 sizes.append(self._bytes(photo, pl_module))
@@ -121,10 +119,7 @@ class PredictionWriter(Callback, ABC):
 
 
 class CAMWriter(PredictionWriter):
-    """Write the CAMs of each photograph as ``<name>.npz``; see `PredictionWriter`.
-
-    ``predicted_tags.csv`` lists the photographs without tags, with the classes that the network predicted instead.
-    """
+    """Write the CAMs of each photograph as ``<name>.npz``, and ``predicted_tags.csv``, the tags that were predicted."""
 
     kind, ending, default_folder = "CAM files", ".npz", "cams"
 
