@@ -1,10 +1,7 @@
-"""Pictures after each validation: the first photographs of the split, and the worst ones.
-
-Shape letters in this file: H x W a photograph, h x w the copy of it that is drawn.
-"""
+"""Pictures after each validation, of photographs (H, W) that are drawn at (h, w)."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,28 +15,18 @@ from tag2mask.metrics.functional import at_full_size, confusion, miou_of_image
 from tag2mask.refine.recipes import confident
 from tag2mask.viz import plots
 
-SIDE = 512
-"""Longer side of a drawn photograph, in pixels; larger photographs are shrunk."""
-
-
-class Example(NamedTuple):
-    """A photograph (h, w, 3) uint8, the mIoU of its prediction, and by name its heat maps and label maps (h, w)."""
-
-    name: str
-    miou: float
-    image: np.ndarray
-    heats: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
+Example = tuple[float, str, np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+"""The mIoU of a prediction, name and image (h, w, 3) of the photograph, and by name heat maps and label maps (h, w)."""
 
 
 class MaskPictures(Callback):
     """Draw the first photographs of the validation split, the same at each validation, and the worst ones.
 
-    Each is a row: the photograph, the probability of each class in prediction or truth, prediction and truth. It is
-    ``pictures/step_<n>/<name>.png`` in the run folder. The photographs of the lowest mean IoU, over the classes that
-    they truly show, are in ``worst`` beside them, numbered from the lowest. Every logger that has ``log_image`` gets
-    the rows as ``heat/<name>`` and ``worst_heat/<rank>``, and the photographs with the label maps as W&B's masks, as
-    ``panel/<name>`` and ``worst/<rank>``. Only the first process draws, and only photographs that it has scored.
+    Each is a row, ``pictures/step_<n>/<name>.png`` in the run folder: the photograph, the probability of each class in
+    prediction or truth, prediction and truth. Those of the lowest mean IoU, over the classes that they truly show, are
+    in ``worst`` beside them, numbered from the lowest. Every logger that has ``log_image`` gets the rows as
+    ``heat/<name>`` and ``worst_heat/<rank>``, and the photographs with W&B's masks as ``panel/<name>`` and
+    ``worst/<rank>``. Only the first process draws, and only photographs that it has scored.
     """
 
     def __init__(self, count: int = 4, worst: int = 4, folder: str | None = None) -> None:
@@ -55,32 +42,29 @@ class MaskPictures(Callback):
         """Return mask value -> heat map in [0, 1], of any size; ``values`` are the classes of the label maps."""
         return {value: outputs.probabilities[value] for value in values}
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, out: Any, batch: Any, index: int, *_: Any) -> None:
         """Draw one of the first photographs; keep one of the worst so far."""
-        first, ranked, miou = batch_idx < self.count, "mask" in batch and self.worst > 0, float("nan")
+        first, ranked, miou = index < self.count, "mask" in batch and self.worst > 0, float("nan")
         if trainer.sanity_checking or not trainer.is_global_zero or not (first or ranked):
             return
-        maps = self.labels(outputs, tuple(batch["size"][0].tolist()))
+        maps = self.labels(out, tuple(batch["size"][0].tolist()))
         if "mask" in batch:
             maps["truth"] = batch["mask"][0]
             miou = miou_of_image(confusion(maps["prediction"], maps["truth"], pl_module.num_classes + 1)).item()
-        poor = ranked and miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1].miou)
+        poor = ranked and miou == miou and (len(self.poorest) < self.worst or miou < self.poorest[-1][0])
         if not (first or poor):
             return
-        image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), SIDE)
-        small, names = image.shape[:2], (VOC[0], *pl_module.class_names)
-        labels = {
-            key: F.interpolate(x[None, None].float(), small)[0, 0].byte().cpu().numpy() for key, x in maps.items()
-        }
+        image = plots.fit(trainer.datamodule.preprocessing.undo(batch["image"][0]), 512)  # pixels of the longer side
+        fitted = {key: F.interpolate(x[None, None].float(), image.shape[:2])[0, 0] for key, x in maps.items()}
+        labels = {key: x.byte().cpu().numpy() for key, x in fitted.items()}
         values = sorted({int(v) for label in labels.values() for v in np.unique(label)} - {BACKGROUND, IGNORE})
-        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(outputs, values).items()}
-        example = Example(batch["name"][0], miou, image, heats, labels)
+        names = (VOC[0], *pl_module.class_names)
+        heats = {names[v]: heat.float().cpu().numpy() for v, heat in self.heats(out, values).items()}
+        example = miou, batch["name"][0], image, heats, labels
         if first:
             self._draw(trainer, pl_module, example)
         if poor:
-            self.poorest = sorted([*self.poorest, example], key=lambda one: one.miou)[: self.worst]
+            self.poorest = sorted([*self.poorest, example], key=lambda one: one[0])[: self.worst]
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the worst photographs."""
@@ -90,7 +74,7 @@ class MaskPictures(Callback):
 
     def _draw(self, trainer: Any, pl_module: Any, example: Example, rank: int | None = None) -> None:
         """Write a row and give it to the loggers; ``rank`` is that among the worst."""
-        name, miou, image, heats, labels = example
+        miou, name, image, heats, labels = example
         title, file, row_key, masks_key = name, f"{name}.png", f"heat/{name}", f"panel/{name}"
         if rank is not None:
             title, file = f"{name}, mIoU {miou:.3f}", f"worst/{rank}_{name}.png"
@@ -111,28 +95,19 @@ class MaskPictures(Callback):
 class CAMPictures(MaskPictures):
     """Draw pictures as `MaskPictures` does, of a CAM network: photograph, CAM of each class, prediction, seed, truth.
 
-    The prediction is the strongest class where its CAM is above ``threshold``. The seed is that of `tag2mask labels`,
-    before the dense CRF: background where every CAM is below the first number of ``sure``, a class where its CAM is
-    above the second one, ignored elsewhere. The defaults of ``sure`` are IRN's.
+    The prediction is the strongest class where its CAM is above ``threshold``. The seed is that of `tag2mask labels`
+    before the CRF: background where every CAM is below the first number of ``sure`` (IRN's by default), a class where
+    its CAM is above the second one, ignored elsewhere.
     """
 
-    def __init__(
-        self,
-        count: int = 4,
-        worst: int = 4,
-        folder: str | None = None,
-        threshold: float = 0.3,
-        sure: tuple[float, float] = (0.05, 0.3),
-    ) -> None:
-        """Draw pictures."""
-        super().__init__(count, worst, folder)
+    def __init__(self, threshold: float = 0.3, sure: tuple[float, float] = (0.05, 0.3), **pictures: Any) -> None:
+        super().__init__(**pictures)
         self.threshold, self.sure = threshold, sure
 
     def labels(self, outputs: Any, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the ``prediction``, (H, W), and the ``seed``, of the size of the CAM."""
         score, winner = at_full_size(outputs.cam, outputs.classes, size)
-        background, foreground = self.sure
-        seed = confident(outputs.cam, outputs.classes, foreground, background)
+        seed = confident(outputs.cam, outputs.classes, self.sure[1], self.sure[0])
         return {"prediction": torch.where(score > self.threshold, winner, BACKGROUND), "seed": seed}
 
     def heats(self, outputs: Any, values: list[int]) -> dict[int, Tensor]:

@@ -20,10 +20,7 @@ from tag2mask.io.records import RUN_FILE, commit, digest_of_data, record_of, wri
 
 
 class _AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place, then move it over the old one.
-
-    Lightning writes to the system's folder for temporary files. The move from another disk can be cut short.
-    """
+    """Write a checkpoint beside its place; Lightning's move from another disk's temporary folder can be cut short."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         with atomic(Path(path)) as file:
@@ -34,7 +31,6 @@ class LastCheckpoint(ModelCheckpoint):
     """Keep ``last.ckpt``, written every few steps and when training ends. No score chooses a checkpoint."""
 
     def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 250) -> None:
-        """Write into ``dirpath`` every ``every_n_train_steps`` steps."""
         every = every_n_train_steps
         super().__init__(dirpath, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False)
 
@@ -57,19 +53,10 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class RunRecord(Callback):
-    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and give every logger the same facts.
-
-    ``run.json`` holds the configuration, the commit, the classes and ``data_hash``: a digest of the classes and of
-    ``inputs.csv``, which has the tags or the label of each photograph that is trained on. When the training ends,
-    ``run.json`` says so, with the number of steps and the digest of the weights. Later stages compare their outputs
-    with that digest.
-    """
+    """Keep ``run.json``, ``config.yaml`` and ``inputs.csv`` of a training, and give every logger the same facts."""
 
     def __init__(self, config: dict[str, Any], record: dict[str, Any], seed: Any, data: Any) -> None:
-        """Take the configuration, and the data module, set up for training.
-
-        ``record`` is the configuration and more: a training is another run when an entry changes.
-        """
+        """Take the configuration, the ``record`` of all that makes another run, and the data module, set up."""
         self.config, self.record = config, record
         self.classes, self.inputs = list(data.class_names), data.inputs()
         data_hash = digest_of_data([self.classes, list(self.inputs.items())])
@@ -101,10 +88,8 @@ class RunRecord(Callback):
     def compare_masks(self, root: Path) -> None:
         """Say where the masks that score have changed under a run."""
         if record_of(root).get("masks_hash", self.facts["masks_hash"]) != self.facts["masks_hash"]:
-            rank_zero_info(
-                f"photographs or masks of the validation split have changed since {root} was trained: scores in its "
-                "logs are of the old ones; `tag2mask validate` scores again"
-            )
+            changed = f"photographs or masks of the validation split have changed since {root} was trained"
+            rank_zero_info(f"{changed}: scores in its logs are of the old ones; `tag2mask validate` scores again")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Write the files, once the training is sure to begin."""
@@ -121,7 +106,7 @@ class RunRecord(Callback):
             file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Note that the training came to its end, and with which weights."""
+        """Note that the training came to its end, and with which weights: later stages ask what they were made with."""
         if trainer.is_global_zero:
             end = {"finished": True, "steps": trainer.global_step, "weights": pl_module.weights_digest()}
             root = Path(trainer.default_root_dir)
@@ -135,14 +120,10 @@ def launched() -> bool:
 
 
 class EndOnTermination(Callback):
-    """Let each process of a distributed run end at once on SIGTERM; one process alone ends after its step.
-
-    By hand, because Lightning's own handler sends a message while a gradient may be on its way: two processes then wait
-    for each other for ever. Nothing has to be sent, as no checkpoint is written at that moment.
-    """
+    """Let each process of a distributed run end at once on SIGTERM; one process alone ends after its step."""
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
-        """Put the handler over Lightning's, which are in place by now; Lightning removes all handlers when it ends."""
+        """Replace Lightning's handler: it sends a message while a gradient may be on its way, and all wait for ever."""
 
         def end(signum: int, _: Any) -> NoReturn:
             if launched():

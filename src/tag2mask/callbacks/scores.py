@@ -11,27 +11,22 @@ from tag2mask.io.files import write_json
 from tag2mask.metrics.functional import THRESHOLDS, at_full_size
 from tag2mask.metrics.scores import ThresholdSweep, by_class
 
-RATES = ("iou", "fdr", "fnr")
-
 
 class ClassTable(Callback):
-    """Keep IoU, FDR and FNR of each class, as fractions, in a table; the cell of a class that has none is empty.
+    """Keep IoU, FDR and FNR of each scored class, as fractions or empty where there is none, in a table.
 
     It is ``scores/step_<n>.json`` in the run folder, and ``table/classes`` of every logger that has ``log_table``.
-    Nothing is kept where the classes are not scored.
     """
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Gather the logged scores of the classes."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        logged = trainer.callback_metrics
+        logged, rates = trainer.callback_metrics, ("iou", "fdr", "fnr")
         scored = [name for name in (VOC[0], *pl_module.class_names) if f"val_iou/{name}" in logged]
-        if not scored:
+        if trainer.sanity_checking or not trainer.is_global_zero or not scored:
             return
-        rates = {name: [float(logged[f"val_{rate}/{name}"]) for rate in RATES] for name in scored}
-        rows = [[name, *(None if value != value else value for value in values)] for name, values in rates.items()]
-        table: dict[str, Any] = {"columns": ["class", *RATES], "data": rows}
+        values = {name: [float(logged[f"val_{rate}/{name}"]) for rate in rates] for name in scored}
+        rows = [[name, *(None if value != value else value for value in row)] for name, row in values.items()]
+        table: dict[str, Any] = {"columns": ["class", *rates], "data": rows}
         write_json(Path(trainer.default_root_dir) / "scores" / f"step_{trainer.global_step:06d}.json", table)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
@@ -41,14 +36,12 @@ class ClassTable(Callback):
 class CAMScores(Callback):
     """Log mIoU, mFDR and mFNR of the CAMs on every photograph of the validation split, at full size.
 
-    ``val/cam_miou``, ``val/cam_mfdr`` and ``val/cam_mfnr`` are the scores at the best threshold of the sweep,
-    ``val/cam_threshold``. It is chosen on the scored photographs, so they are upper bounds. With ``threshold`` the
-    scores at that one are logged too, as ``val/cam_miou_fixed`` and so on. Means are over all classes with the
-    background. ``val_iou/<class>``, ``val_fdr/<class>``, ``val_fnr/<class>`` are of one class, at the best threshold.
+    ``val/cam_miou``, ``val/cam_mfdr`` and ``val/cam_mfnr``, over all classes with the background, are those at the best
+    threshold of the sweep, ``val/cam_threshold``: upper bounds, as the scored photographs choose it. At it are also
+    ``val_iou/<class>``, ``val_fdr/<class>``, ``val_fnr/<class>``. ``threshold`` adds ``val/cam_miou_fixed`` and so on.
     """
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, threshold: float | None = None) -> None:
-        """Score at each of ``thresholds``, and at ``threshold`` if there is one."""
         self.threshold = threshold
         self.thresholds = sorted({*thresholds, *([] if threshold is None else [threshold])})
 

@@ -9,14 +9,13 @@ from lightning.pytorch import Callback
 
 
 class Throughput(Callback):
-    """Log ``throughput/images_per_second`` of all devices together, over the last batches.
+    """Log ``throughput/images_per_second`` of all devices together, over the last ``batches``.
 
-    The time for loading images counts. The time of validation and of the first batch of an epoch does not. On a GPU
-    also ``throughput/gpu_memory_gb``: the most that PyTorch has held on the first one so far, in GiB.
+    Loading images counts; validation and the first batch of an epoch do not. On a GPU also
+    ``throughput/gpu_memory_gb``: the most that PyTorch has held on the first one so far, in GiB.
     """
 
     def __init__(self, batches: int = 20) -> None:
-        """Average over ``batches`` batches."""
         self.ends: deque[float] = deque(maxlen=batches + 1)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:

@@ -18,23 +18,19 @@ from tag2mask.io.labels import write_label
 from tag2mask.io.records import RUN_FILE, same_run, write_run
 from tag2mask.refine.dense_crf import CRF
 
-UNTAGGED = 2
-"""Classes that a photograph without tags is taken to show, for the estimate of the size of its file."""
 PREDICTED = "predicted_tags.csv"
 
 
 class PredictionWriter(Callback, ABC):
     """Write one file for each photograph into a folder, with ``run.json`` and ``inputs.csv``.
 
-    Files that are there already are kept if the same network and settings made them: an interrupted prediction goes on.
-    Otherwise the prediction stops. Files that `tag2mask predict` has not made are never replaced.
-
-    Subclasses name the ``kind`` of the files in words, their ``ending``, and where in the run folder they go.
+    Files that the same network and settings made are kept, so that an interrupted prediction goes on; others stop it.
+    Files that `tag2mask predict` has not made are never replaced.
     """
 
-    kind: str
+    kind: str  # of the files, in words
     ending: str
-    default_folder: str
+    default_folder: str  # in the run folder
 
     def __init__(self, folder: str | None = None, overwrite: bool = False) -> None:
         """Write into ``folder``, null for the default one; ``overwrite`` replaces what is there."""
@@ -47,7 +43,7 @@ class PredictionWriter(Callback, ABC):
 
     @abstractmethod
     def _bytes(self, photo: Any, pl_module: Any) -> float:
-        """Estimate the size of the file of a photograph, from its size in pixels and its tags."""
+        """Estimate the size of the file of a photograph."""
 
     def _inputs(self, data: Any) -> provenance.Inputs:
         """Return what each file is made from, by the name of its photograph."""
@@ -76,9 +72,7 @@ class PredictionWriter(Callback, ABC):
         self.facts = {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
         same = same_run(self.out, self.config, self.overwrite)
         if not (self.out / RUN_FILE).exists() and self._files():
-            raise OccupiedError(
-                f"{self.out} holds {self.ending} files that `tag2mask predict` did not make; name another folder"
-            )
+            raise OccupiedError(f"{self.out} holds {self.ending} files not of `tag2mask predict`; name another folder")
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._prepare(data, same)
@@ -125,10 +119,7 @@ class PredictionWriter(Callback, ABC):
 
 
 class CAMWriter(PredictionWriter):
-    """Write the CAMs of each photograph as ``<name>.npz``; see `PredictionWriter`.
-
-    ``predicted_tags.csv`` lists the photographs without tags, with the classes that the network predicted instead.
-    """
+    """Write the CAMs of each photograph as ``<name>.npz``, and ``predicted_tags.csv``, the tags that were predicted."""
 
     kind, ending, default_folder = "CAM files", ".npz", "cams"
 
@@ -137,7 +128,7 @@ class CAMWriter(PredictionWriter):
 
     def _bytes(self, photo: Any, pl_module: Any) -> float:
         height, width = (side // pl_module.inference.stride + 1 for side in read_size(photo.image))
-        return disk.cam_bytes(height, width, UNTAGGED if photo.tags is None else len(photo.tags))
+        return disk.cam_bytes(height, width, 2 if photo.tags is None else len(photo.tags))  # 2 classes: a guess
 
     def _inputs(self, data: Any) -> provenance.Inputs:
         return data.describe(data.predict_photos)  # type: ignore[no-any-return]

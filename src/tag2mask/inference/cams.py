@@ -1,8 +1,4 @@
-"""CAMs and masks of single photographs from checkpoints alone, and the edges or features that guide the random walk.
-
-Shape letters in this file: D feature channels, T tiles, G channels of the map that the affinity is made of, H x W the
-photograph, h x w its CAM or the map of a layer, M x N the map of one tile.
-"""
+"""CAMs (h, w) and masks of photographs (H, W) from checkpoints alone, and what guides their random walk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,10 +30,7 @@ from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Tiles
 from tag2mask.viz import plots
 
-Photograph = str | Path | Image.Image | np.ndarray
-"""A path, a PIL image of any mode, or an array (H, W, 3) uint8."""
-BRANCHES = "whole image", "tiles", "tiles after attention"
-"""The last one is that of the tiles after region self-attention (RSA)."""
+Photograph = str | Path | Image.Image | np.ndarray  # a path, a PIL image of any mode, or an array (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -62,29 +55,20 @@ class PhotoCAMs:
 
 @dataclass(frozen=True)
 class Branches:
-    """What both branches make of one photograph.
+    """What both branches make of one photograph."""
 
-    Attributes:
-        scores: class name -> its maps before ReLU, (3, h, w), in the order of `BRANCHES`.
-        entropy: of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike.
-        guide: what the affinity is made of, for each tile, (T, G, M, N), or for the whole image, (1, G, h, w).
-        settings: of the attention.
-    """
-
-    scores: dict[str, np.ndarray]
-    entropy: float
-    guide: Tensor
+    scores: dict[str, np.ndarray]  # class -> maps before ReLU, (3, h, w): whole image, tiles, tiles after attention
+    entropy: float  # of the attention, in [0, 1]: 0 where each position looks at itself only, 1 where at all alike
+    guide: Tensor  # what the affinity is made of: the features of each tile, (T, D, M, N), or of all, (1, D, h, w)
     settings: Attention
 
     def maps(self, name: str) -> dict[str, np.ndarray]:
         """Return the three maps of a class as CAMs: cut at zero and divided by their maxima, in [0, 1]."""
-        return dict(zip(BRANCHES, scale_to_one(torch.from_numpy(self.scores[name]).relu()).numpy(), strict=True))
+        cams = scale_to_one(torch.from_numpy(self.scores[name]).relu()).numpy()
+        return dict(zip(("whole image", "tiles", "tiles after attention"), cams, strict=True))
 
     def attention(self, x: float, y: float) -> np.ndarray:
-        """Return the row of the affinity (Eq. 4) of a point, (h, w) float32: it sums to 1 and is 0 outside of its tile.
-
-        ``x`` and ``y`` are the point, as shares of width and height in [0, 1].
-        """
+        """Return the affinity (Eq. 4) of a point, in shares of the sides, to all, (h, w): sum 1, 0 outside its tile."""
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise SettingError(f"the point lies at {x}, {y} of the photograph's sides; expected shares from 0 to 1")
         count, _, height, width = self.guide.shape
@@ -102,10 +86,7 @@ class CAMMaker:
     """A trained CAM network, ready for photographs."""
 
     def __init__(self, checkpoint: str | Path, device: str = "cpu", inference: CAMInference | None = None) -> None:
-        """Load the network of a checkpoint of `CAMTask`, and the normalisation that it was trained with.
-
-        ``inference`` is scales, flip and size of the CAMs; None takes those of the training's configuration.
-        """
+        """Load the network of a checkpoint of `CAMTask`; ``inference`` None is that of the training's configuration."""
         self.task = checkpoints.load(CAMTask, checkpoint, device)
         self.preprocessing = Preprocessing(**self.task.preprocessing)
         self.transform = EvaluationTransform(self.preprocessing)
@@ -127,14 +108,10 @@ class CAMMaker:
 
     @torch.inference_mode()
     def branches(self, photo: Photograph) -> Branches:
-        """Run both branches, at a size of which the tiles are whole, without scales and flips.
-
-        A network that was trained without tiles gets those of the defaults. One that was trained without attention gets
-        that of its CAMs (`CAMInference.attention`), over the whole image, or else that of the defaults.
-        """
+        """Run both branches, at a size of which the tiles are whole, without scales and flips."""
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
         image = self.pixels(read(photo), tiles.grid * net.stride)
-        of_cams = self.task.inference.attention
+        of_cams = self.task.inference.attention  # for a training without: over the whole image; else the defaults
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
         plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
         maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
@@ -154,10 +131,9 @@ class Edges:
     """A trained edge network, ready for photographs: (H, W, 3) uint8 -> edge map (H / 4, W / 4) in [0, 1]."""
 
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
-        """Load the network of a checkpoint of `AffinityTask`, and the normalisation that it was trained with."""
         task = checkpoints.load(AffinityTask, checkpoint, device)
-        self.net, normalization = task.net, (task.preprocessing[key] for key in ("mean", "std"))
-        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
+        self.net, trained = task.net, task.preprocessing
+        self.mean, self.std = (torch.tensor(trained[key], device=device)[:, None, None] for key in ("mean", "std"))
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the boundaries of one photograph, on the device of the network."""
@@ -169,9 +145,8 @@ class Features:
     """A layer of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w)."""
 
     def __init__(self, checkpoint: Path, layer: str, device: str = "cpu") -> None:
-        """Load the network of a checkpoint of `CAMTask`; refuse a layer that it does not have."""
         self.maker, self.layer = CAMMaker(checkpoint, device), layer
-        part(self.maker.task.net.backbone, layer)
+        part(self.maker.task.net.backbone, layer)  # refuses a layer that it does not have
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
@@ -189,11 +164,7 @@ def load_guide(walk: Walk, device: str) -> Guide:
 
 @dataclass(frozen=True)
 class Mask:
-    """The mask of a photograph ``image`` (H, W, 3) uint8, and how it came about.
-
-    ``steps`` are the label maps (H, W) uint8 after each step, in order: ``seed``, ``walk``, ``crf``. ``maps`` are, by
-    class name, the CAMs (h, w) from which the mask was cut, after the random walk if there was one.
-    """
+    """A photograph (H, W, 3), its label maps (H, W) after ``seed``, ``walk``, ``crf``, and by class the walked CAMs."""
 
     image: np.ndarray
     steps: dict[str, np.ndarray]
@@ -217,12 +188,11 @@ class Mask:
 class Refiner:
     """Turns the CAMs of a photograph into its mask: random walk, threshold, dense CRF.
 
-    ``edges`` is the edge network, there on the ``device`` already, or its checkpoint; without it the random walk is
-    left out, without ``crf`` the dense CRF. ``threshold`` is the score of the background, in [0, 1].
+    ``edges`` is the edge network on the ``device``, or its checkpoint; None leaves the walk out, ``crf`` None the CRF.
     """
 
     edges: str | Path | Edges | None = None
-    threshold: float = 0.3
+    threshold: float = 0.3  # the score of the background, in [0, 1]
     walk_steps: int = 256
     crf: CRF | None = CRF()
     device: str = "cpu"

@@ -1,7 +1,4 @@
-"""Trained networks as ONNX files, which run without PyTorch.
-
-Shape letters in this file: B images, G classes with the background, C without it, H x W the image, h x w its map.
-"""
+"""Trained networks as ONNX files, which run without PyTorch."""
 
 import importlib
 import io
@@ -24,12 +21,9 @@ from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.files import atomic
 from tag2mask.tasks import checkpoints
 
-MARK = "tag2mask"
-"""Key in the metadata of our files; its value is our version."""
-OPSET = 17
-"""Version of the ONNX operators; every onnxruntime since 1.13 has them."""
-TOLERANCE = 1e-3
-"""A difference from PyTorch up to this share of the range of the scores is rounding."""
+MARK = "tag2mask"  # key in the metadata of our files; its value is our version
+OPSET = 17  # of the ONNX operators; every onnxruntime since 1.13 has them
+TOLERANCE = 1e-3  # a difference from PyTorch up to this share of the range of the scores is rounding
 SCORES, CAM = "scores", "cam"
 AXES = {SCORES: {0: "batch", 2: "height", 3: "width"}, CAM: {0: "batch", 2: "map_height", 3: "map_width"}}
 MEANING = {SCORES: "before the softmax, of each pixel", CAM: "before ReLU, one position a stride"}
@@ -37,14 +31,10 @@ MEANING = {SCORES: "before the softmax, of each pixel", CAM: "before ReLU, one p
 
 @dataclass(frozen=True)
 class Exportable:
-    """A trained network and what its user must know.
-
-    The network, in evaluation mode on the CPU, gives ``scores`` (B, G, H, W), before the softmax, or ``cam``
-    (B, C, h, w), before ReLU, for images (B, 3, H, W) of any size. It pads them to its stride.
-    """
+    """A trained network for images (B, 3, H, W) of any size, on the CPU, and what its user must know."""
 
     net: nn.Module
-    output: str
+    output: str  # ``scores`` (B, G, H, W) before the softmax, or ``cam`` (B, C, h, w) before ReLU, without background
     class_names: tuple[str, ...]
     stride: int
     preprocessing: Preprocessing
@@ -68,17 +58,11 @@ def load(checkpoint: Path) -> Exportable:
     if task == "cam":
         maker = CAMMaker(checkpoint)
         return Exportable(maker.task, CAM, maker.class_names, maker.task.net.stride, maker.preprocessing)
-    raise MismatchError(
-        f"{checkpoint} is a checkpoint of the {task} network; expected one of the segmentation or the CAM network"
-    )
+    raise MismatchError(f"{checkpoint} is a checkpoint of the {task} network; give one of segmentation or of CAMs")
 
 
 def write(path: Path, network: Exportable) -> None:
-    """Write a network as ONNX for any batch, height and width; ``MismatchError`` where ONNX cannot express it.
-
-    The tracing exporter does it: the newer one reasons about sizes as symbols, takes ten times as long, and does not
-    end within minutes for EfficientNet-Lite, whose padding depends on the size in every layer.
-    """
+    """Write a network as ONNX for any batch, height and width; ``MismatchError`` where ONNX cannot express it."""
     onnx, _ = packages()
     traced, side = io.BytesIO(), 3 * network.stride + 1  # no multiple of the stride
     try:
@@ -88,7 +72,7 @@ def write(path: Path, network: Exportable) -> None:
                 network.net,
                 (torch.zeros(2, 3, side, side + network.stride),),
                 traced,  # type: ignore[arg-type]  # the tracing exporter takes it
-                dynamo=False,
+                dynamo=False,  # the newer exporter takes ten times as long, and does not end for EfficientNet-Lite
                 opset_version=OPSET,
                 input_names=["image"],
                 output_names=[network.output],
@@ -116,16 +100,12 @@ def check_target(path: Path) -> None:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise OccupiedError(f"--out {path}: {parent} is a file, not a folder; name another place")
-    if not path.exists():
-        return
     try:
         entries = packages()[0].load_model_from_string(path.read_bytes()).metadata_props
     except Exception:  # protobuf and its implementations raise several kinds for anything else
         entries = []
-    if not any(entry.key == MARK for entry in entries):
-        raise OccupiedError(
-            f"{path} is a folder, or a file that `tag2mask export` did not write; name another file with --out"
-        )
+    if path.exists() and not any(entry.key == MARK for entry in entries):
+        raise OccupiedError(f"{path} is a folder, or a file not of `tag2mask export`; name another file with --out")
 
 
 def check_sizes(stride: int) -> list[tuple[int, int]]:

@@ -1,7 +1,4 @@
-"""Masks of photographs from a checkpoint of a segmentation network: no tags, no data set; and the files of them.
-
-Shape letters in this file: G classes with the background, H x W the photograph, h x w the network's input.
-"""
+"""Masks of photographs (H, W) from a checkpoint of a segmentation network: no tags, no data set; and their files."""
 
 import hashlib
 import itertools
@@ -10,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +27,9 @@ from tag2mask.tasks.segmentation import SegmentationTask
 from tag2mask.tasks.settings import MaskInference
 from tag2mask.viz import plots
 
-MARK = "tag2mask segment"
-"""A note in our files begins with this."""
-OVERLAY_SIDE = 1600
-"""Longer side of an overlay, in pixels; larger photographs are shrunk for it."""
-Value = TypeVar("Value")
+MARK = "tag2mask segment"  # with which a note in our files begins
 Shares = dict[str, tuple[float, float]]
 """Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
-Result = Shares | InputError
 
 
 class Segmenter:
@@ -51,15 +43,14 @@ class Segmenter:
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:
-        """Load the network of a checkpoint of `SegmentationTask` and the normalisation that it was trained with.
+        """Load the network of a checkpoint of `SegmentationTask`; ``crf`` works on the probabilities.
 
-        ``crf`` is a dense CRF over the probabilities. Photographs whose longer side is above ``max_side`` pixels are
-        shrunk for the network; None takes the side of the training's evaluation, or else the largest of its images.
+        Photographs of a longer side than ``max_side`` pixels are shrunk for it; None is the side of the training's
+        evaluation, or else of the largest of its images.
         """
         task = checkpoints.load(SegmentationTask, checkpoint, device)
         trained = Preprocessing(**task.preprocessing)
-        side = max_side or trained.max_side or max(trained.long_side)
-        self.preprocessing = replace(trained, max_side=side)
+        self.preprocessing = replace(trained, max_side=max_side or trained.max_side or max(trained.long_side))
         self.transform = EvaluationTransform(self.preprocessing)
         self.net, self.class_names = task.net, task.class_names
         self.device, self.inference, self.crf = device, inference, crf
@@ -76,7 +67,7 @@ class Segmenter:
 
 
 def class_shares(label: Tensor, probabilities: Tensor) -> dict[int, tuple[float, float]]:
-    """Return `Shares` by mask value, of a label map (h, w) int64 and the probabilities (G, h, w) of the classes."""
+    """Return `Shares` by mask value, of a label map (h, w) int64 and the probabilities (classes, h, w)."""
     own = probabilities.gather(0, label[None])[0].double()
     counts = zip(*(x.tolist() for x in label.unique(return_counts=True)), strict=True)
     shares = {v: (count / label.numel(), own[label == v].mean().item()) for v, count in counts if v != BACKGROUND}
@@ -94,10 +85,9 @@ def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
         if not inside:
             endings = ", ".join(folders.PHOTO_ENDINGS)
             raise MissingError(f"no photographs in {path}; expected {endings} in it; give folders within it by name")
-        in_out = out.resolve() == inside[0].parent.resolve()
-        photos |= {
-            photo.resolve(): photo for photo in inside if not (in_out and (read_note(photo) or "").startswith(MARK))
-        }
+        if out.resolve() == inside[0].parent.resolve():
+            inside = [photo for photo in inside if not (read_note(photo) or "").startswith(MARK)]
+        photos |= {photo.resolve(): photo for photo in inside}
     if not photos:
         raise MissingError(f"all files given were written by `tag2mask segment` into {out}; give photographs")
     return list(photos.values())
@@ -106,8 +96,7 @@ def find_photos(paths: Iterable[Path], out: Path) -> list[Path]:
 def outputs(photos: Sequence[Path], out: Path, overlay: bool) -> dict[Path, list[Path]]:
     """Return the files of each photograph: ``out/NAME.png``, the mask, and ``out/NAME_overlay.jpg`` if wanted.
 
-    The name is the stem of the photograph, with its ending or a number where another one has that stem. Names differ in
-    more than upper and lower case: some file systems do not tell those apart.
+    NAME is its stem, with ending or number where another one has that stem, in whatever case: some disks ignore it.
     """
     endings = [".png", "_overlay.jpg"] if overlay else [".png"]
     taken, files = Counter(photo.stem.casefold() for photo in photos), {}
@@ -127,13 +116,9 @@ def check_outputs(targets: Mapping[Path, Sequence[Path]], overwrite: bool) -> No
     for photo, path in ((photo, path) for photo, paths in targets.items() for path in paths if path.exists()):
         note = read_note(path) or ""
         if not note.startswith(MARK):
-            raise OccupiedError(
-                f"{path} is not of `tag2mask segment` and stands where the mask of {photo} would; name another --out"
-            )
+            raise OccupiedError(f"{path} is no file of `tag2mask segment`; name another --out for {photo}")
         if note != _mark(photo) and not overwrite:
-            raise OccupiedError(
-                f"{path} is the mask of another photograph than {photo}; name another --out, or give --overwrite"
-            )
+            raise OccupiedError(f"{path} is of another photograph than {photo}; give another --out, or --overwrite")
 
 
 def _mark(photo: Path) -> str:
@@ -147,16 +132,18 @@ def printable(name: object) -> str:
     return str(name).encode(errors="backslashreplace").decode()
 
 
-def segment_all(segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]) -> Iterator[tuple[Path, Result]]:
+def segment_all(
+    segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]
+) -> Iterator[tuple[Path, Shares | InputError]]:
     """Write mask and overlay of each photograph; yield the shares of its classes, or why it was left out."""
     for (photo, paths), coming in zip(targets.items(), ahead(read_image, targets), strict=True):
-        result: Result
+        result: Shares | InputError
         try:
             image = coming.result()
             label, result = segmenter(image)
             write_label(paths[0], label, _mark(photo))
-            for path in paths[1:]:
-                small = plots.fit(image, OVERLAY_SIDE)
+            for path in paths[1:]:  # the overlay
+                small = plots.fit(image, 1600)  # pixels of the longer side
                 fitted = Image.fromarray(label).resize(small.shape[1::-1], Image.Resampling.NEAREST)
                 write_jpeg(path, plots.overlay(small, np.asarray(fitted)), _mark(photo))
         except InputError as error:
@@ -168,7 +155,7 @@ def segment_all(segmenter: Segmenter, targets: Mapping[Path, Sequence[Path]]) ->
         yield photo, result
 
 
-def ahead(read: Callable[[Path], Value], photos: Iterable[Path], count: int = 2) -> Iterator[Future[Value]]:
+def ahead(read: Callable[[Path], Any], photos: Iterable[Path], count: int = 2) -> Iterator[Future[Any]]:
     """Read photographs in order, in a thread that is at most ``count`` of them ahead."""
     left = iter(photos)
     with ThreadPoolExecutor(1) as pool:
