@@ -1,16 +1,4 @@
-"""Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
-
-reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
-writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
-again   the same command does what is left, and again the labels whose CAM file has changed; with
-        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
-
---recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
-step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels.
-
-Example:
-  tag2mask labels --config configs/folder/labels.yaml --photos photographs
-"""
+"""The verb ``labels``: CAM files become label PNGs; its options and their texts are `LABEL_OPTIONS`."""
 
 import json
 import os
@@ -24,7 +12,9 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from tag2mask.cli.options import SettingsParser, check_options, help_from
+from tag2mask.cli.help import LABEL_OPTIONS
+from tag2mask.cli.options import check_options
+from tag2mask.cli.settings import SettingsParser, check_yaml
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
@@ -73,20 +63,10 @@ def labels(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
-    parser = SettingsParser("tag2mask labels", exit_on_error=False, **help_from(__doc__))
-    parser.usage = "tag2mask labels --config FILE [--OPTION VALUE ...]"
-    parser.add_argument("--config", action="config", help="such as configs/folder/seeds.yaml or labels.yaml")
-    parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made of a CAM")
-    parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
-    parser.add_argument("--photos", type=Path | None, help="their folder, or the one that holds images/ and tags.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
-    parser.add_argument("--list", type=Path | None, help="names to do, one a line; without it, all CAM files")
-    parser.add_argument("--soft", type=bool, default=False, help="also write the CAMs after the walk into OUT/soft")
-    parser.add_argument("--steps", type=bool, default=False, help="also write the label after each step into OUT/steps")
-    parser.add_argument("--workers", type=int | None, help="processes (one a core)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
-    parser.add_argument("--shard", type=str | None, help="this part only, such as 1/4; torchrun and SLURM say it too")
-    parser.add_argument("--overwrite", action="store_true", help="replace labels made with another recipe")
+    check_yaml(words)
+    parser = SettingsParser(prog="tag2mask labels", exit_on_error=False)
+    for option, keywords in (LABEL_OPTIONS | {"--recipe": LABEL_OPTIONS["--recipe"] | {"type": Recipe}}).items():
+        parser.add_argument(option, **keywords)
     check_options(words, parser._option_string_actions, parser.prog)
     args: Namespace = parser.instantiate_classes(parser.parse_args(words))
     return args

@@ -19,8 +19,10 @@ from tag2mask.callbacks.progress import ProgressLines
 from tag2mask.callbacks.runs import EndOnTermination, LastCheckpoint, RunRecord, launched
 from tag2mask.callbacks.writers import PredictionWriter
 from tag2mask.cli.doctor import logged_in
-from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
-from tag2mask.cli.options import SettingsParser, check_options
+from tag2mask.cli.help import LIGHTNING
+from tag2mask.cli.main import LOST_PROCESS
+from tag2mask.cli.options import check_options
+from tag2mask.cli.settings import SettingsParser, check_yaml
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
@@ -237,6 +239,7 @@ class TagsToMasksCLI(LightningCLI):
 
 def lightning(words: list[str]) -> None:
     """Run the verb that ``words`` begin with."""
+    check_yaml(words)
     quiet()
     if launched():  # by Lightning: end with the process that did, NCCL would wait for minutes
         end_with_parent()

@@ -12,12 +12,12 @@ from importlib import import_module
 
 from tag2mask import __version__
 from tag2mask.cli import help
-from tag2mask.cli.options import chain, check_yaml, did_you_mean, explain
+from tag2mask.cli.help import LIGHTNING
+from tag2mask.cli.options import chain, did_you_mean, explain
 from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
 from tag2mask.utils.progress import warn
 
 CLOSED = 141  # the status that a shell gives a program which writes into a closed pipe
-LIGHTNING = tuple(help.VERBS)
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
@@ -54,12 +54,10 @@ def dispatch(words: list[str]) -> int:
     if verb not in (*LIGHTNING, *VERBS):
         near = did_you_mean(verb, (*LIGHTNING, *VERBS))
         raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
-    if verb in (*LIGHTNING, "labels"):
-        check_yaml(words)
     name = "lightning" if verb in LIGHTNING else verb
     run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
-    words = ["--help" if word == "--help-all" else word for word in words]
-    return run(words if verb in LIGHTNING else words[1:]) or 0
+    given = ["--help" if word == "--help-all" else word for word in words]
+    return run(given if verb in LIGHTNING else given[1:]) or 0
 
 
 def _status(words: list[str]) -> int:
