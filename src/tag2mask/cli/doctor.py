@@ -26,8 +26,6 @@ from tag2mask.io.disk import readable_size
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import warn
 
-NAMED = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "wandb")
-"""Packages that are named with their versions; the others only where something is wrong with them."""
 OPTIONAL = {
     "pydensecrf2": "the dense CRF is ours in PyTorch, about as fast",
     "onnx": "no `tag2mask export`",
@@ -36,18 +34,9 @@ OPTIONAL = {
     "ipykernel": "no notebooks",
     "ipywidgets": "no sliders in the notebooks",
     "nbclient": "no tests of the notebooks",
-    "nbformat": "no tests of the notebooks",
 }
 """Packages that main work goes without, and what is off without them."""
-MALWARE = {"lightning": ("2.6.2", "2.6.3")}
-"""Releases that carried malware (GHSA-w37p-236h-pfx3)."""
 MEND = "install the versions of requirements.txt: `make setup`"
-DATA = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
-"""Where the configurations look for data."""
-FOLDERS = {
-    "photographs": ("images", "JPEGImages", "train2014", "val2014"),
-    "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
-}
 
 
 class Fault(str):
@@ -69,15 +58,11 @@ def doctor(words: list[str]) -> int:
                 print(fill(text, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
                 faults += [line] if isinstance(line, Fault) else []
         except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
-            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {_one_line(error)})")
+            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
     for fault in faults:
         warn(fault)
     print("something is to be mended first" if faults else "ready: training, labels, segmenting and scoring can run")
     return 1 if faults else 0
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _machine() -> Iterator[str]:
@@ -93,14 +78,16 @@ def _packages() -> Iterator[str]:
     """Versions of what main work needs by setup.cfg, and whether torch and torchvision fit each other."""
     from packaging.requirements import Requirement
 
-    yield ", ".join(f"{name} {_version(name) or 'missing'}" for name in NAMED)
-    for required in map(Requirement, metadata.requires("tag2mask") or NAMED):
+    main = "torch torchvision lightning timm segmentation-models-pytorch albumentations numpy wandb".split()
+    yield ", ".join(f"{name} {_version(name) or 'missing'}" for name in main)
+    malware = {"lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
+    for required in map(Requirement, metadata.requires("tag2mask") or main):
         name, number = required.name, _version(required.name)
         if "extra" in str(required.marker):
             continue
         if number is None:
             yield Fault(f"the package {name} is missing; {MEND}")
-        elif number in MALWARE.get(name, ()):
+        elif number in malware.get(name, ()):
             yield Fault(f"{name} {number} carried malware; remove it at once, then {MEND}")
         elif not required.specifier.contains(number, prereleases=True):
             yield Fault(f"{name} {number} is not in the range {required.specifier}; {MEND}")
@@ -108,8 +95,9 @@ def _packages() -> Iterator[str]:
         try:
             import_module(name)
         except Exception as error:  # a wrong pair raises several kinds
-            pair = f"torch {_version('torch')} and torchvision {_version('torchvision')} ({_one_line(error)})"
-            yield Fault(f"{name} cannot be imported, with {pair}; the two are a pair: {MEND}")
+            pair = f"torch {_version('torch')} and torchvision {_version('torchvision')}"
+            reason = " ".join(str(error).split())[:200]
+            yield Fault(f"{name} cannot be imported, with {pair} ({reason}); the two are a pair: {MEND}")
             return
 
 
@@ -154,9 +142,13 @@ def _wandb() -> Iterator[str]:
 
 def _data_sets(folders: list[Path]) -> Iterator[str]:
     """What data sets of any kind hold, where the configurations look for them and in ``folders``; no file is opened."""
-    for root in (*map(Path, DATA), *folders):
-        counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
-        facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
+    photographs = ("images", "JPEGImages", "train2014", "val2014")
+    masks = ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug")
+    kinds = dict.fromkeys(photographs, "photographs") | dict.fromkeys(masks, "masks")
+    of_configurations = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
+    for root in (*map(Path, of_configurations), *folders):
+        counts = {name: len([*root.glob(f"{name}/*.*")]) for name in kinds}
+        facts = [f"{count:,} {kinds[name]} in {name}" for name, count in counts.items() if count]
         tags = sorted(path.name for path in root.glob("*tags*.csv")) + ["Annotations"] * any(root.glob("Annotations/*"))
         lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
         facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]

@@ -135,15 +135,13 @@ class TagsToMasksCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
-        status = 1
         try:
             super()._run_subcommand(subcommand)
-            status = 0
         finally:
             if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
                 import wandb
 
-                wandb.finish(exit_code=status)
+                wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
 
     def fit(self, model: LightningModule, ckpt_path: str | None, **settings: Any) -> None:
         """Check everything, then start a run, go on with it, or leave it finished. Nothing is written before."""
