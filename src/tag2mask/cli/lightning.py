@@ -59,7 +59,6 @@ HARMLESS = (
     "Total length of `list` across ranks is zero",  # nothing has a mask
     "isinstance.treespec, LeafSpec",
 )
-"""Warnings that a user can do nothing about."""
 
 
 class _Parser(SettingsParser, LightningArgumentParser):
@@ -166,7 +165,7 @@ class TagsToMasksCLI(LightningCLI):
             return
         self._check_data()
         if state == "new":
-            self.model.fill()  # weights to start from are there: now the earlier training can go
+            self.model.fill()  # the weights to start from are there: now the earlier training can go
             rank_zero_only(provenance.discard)(root)
             rank_zero_only((root / LAST).unlink)(missing_ok=True)
         else:
@@ -253,7 +252,7 @@ def _wandb_in(loggers: Any) -> list[Any]:
 
 
 def quiet() -> None:
-    """Silence what a user can do nothing about, and reword what Lightning says of a lost process."""
+    """Silence warnings that a user can do nothing about, and reword what Lightning says of a lost process."""
     for message in HARMLESS:
         warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
