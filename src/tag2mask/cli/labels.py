@@ -20,7 +20,7 @@ from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingE
 from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
-from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
+from tag2mask.refine.recipes import FeatureWalk, Recipe
 from tag2mask.refine.stage import Job, LoadGuide, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress, warn
@@ -110,16 +110,17 @@ def _job(args: Namespace) -> tuple[Job, LoadGuide | None]:
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
-    if isinstance(recipe, PseudoLabels) and (walk := recipe.walk) is not None:
+    if (walk := recipe.walk) is not None:
         from tag2mask.inference.cams import load_guide
 
         if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
             walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
+            recipe = replace(recipe, walk=walk)
         if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
             place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
             remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
             raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
-        recipe, load = replace(recipe, walk=walk), partial(load_guide, walk)
+        load = partial(load_guide, walk)
         load("cpu")  # refuses another network, or a missing layer, before worker processes would end of it
     classes = record_of(args.cams).get("config", {}).get("classes")
     own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
