@@ -52,7 +52,7 @@ def test_every_verb_is_in_the_first_help() -> None:
 def test_the_short_help_names_options_that_there_are(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = shown(capsys, verb, "--help-all")
     named = re.findall(r"(--[a-z_]+(?:\.[a-z_]+)?)", help.VERBS[verb].replace("--help-all", ""))
-    assert len(whole.splitlines()) > 40
+    assert len(whole.splitlines()) > (30 if verb == "labels" else 40)
     assert [option for option in named if option.split(".init_args")[0] not in whole] == []
 
 

@@ -60,15 +60,12 @@ def archive(words: list[str]) -> None:
 def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
     """Pack the label PNGs ``names`` of a folder; the same masks give the same archive, byte for byte.
 
-    Raises:
-        InputError: masks are missing, or one holds a value above 20, such as 255.
+    ``MissingError`` where masks are missing, ``MismatchError`` where one holds a value above 20, such as 255.
     """
-    missing = [f"{name}.png" for name in names if not (labels / f"{name}.png").is_file()]
-    if missing:
+    gone = [f"{name}.png" for name in names if not (labels / f"{name}.png").is_file()]
+    if gone:
         remedy = "`tag2mask predict` with --data.init_args.predict_split test makes them"
-        raise MissingError(
-            f"{len(missing)} of {len(names)} masks are not in {labels}, the first {missing[0]}; {remedy}"
-        )
+        raise MissingError(f"{len(gone)} of {len(names)} masks are not in {labels}, the first {gone[0]}; {remedy}")
     with (
         atomic(out) as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
@@ -88,10 +85,7 @@ def write_archive(labels: Path, names: Sequence[str], out: Path) -> None:
 def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) -> str:
     """Check that a .tgz holds the masks ``names`` and no others; return what was checked.
 
-    With ``photos``, a folder of ``<id>.jpg``, their sizes are compared with those of the masks.
-
-    Raises:
-        InputError: with the first three faults and their number.
+    With ``photos``, a folder of ``<id>.jpg``, sizes are compared too. ``MismatchError`` names the first three faults.
     """
     try:
         with tarfile.open(path, "r:gz") as tar:
@@ -128,6 +122,5 @@ def _fault(content: bytes, path: Path, photos: Path | None) -> str | None:
     if highest > HIGHEST:
         return f"{path.name} holds the value {highest}"
     height, width = size[::-1] if photos is None else read_size(photos / f"{path.stem}.jpg")
-    if size == (width, height):
-        return None
-    return f"{path.name} is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"
+    fault = f"{path.name} is {size[0]} x {size[1]} pixels, its photograph {width} x {height}"
+    return None if size == (width, height) else fault

@@ -26,8 +26,6 @@ from tag2mask.io.disk import readable_size
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import warn
 
-NAMED = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "wandb")
-"""Packages that are named with their versions; the others only where something is wrong with them."""
 OPTIONAL = {
     "pydensecrf2": "the dense CRF is ours in PyTorch, about as fast",
     "onnx": "no `tag2mask export`",
@@ -36,22 +34,13 @@ OPTIONAL = {
     "ipykernel": "no notebooks",
     "ipywidgets": "no sliders in the notebooks",
     "nbclient": "no tests of the notebooks",
-    "nbformat": "no tests of the notebooks",
 }
 """Packages that main work goes without, and what is off without them."""
-MALWARE = {"lightning": ("2.6.2", "2.6.3")}
-"""Releases that carried malware (GHSA-w37p-236h-pfx3)."""
 MEND = "install the versions of requirements.txt: `make setup`"
-DATA = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
-"""Where the configurations look for data."""
-FOLDERS = {
-    "photographs": ("images", "JPEGImages", "train2014", "val2014"),
-    "masks": ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug"),
-}
 
 
 class Fault(str):
-    """A line that says what is wrong where training or segmenting is not possible."""
+    """A line that says why training or segmenting is not possible."""
 
 
 def doctor(words: list[str]) -> int:
@@ -60,29 +49,23 @@ def doctor(words: list[str]) -> int:
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="data sets elsewhere")
     folders = parser.parse_args(words).folders
     print(f"tag2mask {__version__} in {Path(__file__).parents[1]}")
-    parts = {"machine": machine(), "packages": packages(), "GPU": gpus(), "optional": optional(), "W&B": wandb()}
+    parts = {"machine": _machine(), "packages": _packages(), "GPU": _gpus(), "optional": _optional(), "W&B": _wandb()}
     faults: list[str] = []
-    for title, lines in (parts | {"data": data_sets(folders)}).items():
+    for title, lines in (parts | {"data": _data_sets(folders)}).items():
         try:
             for number, line in enumerate(lines):
                 text = f"{'' if number else title:<10}{line}"
                 print(fill(text, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False), flush=True)
                 faults += [line] if isinstance(line, Fault) else []
         except Exception as error:  # whatever a broken installation raises: this verb is for broken ones
-            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {one_line(error)})")
+            faults.append(f"{title} cannot be looked at ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
     for fault in faults:
         warn(fault)
     print("something is to be mended first" if faults else "ready: training, labels, segmenting and scoring can run")
     return 1 if faults else 0
 
 
-def one_line(error: Exception) -> str:
-    """Return the beginning of an error's text."""
-    return " ".join(str(error).split())[:200]
-
-
-def machine() -> Iterator[str]:
-    """Python, the system, cores, memory, the disk of the working folder."""
+def _machine() -> Iterator[str]:
     here = Path.cwd()
     yield f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {sys.executable}"
     memory, free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), shutil.disk_usage(here).free
@@ -91,18 +74,20 @@ def machine() -> Iterator[str]:
         yield f"{here} cannot be written; give --trainer.default_root_dir and --out"
 
 
-def packages() -> Iterator[str]:
+def _packages() -> Iterator[str]:
     """Versions of what main work needs by setup.cfg, and whether torch and torchvision fit each other."""
     from packaging.requirements import Requirement
 
-    yield ", ".join(f"{name} {version(name) or 'missing'}" for name in NAMED)
-    for required in map(Requirement, metadata.requires("tag2mask") or NAMED):
-        name, number = required.name, version(required.name)
+    main = "torch torchvision lightning timm segmentation-models-pytorch albumentations numpy wandb".split()
+    yield ", ".join(f"{name} {_version(name) or 'missing'}" for name in main)
+    malware = {"lightning": ("2.6.2", "2.6.3")}  # GHSA-w37p-236h-pfx3
+    for required in map(Requirement, metadata.requires("tag2mask") or main):
+        name, number = required.name, _version(required.name)
         if "extra" in str(required.marker):
             continue
         if number is None:
             yield Fault(f"the package {name} is missing; {MEND}")
-        elif number in MALWARE.get(name, ()):
+        elif number in malware.get(name, ()):
             yield Fault(f"{name} {number} carried malware; remove it at once, then {MEND}")
         elif not required.specifier.contains(number, prereleases=True):
             yield Fault(f"{name} {number} is not in the range {required.specifier}; {MEND}")
@@ -110,21 +95,20 @@ def packages() -> Iterator[str]:
         try:
             import_module(name)
         except Exception as error:  # a wrong pair raises several kinds
-            pair = f"torch {version('torch')} and torchvision {version('torchvision')} ({one_line(error)})"
-            yield Fault(f"{name} cannot be imported, with {pair}; the two are a pair: {MEND}")
+            pair = f"torch {_version('torch')} and torchvision {_version('torchvision')}"
+            reason = " ".join(str(error).split())[:200]
+            yield Fault(f"{name} cannot be imported, with {pair} ({reason}); the two are a pair: {MEND}")
             return
 
 
-def version(name: str) -> str | None:
-    """Return the version of a package that is installed."""
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def gpus() -> Iterator[str]:
-    """GPUs that torch can use."""
+def _gpus() -> Iterator[str]:
     import torch
 
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -135,10 +119,9 @@ def gpus() -> Iterator[str]:
         yield f"none ({built}): all runs on the CPU; the demo in minutes, VOC and COCO not in useful time"
 
 
-def optional() -> Iterator[str]:
-    """Optional parts: those that are there, then what each missing one disables."""
-    yield ", ".join(f"{name} {number}" for name in OPTIONAL if (number := version(name))) or "none"
-    missing = [name for name in OPTIONAL if version(name) is None]
+def _optional() -> Iterator[str]:
+    yield ", ".join(f"{name} {number}" for name in OPTIONAL if (number := _version(name))) or "none"
+    missing = [name for name in OPTIONAL if _version(name) is None]
     yield from (f"{name} is missing: {OPTIONAL[name]}; pip install {name}" for name in missing)
 
 
@@ -148,8 +131,7 @@ def logged_in() -> bool:
     return "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
 
 
-def wandb() -> Iterator[str]:
-    """Where the runs of W&B go."""
+def _wandb() -> Iterator[str]:
     if mode := os.environ.get("WANDB_MODE"):
         yield f"WANDB_MODE is {mode}"
     elif logged_in():
@@ -158,11 +140,15 @@ def wandb() -> Iterator[str]:
         yield "not logged in: runs are kept offline in their folders; `wandb login`, then `wandb sync` sends them"
 
 
-def data_sets(folders: list[Path]) -> Iterator[str]:
+def _data_sets(folders: list[Path]) -> Iterator[str]:
     """What data sets of any kind hold, where the configurations look for them and in ``folders``; no file is opened."""
-    for root in (*map(Path, DATA), *folders):
-        counts = [(kind, name, len([*root.glob(f"{name}/*.*")])) for kind, names in FOLDERS.items() for name in names]
-        facts = [f"{count:,} {kind} in {name}" for kind, name, count in counts if count]
+    photographs = ("images", "JPEGImages", "train2014", "val2014")
+    masks = ("masks", "masks/train2014", "masks/val2014", "SegmentationClass", "SegmentationClassAug")
+    kinds = dict.fromkeys(photographs, "photographs") | dict.fromkeys(masks, "masks")
+    of_configurations = ("data/sample", "data/VOCdevkit/VOC2012", "data/coco", "data/photographs")
+    for root in (*map(Path, of_configurations), *folders):
+        counts = {name: len([*root.glob(f"{name}/*.*")]) for name in kinds}
+        facts = [f"{count:,} {kinds[name]} in {name}" for name, count in counts.items() if count]
         tags = sorted(path.name for path in root.glob("*tags*.csv")) + ["Annotations"] * any(root.glob("Annotations/*"))
         lists = sorted(path.stem for path in (*root.glob("*.txt"), *root.glob("ImageSets/Segmentation/*.txt")))
         facts += [f"{kind} {', '.join(names)}" for kind, names in (("tags", tags), ("lists", lists)) if names]

@@ -28,8 +28,6 @@ from tag2mask.metrics.functional import THRESHOLDS
 from tag2mask.utils.processes import one_thread
 from tag2mask.utils.progress import warn
 
-KNOWN = {"voc": classes.VOC, "coco": classes.COCO}
-
 
 def evaluate(words: list[str]) -> None:
     """Run the verb."""
@@ -79,9 +77,10 @@ def _class_names(option: str | None, predictions: Path) -> tuple[str, ...]:
     recorded = (classes.VOC[0], *foreground) if foreground else None
     if option is None:
         return recorded or classes.VOC
-    if option not in KNOWN and not Path(option).is_file():
+    known = {"voc": classes.VOC, "coco": classes.COCO}
+    if option not in known and not Path(option).is_file():
         raise MissingError(f"--classes {option}: no such file; expected voc, coco or a file of names")
-    names = KNOWN.get(option) or (classes.VOC[0], *read_classes(Path(option)))
+    names = known.get(option) or (classes.VOC[0], *read_classes(Path(option)))
     if recorded not in (None, names):
         before, now = (f"{', '.join(some[1:4])}, ... ({len(some) - 1})" for some in (recorded, names))
         remedy = "a mask value would stand for another class: leave --classes out"

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from tag2mask.cli.options import Parser
 from tag2mask.inference import export as exporting
-from tag2mask.inference.export import SCORES, TOLERANCE, Exportable
 from tag2mask.inference.photographs import printable
 from tag2mask.utils.progress import progress, warn
 
@@ -41,19 +40,19 @@ def export(words: list[str]) -> int:
     worst = next((value for value in differences if value != value), max(differences))  # not a number comes first
     where = " and ".join(f"{height} x {width}" for height, width in sizes)
     print(f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)")
-    if worst <= TOLERANCE:
+    if worst <= exporting.TOLERANCE:
         return 0
     remedy = "do not use it: try the versions of torch and onnxruntime that requirements.txt has"
-    warn(f"{printable(args.out)} differs from the network by more than {TOLERANCE:g} of the range; {remedy}")
+    warn(f"{printable(args.out)} differs from the network by more than {exporting.TOLERANCE:g} of the range; {remedy}")
     return 1
 
 
-def describe(path: Path, network: Exportable) -> str:
+def describe(path: Path, network: exporting.Exportable) -> str:
     """What the file takes and gives, in three lines."""
     prepared = network.preprocessing
     (mean, std), side = prepared.normalization, prepared.max_side
     shrunk = "" if side is None else f"; larger photographs shrunk to {side} pixels before"
-    shape = "(B, G, H, W), before the softmax" if network.output == SCORES else "(B, C, h, w), before ReLU"
+    shape = "(B, G, H, W), before the softmax" if network.output == exporting.SCORES else "(B, C, h, w), before ReLU"
     return (
         f"written to {printable(path)}: {path.stat().st_size / 1e6:.1f} MB, ONNX operators {exporting.OPSET}\n"
         f"image (B, 3, H, W) float32: RGB / 255, minus {list(mean)}, over {list(std)}{shrunk}\n"

@@ -1,4 +1,7 @@
-"""Help that fits a screen: of all verbs, and of those whose full list of options is hundreds of lines long."""
+"""Help that fits a screen, shown without loading a verb: of all verbs, and of those that load torch or Lightning."""
+
+from pathlib import Path
+from typing import Any
 
 from tag2mask import __version__
 
@@ -58,4 +61,39 @@ Example:
 
 All options: tag2mask {verb} --help-all. Of a class: --model.help tag2mask.tasks.cam.CAMTask,
 --data.help, --trainer.callbacks.help. The settings as they would be used: --print_config."""
-VERBS = {verb: NETWORK.format(verb=verb) for verb in ("fit", "validate", "test", "predict")}
+
+LABEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "--config": {"action": "config", "help": "such as configs/folder/seeds.yaml or labels.yaml"},
+    "--recipe": {"required": True, "help": "how a label is made of a CAM"},
+    "--cams": {"type": Path, "required": True, "help": "folder of CAM files"},
+    "--photos": {"type": Path | None, "help": "their folder, or the one that holds images/ and tags.csv"},
+    "--out": {"type": Path, "required": True, "help": "folder of the label PNGs"},
+    "--list": {"type": Path | None, "help": "names to do, one a line; without it, all CAM files"},
+    "--soft": {"type": bool, "default": False, "help": "true: also write the CAMs after the walk into OUT/soft"},
+    "--steps": {"type": bool, "default": False, "help": "true: also write the label after each step into OUT/steps"},
+    "--workers": {"type": int | None, "help": "processes (one a core)"},
+    "--device": {"default": "auto", "help": "cpu, cuda, cuda:1; auto: a GPU where there is one (auto)"},
+    "--shard": {"type": str | None, "help": "this part only, such as 1/4; torchrun and SLURM say it too"},
+    "--overwrite": {"action": "store_true", "help": "replace labels made with another recipe"},
+}
+"""Options of ``labels``, for its parser and for this help."""
+LABELS = f"""usage: tag2mask labels --config FILE [--OPTION VALUE ...]
+
+Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
+
+reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
+writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
+again   the same command does what is left, and again the labels whose CAM file has changed; with
+        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
+
+{chr(10).join(f"  {option:<12} {keywords['help']}" for option, keywords in LABEL_OPTIONS.items())}
+
+--recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
+step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels. The settings as
+they would be used: --print_config.
+
+Example:
+  tag2mask labels --config configs/folder/labels.yaml --photos photographs"""
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+VERBS = {verb: NETWORK.format(verb=verb) for verb in LIGHTNING} | {"labels": LABELS}

@@ -1,16 +1,4 @@
-"""Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
-
-reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
-writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
-again   the same command does what is left, and again the labels whose CAM file has changed; with
-        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
-
---recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
-step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels.
-
-Example:
-  tag2mask labels --config configs/folder/labels.yaml --photos photographs
-"""
+"""The verb ``labels``: CAM files become label PNGs; its options and their texts are `LABEL_OPTIONS`."""
 
 import json
 import os
@@ -24,25 +12,25 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from tag2mask.cli.options import SettingsParser, check_options, help_from
+from tag2mask.cli.help import LABEL_OPTIONS
+from tag2mask.cli.options import check_options
+from tag2mask.cli.settings import SettingsParser, check_yaml
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
-from tag2mask.refine.recipes import FeatureWalk, PseudoLabels, Recipe
-from tag2mask.refine.stage import Job, cam_names, made_of, make_labels, remaining, shard, stale
+from tag2mask.refine.recipes import FeatureWalk, Recipe
+from tag2mask.refine.stage import Job, LoadGuide, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress, warn
-
-ON_ONE_GPU = 4  # processes: each takes half a gigabyte of the GPU before it has done anything
-RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"))
 
 
 def labels(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be done."""
     args = parse(words)
-    job, names = _job(args), cam_names(args.cams, args.list)
+    job, load_guide = _job(args)
+    names = cam_names(args.cams, args.list)
     index, count = which_shard(args.shard, os.environ)
     share = shard(names, index, count)
     if count > 1:
@@ -57,8 +45,14 @@ def labels(words: list[str]) -> int:
         sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
         files = len(todo) * len(job.outputs("")) * count
         print(disk.require_room(job.out, files, sizes, "labels" if count == 1 else "labels of all shards"))
-    damaged = []
-    for name, fault in progress(make_labels(job, todo, *_means(args, job.recipe)), len(todo), "photographs"):
+    local, processes = on_this_machine(os.environ)
+    gpu = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    device = gpu if args.device == "auto" else args.device
+    workers = max(1, cores() // processes)
+    if device != "cpu":
+        workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
+    damaged, made = [], make_labels(job, todo, load_guide, args.workers or workers, device)
+    for name, fault in progress(made, len(todo), "photographs"):
         if fault is not None:
             warn(f"skipped {name}: {fault}")
             damaged.append(name)
@@ -73,20 +67,10 @@ def labels(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
-    parser = SettingsParser("tag2mask labels", exit_on_error=False, **help_from(__doc__))
-    parser.usage = "tag2mask labels --config FILE [--OPTION VALUE ...]"
-    parser.add_argument("--config", action="config", help="such as configs/folder/seeds.yaml or labels.yaml")
-    parser.add_argument("--recipe", type=Recipe, required=True, help="how a label is made of a CAM")
-    parser.add_argument("--cams", type=Path, required=True, help="folder of CAM files")
-    parser.add_argument("--photos", type=Path | None, help="their folder, or the one that holds images/ and tags.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the label PNGs")
-    parser.add_argument("--list", type=Path | None, help="names to do, one a line; without it, all CAM files")
-    parser.add_argument("--soft", type=bool, default=False, help="also write the CAMs after the walk into OUT/soft")
-    parser.add_argument("--steps", type=bool, default=False, help="also write the label after each step into OUT/steps")
-    parser.add_argument("--workers", type=int | None, help="processes (one a core)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto: a GPU where there is one (auto)")
-    parser.add_argument("--shard", type=str | None, help="this part only, such as 1/4; torchrun and SLURM say it too")
-    parser.add_argument("--overwrite", action="store_true", help="replace labels made with another recipe")
+    check_yaml(words)
+    parser = SettingsParser(prog="tag2mask labels", exit_on_error=False)
+    for option, keywords in (LABEL_OPTIONS | {"--recipe": LABEL_OPTIONS["--recipe"] | {"type": Recipe}}).items():
+        parser.add_argument(option, **keywords)
     check_options(words, parser._option_string_actions, parser.prog)
     args: Namespace = parser.instantiate_classes(parser.parse_args(words))
     return args
@@ -99,7 +83,8 @@ def which_shard(option: str | None, environment: Mapping[str, str]) -> tuple[int
         if not (index.isdigit() and count.isdigit()):
             raise SettingError(f"--shard {option}; expected i/n, such as 1/4 to 4/4")
         return int(index), int(count)
-    for rank, world in RANKS:
+    ranks = {"RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_NTASKS", "SLURM_ARRAY_TASK_ID": "SLURM_ARRAY_TASK_COUNT"}
+    for rank, world in ranks.items():
         if rank in environment and int(environment.get(world, "1")) > 1:
             first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")) if rank == "SLURM_ARRAY_TASK_ID" else 0
             return int(environment[rank]) - first + 1, int(environment[world])
@@ -114,9 +99,9 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
     return 0, 1
 
 
-def _job(args: Namespace) -> Job:
-    """Check photographs, the network of the walk and the classes of one's own data, before anything is written."""
-    photos, recipe = args.photos, args.recipe
+def _job(args: Namespace) -> tuple[Job, LoadGuide | None]:
+    """The job and the loader of the walk's network, once photographs, network and classes of one's own data fit."""
+    photos, recipe, load = args.photos, args.recipe, None
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
     if recipe.needs_photo and photos is None:
@@ -125,23 +110,24 @@ def _job(args: Namespace) -> Job:
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
-    if isinstance(recipe, PseudoLabels) and (walk := recipe.walk) is not None:
+    if (walk := recipe.walk) is not None:
         from tag2mask.inference.cams import load_guide
 
         if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
             walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
+            recipe = replace(recipe, walk=walk)
         if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
             place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
             remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
             raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
-        load_guide(walk, "cpu")  # refuses another network, or a missing layer, before worker processes would end of it
-        recipe = replace(recipe, walk=walk)
+        load = partial(load_guide, walk)
+        load("cpu")  # refuses another network, or a missing layer, before worker processes would end of it
     classes = record_of(args.cams).get("config", {}).get("classes")
     own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
     if classes and own and (names := class_names(args.photos)) != tuple(classes):
         before, remedy = ", ".join(classes), "mend classes.txt, or train and predict again"
         raise MismatchError(f"{args.cams} was made for the classes {before}, the data has {', '.join(names)}; {remedy}")
-    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps)
+    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps), load
 
 
 def _config(job: Job) -> dict[str, Any]:
@@ -178,20 +164,6 @@ def _clear(job: Job, names: Sequence[str], config: dict[str, Any], state: str | 
         write_run(job.out, config, cams_state=state, finished=False)
     elif old:
         print(f"{len(old)} labels were made from other CAM files than now, the first {old[0]}: they are made again")
-
-
-def _means(args: Namespace, recipe: Recipe) -> tuple[Any, int, str]:
-    """The loader of the walk's network, workers and device: this process's share of the machine."""
-    device, load = args.device, None
-    index, processes = on_this_machine(os.environ)
-    if device == "auto":
-        device = f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    if recipe.walk is not None:
-        from tag2mask.inference.cams import load_guide
-
-        load = partial(load_guide, recipe.walk)
-    share = max(1, cores() // processes)
-    return load, args.workers or (share if device == "cpu" else min(share, ON_ONE_GPU)), device
 
 
 def _write_record(out: Path, config: dict[str, Any], total: int, **facts: Any) -> dict[str, Any]:

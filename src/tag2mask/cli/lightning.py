@@ -19,8 +19,10 @@ from tag2mask.callbacks.progress import ProgressLines
 from tag2mask.callbacks.runs import EndOnTermination, LastCheckpoint, RunRecord, launched
 from tag2mask.callbacks.writers import PredictionWriter
 from tag2mask.cli.doctor import logged_in
-from tag2mask.cli.main import LIGHTNING, LOST_PROCESS
-from tag2mask.cli.options import SettingsParser, check_options
+from tag2mask.cli.help import LIGHTNING
+from tag2mask.cli.main import LOST_PROCESS
+from tag2mask.cli.options import check_options
+from tag2mask.cli.settings import SettingsParser, check_yaml
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
@@ -45,7 +47,6 @@ ALIASES = {
     "--lr": "--model.init_args.optimizer.lr",
 }
 """Names that people try -> the option of this command line."""
-NOT_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only")
 HARMLESS = (
     "args parameter is intended to run from within Python",
     "does not have many workers",
@@ -58,18 +59,14 @@ HARMLESS = (
     "Total length of `list` across ranks is zero",  # nothing has a mask
     "isinstance.treespec, LeafSpec",
 )
-"""Warnings that a user can do nothing about."""
 
 
-class LightningParser(SettingsParser, LightningArgumentParser):
+class _Parser(SettingsParser, LightningArgumentParser):
     """LightningCLI's parser, with errors that name the near setting."""
 
 
 class TagsToMasksCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` in a run folder, ``trainer.default_root_dir``.
-
-    ``fit`` stops where that holds another run and goes on with the same one. The other verbs take its last checkpoint.
-    """
+    """``fit``, ``validate``, ``test`` and ``predict`` in a run folder, ``trainer.default_root_dir``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint, ``--overwrite``, and the links from data to model."""
@@ -108,23 +105,16 @@ class TagsToMasksCLI(LightningCLI):
             data.seed = 0 if isinstance(seed, bool) else seed
         if not logged_in():  # W&B would stop and ask
             os.environ.setdefault("WANDB_MODE", "offline")
-        for logger in _wandb_in(settings.trainer.logger):
-            self._name_wandb_run(logger.init_args, Path(settings.trainer.default_root_dir))
-
-    def _name_wandb_run(self, logger: Any, root: Path) -> None:
-        """Fill in what the configuration leaves open: where a W&B run lies, what it is called, which one goes on.
-
-        A training that goes on in its run folder goes on in its W&B run. Runs whose folders lie side by side share a
-        group: they are stages of one pipeline, as for `tag2mask report`.
-        """
-        goes_on = not self.settings.get("overwrite") and (root / LAST).is_file()
+        root = Path(settings.trainer.default_root_dir)
+        goes_on = not settings.get("overwrite") and (root / LAST).is_file()  # in its W&B run too
         before = record_of(root).get("wandb_id") if goes_on else None
-        folder, task = root.resolve(), self.settings.model.class_path.split(".")[-2]
-        logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
-        logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
-        logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
-        logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name
-        logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
+        folder, task = root.resolve(), settings.model.class_path.split(".")[-2]
+        for logger in (each.init_args for each in _wandb_in(settings.trainer.logger)):
+            logger.id = logger.id or os.environ.get("WANDB_RUN_ID") or before or uuid4().hex[:8]
+            logger.save_dir = str(root) if logger.save_dir in (None, ".") else logger.save_dir
+            logger.name = logger.name or f"{folder.parent.name}/{folder.name}"
+            logger.group = logger.group or os.environ.get("WANDB_RUN_GROUP") or folder.parent.name  # of one pipeline
+            logger.job_type = logger.job_type or os.environ.get("WANDB_JOB_TYPE") or task
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with a CSV log of a training, and lines of progress where its bar would go into a file."""
@@ -144,15 +134,13 @@ class TagsToMasksCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb, and end its W&B run whatever happens: the next training of this process would go on with it."""
-        status = 1
         try:
             super()._run_subcommand(subcommand)
-            status = 0
         finally:
             if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
                 import wandb
 
-                wandb.finish(exit_code=status)
+                wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
 
     def fit(self, model: LightningModule, ckpt_path: str | None, **settings: Any) -> None:
         """Check everything, then start a run, go on with it, or leave it finished. Nothing is written before."""
@@ -163,7 +151,7 @@ class TagsToMasksCLI(LightningCLI):
         self.datamodule.setup("fit")
         if ckpt_path == "last":
             ckpt_path = str(root / LAST) if (root / LAST).is_file() else None
-        start = None if ckpt_path is None else Path(ckpt_path)
+        start = Path(ckpt_path) if ckpt_path else None
         own = start is not None and root.resolve() in start.resolve().parents
         if own and overwrite:
             raise SettingError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
@@ -181,11 +169,11 @@ class TagsToMasksCLI(LightningCLI):
             rank_zero_only(provenance.discard)(root)
             rank_zero_only((root / LAST).unlink)(missing_ok=True)
         else:
-            start = start if own and start is not None else root / LAST
+            start = start if own and start else root / LAST
             check_file(start, self.model.kind)
             record.go_on(root, start)
         self.trainer.callbacks.append(record)  # type: ignore[attr-defined]
-        self.trainer.fit(model, ckpt_path=None if start is None else str(start), **settings)
+        self.trainer.fit(model, ckpt_path=start and str(start), **settings)
 
     def _check_data(self) -> None:
         """Refuse masks that cannot be used or meant, before the first step; say what cannot be learnt."""
@@ -195,23 +183,24 @@ class TagsToMasksCLI(LightningCLI):
                 rank_zero_info(f"warning: {line}")
         for photos in (data.labelled(), data.val_photos if scored else []):
             check_masks(photos, data.num_classes)
-            pairs = [(photo, photo.mask) for photo in photos if photo.mask is not None]
-            if not (pairs and record_of(pairs[0][1].parent)):
-                require_classes([mask for _, mask in pairs])
+            masks = [photo.mask for photo in photos if photo.mask is not None]
+            if not (masks and record_of(masks[0].parent)):
+                require_classes(masks)
             check_sampled_tags(photos, data.class_names)
 
     def _record(self, start: Path | None) -> RunRecord:
         """What makes it another run when it changes: settings, labels, and the checkpoint that it starts from."""
         self._dump_config()
-        config = {key: value for key, value in self.config_dump.items() if key not in NOT_SETTINGS}
+        no_settings = ("config", "ckpt_path", "overwrite", "weights_only")
+        config = {key: value for key, value in self.config_dump.items() if key not in no_settings}
         for logger in _wandb_in(config["trainer"]["logger"]):
             logger["init_args"].pop("id", None)  # the name of a run, no setting
-        record, labels, names = dict(config), self.datamodule.labels, self.datamodule.class_names
+        record, labels, names = dict(config), self.datamodule.labels, list(self.datamodule.class_names)
         if labels is not None and (made := made_with(labels)) is not None:
             record["labels_made_with"] = made
             provenance.require_current(labels, "make them again with `tag2mask labels`")
             classes = record_of(labels)["config"].get("classes")
-            if classes is not None and list(classes) != list(names):
+            if classes not in (None, names):
                 before, now, remedy = some_of(classes, names), some_of(names, classes), "make the labels again"
                 raise MismatchError(f"{labels} was made for the classes {before}, the data has {now}; {remedy}")
         if start is not None:
@@ -229,18 +218,19 @@ class TagsToMasksCLI(LightningCLI):
         if self.subcommand == "predict":
             settings.return_predictions = False  # they are written one by one; all of a data set fill the memory
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, PredictionWriter) and settings.overwrite:
-                callback.overwrite = True
+            if isinstance(callback, PredictionWriter):
+                callback.overwrite |= settings.overwrite
 
     before_validate = before_test = before_predict = _use_last
 
 
 def lightning(words: list[str]) -> None:
     """Run the verb that ``words`` begin with."""
+    check_yaml(words)
     quiet()
     if launched():  # by Lightning: end with the process that did, NCCL would wait for minutes
         end_with_parent()
-    settings = {"exit_on_error": False}
+    names_errors = {"exit_on_error": False}
     TagsToMasksCLI(
         LightningModule,
         WSSSDataModule,
@@ -250,8 +240,8 @@ def lightning(words: list[str]) -> None:
         seed_everything_default=0,
         trainer_defaults={"callbacks": EndOnTermination()},
         args=words,
-        parser_class=LightningParser,
-        parser_kwargs={"prog": "tag2mask", **settings} | dict.fromkeys(LIGHTNING, settings),
+        parser_class=_Parser,
+        parser_kwargs={"prog": "tag2mask", **names_errors} | dict.fromkeys(LIGHTNING, names_errors),
     )
 
 
@@ -262,7 +252,7 @@ def _wandb_in(loggers: Any) -> list[Any]:
 
 
 def quiet() -> None:
-    """Silence what a user can do nothing about."""
+    """Silence warnings that a user can do nothing about, and reword what Lightning says of a lost process."""
     for message in HARMLESS:
         warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

@@ -8,21 +8,18 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from tag2mask import __version__
 from tag2mask.cli import help
-from tag2mask.cli.options import chain, check_yaml, did_you_mean, explain
+from tag2mask.cli.help import LIGHTNING
+from tag2mask.cli.options import chain, did_you_mean, explain
 from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
 from tag2mask.utils.progress import warn
 
-CLOSED = 141  # the status that a shell gives a program which writes into a closed pipe
-LIGHTNING = tuple(help.VERBS)
 VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
-ENDS = {"KeyboardInterrupt": ("interrupted", 130), "SIGTERMException": ("terminated", 143)}
-"""How a command ends where somebody asked for the end, and its status."""
-LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch raises them where another process is gone
 LOST_PROCESS = "another process of this run has ended or cannot be reached ({}); see its message, repeat the command"
 
 
@@ -41,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if not _unread():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still prints at its end
-        return CLOSED
+        return 141  # as a shell has it for a program that writes into a closed pipe
 
 
 def dispatch(words: list[str]) -> int:
@@ -54,12 +51,10 @@ def dispatch(words: list[str]) -> int:
     if verb not in (*LIGHTNING, *VERBS):
         near = did_you_mean(verb, (*LIGHTNING, *VERBS))
         raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
-    if verb in (*LIGHTNING, "labels"):
-        check_yaml(words)
     name = "lightning" if verb in LIGHTNING else verb
     run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
-    words = ["--help" if word == "--help-all" else word for word in words]
-    return run(words if verb in LIGHTNING else words[1:]) or 0
+    given = ["--help" if word == "--help-all" else word for word in words]
+    return run(given if verb in LIGHTNING else given[1:]) or 0
 
 
 def _status(words: list[str]) -> int:
@@ -69,7 +64,7 @@ def _status(words: list[str]) -> int:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
         kinds = {type(each).__name__ for each in chain(error, "__context__")}
-        for kind, (word, status) in ENDS.items():
+        for kind, word, status in (("KeyboardInterrupt", "interrupted", 130), ("SIGTERMException", "terminated", 143)):
             if kind in kinds:  # Lightning answers KeyboardInterrupt with SystemExit(1)
                 warn(f"{word}; the same command goes on where it stopped")
                 return status
@@ -84,12 +79,11 @@ def _status(words: list[str]) -> int:
 
 def _unread() -> bool:
     """Whether standard output is a pipe that nobody reads from any more."""
-    try:
+    with suppress(OSError, ValueError):  # it is no file
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-    except (OSError, ValueError):  # it is no file
-        return False
+    return False
 
 
 def mendable(error: BaseException) -> InputError | None:
@@ -111,15 +105,14 @@ def _translated(error: BaseException) -> InputError | None:
         return SettingError(text)
     if kind == "OutOfMemoryError":
         return SpaceError("the GPU's memory is full; lower --data.init_args.batch_size and accumulate gradients")
-    if kind in LOST or (kind == "RuntimeError" and "gloo/transport" in text):
+    lost = ("DistBackendError", "DistNetworkError", "DistStoreError")  # of torch, where another process is gone
+    if kind in lost or (kind == "RuntimeError" and "gloo/transport" in text):
         reason = re.sub(r"^\[/[^]]*\] ", "", text).split(". This is typically")[0]
         return UnreachableError(LOST_PROCESS.format(reason))
     if kind == "RuntimeError" and text.startswith("DataLoader worker"):
         return UnreachableError(f"{text} The same command goes on from the last checkpoint")
-    return _of_system(error) if isinstance(error, OSError) else None
-
-
-def _of_system(error: OSError) -> InputError:
+    if not isinstance(error, OSError):
+        return None
     text = f"{error.strerror or error}{f' {error.filename}' if error.filename else ''}"
     if error.errno == errno.ENOSPC:
         return SpaceError(f"{text}; free some space, then give the same command: it goes on where it stopped")

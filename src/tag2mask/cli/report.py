@@ -18,5 +18,4 @@ def report(words: list[str]) -> None:
     parser = Parser("tag2mask report", __doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder whose subfolders are runs, or one run")
     folder = parser.parse_args(words).folder
-    print(write_report(folder))
-    print(f"written to {folder / 'report.html'}, report.md and report.json")
+    print(f"{write_report(folder)}\nwritten to {folder / 'report.html'}, report.md and report.json")

@@ -25,15 +25,8 @@ from tqdm import tqdm
 
 from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError, OccupiedError, SettingError, UnreachableError
-from tag2mask.inference.photographs import (
-    Segmenter,
-    Shares,
-    check_outputs,
-    find_photos,
-    outputs,
-    printable,
-    segment_all,
-)
+from tag2mask.inference import photographs
+from tag2mask.inference.photographs import Shares, printable
 from tag2mask.io.files import read_json, remove_parts
 from tag2mask.io.records import RUN_FILE, write_run
 from tag2mask.refine.dense_crf import TEST_TIME
@@ -56,13 +49,13 @@ def segment(words: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="also replace masks of other photographs")
     args = parser.parse_args(words)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large photographs are welcome
-    photos = find_photos(args.photos, args.out)
+    photos = photographs.find_photos(args.photos, args.out)
     targets = _targets(args, photos)
     segmenter, config = _segmenter(args)
     write_run(args.out, config, finished=False)
     remove_parts(args.out, {path.stem for paths in targets.values() for path in paths})
     damaged = []
-    for photo, result in progress(segment_all(segmenter, targets), len(photos), "photographs"):
+    for photo, result in progress(photographs.segment_all(segmenter, targets), len(photos), "photographs"):
         if isinstance(result, InputError):
             warn(f"skipped {printable(photo)}: {printable(result)}")
             damaged.append(printable(photo))
@@ -83,20 +76,20 @@ def numbers_with_commas(text: str) -> tuple[float, ...]:
 
 def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, list[Path]]:
     """The files of each photograph, once it is sure that they replace nothing of somebody else's."""
-    targets = outputs(photos, args.out, args.overlay)
+    targets = photographs.outputs(photos, args.out, args.overlay)
     if args.out.exists() and not args.out.is_dir():
         raise OccupiedError(f"--out {args.out} is a file; name a folder")
     record = args.out / RUN_FILE
     if record.is_file() and read_json(record).get("config", {}).get("stage") != "segment":
         raise OccupiedError(f"{args.out} holds the run of another stage; name another folder with --out")
-    check_outputs(targets, args.overwrite)
+    photographs.check_outputs(targets, args.overwrite)
     renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]
     if renamed:
         warn(f"{len(renamed)} photographs share names; their masks are {printable(renamed[0])}.png and so on")
     return targets
 
 
-def _segmenter(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
+def _segmenter(args: argparse.Namespace) -> tuple[photographs.Segmenter, dict[str, Any]]:
     """The network, and the settings that the masks depend on."""
     from tag2mask.cli.lightning import quiet
     from tag2mask.tasks.checkpoints import file_digest
@@ -110,15 +103,15 @@ def _segmenter(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any]]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UnreachableError(f"--device {device}: {reason}; give cpu, or leave --device out") from None
-    inference = MaskInference(args.scales, args.flip)
-    segmenter = Segmenter(args.checkpoint, device, inference, TEST_TIME if args.crf else None, args.max_side)
+    inference, crf = MaskInference(args.scales, args.flip), TEST_TIME if args.crf else None
+    segmenter = photographs.Segmenter(args.checkpoint, device, inference, crf, args.max_side)
     config = {
         "stage": "segment",
         "checkpoint": str(args.checkpoint),
         "weights": file_digest(args.checkpoint),
         "classes": list(segmenter.class_names),
         "inference": asdict(inference),
-        "crf": segmenter.crf and asdict(segmenter.crf),
+        "crf": crf and asdict(crf),
         "preprocessing": asdict(segmenter.preprocessing),
         "device": device,
     }

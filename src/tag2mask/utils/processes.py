@@ -43,14 +43,11 @@ def spread(
     start: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Do ``jobs`` in processes; yield the results in their order. A batch of jobs waits: there may be a million.
+    """Do ``jobs`` in processes; yield the results in their order; ``SpaceError`` where a process was killed.
 
     ``work`` is a function of a module; ``start`` is called with ``arguments`` in each process before its first job.
-
-    Raises:
-        SpaceError: a process was killed.
     """
-    remaining = iter(jobs)
+    remaining = iter(jobs)  # there may be a million: a batch waits at a time
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
         try:
             while batch := list(islice(remaining, 50 * workers)):

@@ -11,10 +11,9 @@ Item = TypeVar("Item")
 
 
 class Lines:
-    """Print a line on standard error every ``seconds``: how many are done, how fast, how long the rest will take.
+    """Print a line on standard error every ``seconds``: how many of ``total`` are done, how fast, how long it takes.
 
-    ``total`` is how many ``unit`` (in the plural) there are; those that an earlier run has done, ``before``, do not
-    count for the rate.
+    ``unit`` is a plural. The rate leaves out those that an earlier run has done, ``before``.
     """
 
     def __init__(self, total: int, unit: str, seconds: float = 30, before: int = 0) -> None:
@@ -26,11 +25,10 @@ class Lines:
         now = time.monotonic()
         if now - self.last < self.seconds and done != self.total:
             return
-        rate = (done - self.before) / max(now - self.start, 1e-9)
+        self.last, rate = now, (done - self.before) / max(now - self.start, 1e-9)
         left = tqdm.format_interval((self.total - done) / rate) if rate else "?"
         line = f"{done} of {self.total} {self.unit}, {rate:.2f} a second, {left} left"
         print("; ".join(filter(None, (line, note()))), file=sys.stderr, flush=True)
-        self.last = now
 
 
 def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) -> Iterator[Item]:
