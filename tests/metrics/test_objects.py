@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tag2mask.classes import IGNORE
-from tag2mask.metrics.objects import ObjectScore, by_size, object_scores, taken, together
+from tag2mask.metrics.objects import ObjectScore, by_size, confusion_shares, cooccurrence, object_scores
 
 
 def strip(text: str) -> np.ndarray:
@@ -56,10 +56,10 @@ def test_few_objects_make_few_groups() -> None:
 
 
 def test_what_became_of_the_pixels_of_each_class() -> None:
-    shares = taken(np.array([[3, 1, 0], [1, 1, 2], [0, 0, 0]]))
+    shares = confusion_shares(np.array([[3, 1, 0], [1, 1, 2], [0, 0, 0]]))
     np.testing.assert_array_equal(shares, [[0.75, 0.25, 0], [0.25, 0.25, 0.5], [np.nan] * 3])
 
 
 def test_tags_that_come_together() -> None:
-    shares = together([(1, 2), (1,), (1, 2), (2,), ()], num_classes=3)
+    shares = cooccurrence([(1, 2), (1,), (1, 2), (2,), ()], num_classes=3)
     np.testing.assert_allclose(shares, [[1, 2 / 3, 0], [2 / 3, 1, 0], [np.nan] * 3])

@@ -53,8 +53,8 @@ def dispatch(words: list[str]) -> int:
         raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
     name = "lightning" if verb in LIGHTNING else verb
     run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
-    given = ["--help" if word == "--help-all" else word for word in words]
-    return run(given if verb in LIGHTNING else given[1:]) or 0
+    words = ["--help" if word == "--help-all" else word for word in words]
+    return run(words if verb in LIGHTNING else words[1:]) or 0
 
 
 def _status(words: list[str]) -> int:

@@ -49,21 +49,21 @@ def object_scores(label: np.ndarray, truth: np.ndarray) -> list[ObjectScore]:
 
 def by_size(objects: Sequence[ObjectScore], groups: int = 4, least: float = 0.1) -> list[SizeGroup]:
     """Cut objects into up to ``groups`` of equally many, in rising size; a recall under ``least`` is a miss."""
-    order, found = sorted(objects, key=lambda scored: scored.share), []
+    order, sizes = sorted(objects, key=lambda scored: scored.share), []
     for k in range(groups):
         if part := order[len(order) * k // groups : len(order) * (k + 1) // groups]:
             iou, missed = fmean(each.iou for each in part), fmean(each.recall < least for each in part)
-            found.append(SizeGroup(part[0].share, part[-1].share, len(part), iou, missed))
-    return found
+            sizes.append(SizeGroup(part[0].share, part[-1].share, len(part), iou, missed))
+    return sizes
 
 
-def taken(confusion: np.ndarray) -> np.ndarray:
+def confusion_shares(confusion: np.ndarray) -> np.ndarray:
     """Divide a confusion matrix, (G, G), by its row sums: where each true class went, nan if it never occurs."""
     with np.errstate(invalid="ignore"):
         return np.asarray(confusion / confusion.sum(1, keepdims=True))
 
 
-def together(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
+def cooccurrence(tags: Iterable[Sequence[int]], num_classes: int) -> np.ndarray:
     """Return how often tags come together: of the photographs with the row's tag, the share with the column's.
 
     ``tags`` are mask values of each photograph. Shape (num_classes, num_classes); a class that none has, a row of nan.

@@ -133,5 +133,5 @@ def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
     return code if isinstance(counts, str) else mask.frPyObjects(code, *size)
 
 
-def _fault(where: str, found: str, expected: str) -> DamagedError:
-    return DamagedError(f"{where} has {found}; expected {expected}; {MEND}")
+def _fault(where: str, content: str, expected: str) -> DamagedError:
+    return DamagedError(f"{where} has {content}; expected {expected}; {MEND}")
