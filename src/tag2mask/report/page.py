@@ -11,7 +11,7 @@ from tag2mask.io.records import commit
 from tag2mask.report import published
 from tag2mask.report.pictures import Album
 from tag2mask.report.runs import MEANS, STAGES, Run, Score
-from tag2mask.report.summary import Row, Summary
+from tag2mask.report.summary import StageScore, Summary
 from tag2mask.viz import svg
 
 STEPS = {"seed": "seeds", "walk": "+ random walk", "crf": "+ CRF", "labels": "pseudo-labels"}
@@ -71,7 +71,7 @@ def page(name: str, summary: Summary, budget: int = 9_000_000) -> str:
     )
 
 
-def _scores_by_class(chain: dict[str, Row], theirs: published.DataSet | None) -> dict[str, Score]:
+def _scores_by_class(chain: dict[str, StageScore], theirs: published.DataSet | None) -> dict[str, Score]:
     """Return the scores of the stages by title, and published ones of segmentation networks, which have a star."""
     columns: dict[str, Score] = {}
     for stage, title in (("cams", "CAM"), ("labels", "labels"), ("weak", "segmentation"), ("full", "true masks")):
@@ -125,7 +125,7 @@ def _order(key: str) -> tuple[int, str]:
     return 6 if "loss" in key and key.startswith("train/") else 7, key
 
 
-def _worst_images(chain: dict[str, Row], album: Album) -> list[dict[str, Any]]:
+def _worst_images(chain: dict[str, StageScore], album: Album) -> list[dict[str, Any]]:
     """Return the images with the lowest mIoU at each stage: photograph, prediction and truth."""
     parts = []
     for stage, title in (("cams", "CAMs"), ("labels", "Pseudo-labels"), ("weak", "Segmentation")):

@@ -8,7 +8,7 @@ from tag2mask.io import provenance
 from tag2mask.report.runs import MEANS, STAGES, Evaluation, Run, Score
 
 
-class Row(NamedTuple):
+class StageScore(NamedTuple):
     """The score of a stage of a run, or of one step to its labels, whose name is ``stage`` then."""
 
     run: Run
@@ -102,14 +102,16 @@ class Summary:
         return result | ({"notes": notes} if notes else {})
 
 
-def _rows(run: Run, stage: str) -> list[Row]:
+def _rows(run: Run, stage: str) -> list[StageScore]:
     """Return the row of a stage of a run; none where it was not scored."""
     result = run.evaluations.get(stage)
     network = "segmentation" if run.true_masks is None else "segmentation, true masks"
-    return [Row(run, {"cams": "CAM", "masks": network}.get(stage, stage), result, result.score)] if result else []
+    return (
+        [StageScore(run, {"cams": "CAM", "masks": network}.get(stage, stage), result, result.score)] if result else []
+    )
 
 
-def _best(rows: list[Row]) -> Row | None:
+def _best(rows: list[StageScore]) -> StageScore | None:
     return max(rows, key=lambda row: row.score.miou or 0.0, default=None)
 
 
@@ -117,5 +119,5 @@ def _means(score: Score, prefix: str = "") -> dict[str, Any]:
     return {f"{prefix}{key}": value for key, value in zip(MEANS, score[:3], strict=True)}
 
 
-def _entry(row: Row, prefix: str, **facts: Any) -> dict[str, Any]:
+def _entry(row: StageScore, prefix: str, **facts: Any) -> dict[str, Any]:
     return {**_means(row.score, prefix), **facts, "images": row.evaluation.images}
