@@ -106,9 +106,8 @@ def _rows(run: Run, stage: str) -> list[StageScore]:
     """Return the row of a stage of a run; none where it was not scored."""
     result = run.evaluations.get(stage)
     network = "segmentation" if run.true_masks is None else "segmentation, true masks"
-    return (
-        [StageScore(run, {"cams": "CAM", "masks": network}.get(stage, stage), result, result.score)] if result else []
-    )
+    name = {"cams": "CAM", "masks": network}.get(stage, stage)
+    return [StageScore(run, name, result, result.score)] if result else []
 
 
 def _best(rows: list[StageScore]) -> StageScore | None:
