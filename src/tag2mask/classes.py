@@ -5,11 +5,8 @@ from functools import cache
 
 import numpy as np
 
-BACKGROUND = 0
-"""Mask value of the background."""
-
-IGNORE = 255
-"""Mask value of pixels that are neither trained on nor scored."""
+BACKGROUND = 0  # mask value of the background
+IGNORE = 255  # mask value of pixels that are neither trained on nor scored
 
 VOC = tuple(
     (

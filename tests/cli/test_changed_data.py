@@ -325,6 +325,15 @@ def test_settings_of_the_optimiser_are_those_given_now_not_the_checkpoints(spoil
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.003, 0.5, 0.01)
 
 
+def test_the_newest_checkpoint_of_slurm_is_gone_on_with(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main([*fit("other"), "--ckpt_path", "hpc"]) == 0  # none is there: the training begins
+    for number in (2, 10):
+        shutil.copy(RUN / LAST, RUN / f"hpc_ckpt_{number}.ckpt")
+    caplog.set_level("INFO")
+    assert main([*fit(trainer__max_epochs="2"), "--ckpt_path", "hpc"]) == 0
+    assert f"going on with {RUN / 'hpc_ckpt_10.ckpt'}" in caplog.text
+
+
 def test_the_best_checkpoint_is_not_asked_for(spoilt: Path) -> None:
     assert "no score chooses a checkpoint here" in str(fault([*fit(), "--ckpt_path", "best"]))
 

@@ -291,9 +291,11 @@ def test_another_list_is_not_replaced_unasked(root: Path, out: Path, capsys: pyt
 # What spoils a mask, a table, or a photograph
 
 
-@pytest.mark.parametrize("damage", ["cut", "turned", "pixels"])
-def test_verify_names_the_first_mask_that_is_not_as_painted(
-    damage: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("cut", "cannot be read"), ("turned", "pixels, expected"), ("pixels", "other pixels")]
+)
+def test_verify_names_the_first_mask_that_is_not_as_painted_and_says_why(
+    damage: str, reason: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(root, out)) == 0
     before = contents(out)
@@ -306,10 +308,14 @@ def test_verify_names_the_first_mask_that_is_not_as_painted(
     assert main(command(root, out)) == 0
     for workers in ("1", "2"):
         assert main(command(root, out, "--verify", "--workers", workers)) == 2
-        assert f"2 of 8 masks in {first.parent} are not as painted, the first {first.name}; " in line(capsys)
+        said = line(capsys)
+        assert f"2 of 8 masks in {first.parent} are not as painted, the first {first.name}: " in said
+        assert reason in said
     first.unlink()
     second.unlink()
+    capsys.readouterr()
     assert main(command(root, out, "--verify")) == 0
+    assert f"2 masks are missing in {first.parent} and are painted again" in capsys.readouterr().err
     assert contents(out) == before
 
 

@@ -71,6 +71,9 @@ def test_a_training_is_new_unfinished_or_finished(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"another configuration \(root: 'x', now 'y'\)"):
         provenance.training_state(tmp_path, config | {"root": "y"}, classes, inputs)
     assert provenance.training_state(tmp_path, {}, classes, inputs, overwrite=True) == "new"
+    provenance.write_inputs(tmp_path, {})
+    with pytest.raises(MismatchError, match="0 photographs, now 1"):
+        provenance.training_state(*settings)
 
 
 def test_the_first_difference_is_in_words() -> None:

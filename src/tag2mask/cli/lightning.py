@@ -92,7 +92,7 @@ class TagsToMasksCLI(LightningCLI):
         path = self.settings.get("ckpt_path")
         if path in ("best", "registry"):
             raise SettingError(f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or a .ckpt file")
-        if path and path != "last":
+        if path and path not in ("last", "hpc"):
             check_file(Path(path))
 
     def before_instantiate_classes(self) -> None:
@@ -149,8 +149,10 @@ class TagsToMasksCLI(LightningCLI):
             return
         root, overwrite = Path(self.trainer.default_root_dir), self.settings.overwrite
         self.datamodule.setup("fit")
-        if ckpt_path == "last":
-            ckpt_path = str(root / LAST) if (root / LAST).is_file() else None
+        names = {"last": str(LAST), "hpc": "hpc_ckpt_*.ckpt"}  # which Lightning writes where SLURM requeues
+        if ckpt_path in names:
+            paths = sorted(root.glob(names[ckpt_path]), key=lambda path: (len(path.name), path))
+            ckpt_path = str(paths[-1]) if paths else None
         start = Path(ckpt_path) if ckpt_path else None
         own = start is not None and root.resolve() in start.resolve().parents
         if own and overwrite:

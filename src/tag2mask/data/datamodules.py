@@ -150,8 +150,10 @@ class WSSSDataModule(LightningDataModule):
         data = TrainingSet(self.train_photos, self.num_classes, transform, masks=self.labels is not None)
         sampler = SeededSampler(data, self.seed, *self._ranks())
         to_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        how: Any = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": to_gpu}
-        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size, **how)
+        count = self.num_workers
+        loading: Any = {"num_workers": count, "persistent_workers": count > 0, "pin_memory": to_gpu}
+        drop = len(sampler) >= self.batch_size
+        return ResumableLoader(data, self.batch_size, sampler=sampler, drop_last=drop, **loading)
 
     def _whole(self, photos: list[Photo], masks: bool) -> DataLoader[dict[str, Any]]:
         data = EvaluationSet(photos, self.num_classes, EvaluationTransform(self.preprocessing), masks)

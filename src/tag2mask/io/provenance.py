@@ -167,7 +167,8 @@ def training_difference(run: Path, config: Mapping[str, Any], classes: Sequence[
         return f"another configuration ({setting})"
     if list(record.get("classes", classes)) != list(classes):
         return f"other classes ({', '.join(record['classes'])}, now {', '.join(classes)})"
-    changed = changed_input(read_inputs(run) or inputs, inputs)
+    before = read_inputs(run)
+    changed = None if before is None else changed_input(before, inputs)
     return f"other data ({changed})" if changed else None
 
 

@@ -85,6 +85,8 @@ class Stage(coco.Split):
             )
         self.rows = coco.read_table(self.table) if finished else {}
         if not self.rows or not self.rows.keys() <= self.painted:
+            if lacking := len(self.rows.keys() - self.painted):
+                print(f"{lacking} masks are missing in {self.masks} and are painted again", file=sys.stderr)
             print(f"reading {self.annotations}", file=sys.stderr)
             self.scenes = instances.read_scenes(self.annotations)
             self.rows = {scene.name: coco.Row(scene.tags, scene.height, scene.width, "") for scene in self.scenes}
@@ -118,10 +120,10 @@ class Stage(coco.Split):
         """Read every mask; a `DamagedError` where one is not what was painted."""
         jobs = ((self.masks / f"{name}.png", row) for name, row in self.rows.items())
         compared = progress(spread(_compare, jobs, workers), len(self.rows), f"masks of {self.folder} read")
-        if wrong := [name for name, same in zip(self.rows, compared, strict=True) if not same]:
+        if faults := [f"{name}.png: {fault}" for name, fault in zip(self.rows, compared, strict=True) if fault]:
             raise DamagedError(
-                f"{len(wrong)} of {len(self.rows)} masks in {self.masks} are not as painted, the first {wrong[0]}"
-                ".png; delete them and give the same command: they are made again"
+                f"{len(faults)} of {len(self.rows)} masks in {self.masks} are not as painted, the first {faults[0]}; "
+                "delete them and give the same command: they are made again"
             )
 
     def report(self) -> str:
@@ -140,13 +142,16 @@ def _paint(job: tuple[instances.Scene, Path | None]) -> tuple[str, str]:
     return scene.name, _digest(label)
 
 
-def _compare(job: tuple[Path, coco.Row]) -> bool:
+def _compare(job: tuple[Path, coco.Row]) -> str | None:
+    """Return what is wrong with a mask file, None where nothing is."""
     path, row = job
     try:
         label = labels.read_label(path)
-    except Exception:  # of a damaged file, Pillow raises more kinds than read_label names
-        return False
-    return label.shape == (row.height, row.width) and _digest(label) == row.mask
+    except Exception as error:  # of a damaged file, Pillow raises more kinds than read_label names
+        return str(error)
+    if label.shape != (row.height, row.width):
+        return f"{label.shape[1]} x {label.shape[0]} pixels, expected {row.width} x {row.height}"
+    return None if _digest(label) == row.mask else "other pixels"
 
 
 def _digest(label: np.ndarray) -> str:
