@@ -103,7 +103,7 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
         "_puzzle": ["tiles", "equivariance"],
         "_plain": [],
     }[method]
-    printed = tiles.get("maps") == "raw" and tiles.get("learns") == "both"
+    printed = (tiles.get("distance"), tiles.get("learns"), tiles.get("min_side")) == ("l1", "both", 0)
     assert printed == (method in ("_printed", "_puzzle"))
     first = path.read_text().splitlines()[0]
     begins = {"": "The paper's method", "_tuned": "Tuned", "_printed": "Two-step CAM network (RSA and CFC) as printed"}

@@ -40,7 +40,7 @@ class Views:
         trained: how many of the last ``blocks`` are trained; the head always is.
         side: of the square that a photograph is squeezed to, in pixels.
         mirror: the mirror image too, for training.
-        grids: numbers of tiles on one side.
+        tiles: the tiles too: ``tiles2x1`` are 2 x 2 as they are, ``tiles2x3`` are enlarged by three. Empty: none.
         layers: blocks whose maps are kept too, as guides of an attention (see `Attention.layer`): of the tiles.
         full_layers: likewise of the photographs, for an attention of `CAMInference`.
     """
@@ -48,7 +48,7 @@ class Views:
     trained: int = 1
     side: int = 256
     mirror: bool = False
-    grids: tuple[int, ...] = ()
+    tiles: str = ""
     layers: tuple[str, ...] = ()
     full_layers: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ class Upper(nn.Module):
 
 
 Cache = dict[str, np.ndarray]
-"""Features of a list of photographs by view and layer: ``full/below`` (N, V, D, h, w), ``tiles2/below``
+"""Features of a list of photographs by view and layer: ``full/below`` (N, V, D, h, w), ``tiles2x1/below``
 (N, V, T, D, m, n), where V is 2 with mirror images, else 1."""
 
 
@@ -110,7 +110,7 @@ def cached(photos: Sequence[Photo], backbone: Backbone, views: Views, how: Prepr
     }
     key |= {"trained": views.trained, "side": views.side, "mirror": views.mirror}
     arrays, net = {}, None
-    for view in ("full", *(f"tiles{grid}" for grid in views.grids)):
+    for view in filter(None, ("full", views.tiles)):
         text = json.dumps({**key, "view": view}, sort_keys=True)
         folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
         layers = ("below", *(views.full_layers if view == "full" else views.layers))
@@ -150,7 +150,10 @@ def _view(image: Tensor, mirror: bool, view: str) -> Tensor:
     both = torch.stack([image, image.flip(-1)] if mirror else [image])
     if view == "full":
         return both
-    return torch.cat([tile(one[None], int(view.removeprefix("tiles"))) for one in both])
+    grid, factor = (int(number) for number in view.removeprefix("tiles").split("x"))
+    if factor > 1:
+        both = F.interpolate(both, scale_factor=factor, mode="bicubic", align_corners=False)
+    return torch.cat([tile(one[None], grid) for one in both])
 
 
 def squeezed(photo: Photo, side: int, how: Preprocessing) -> Tensor:

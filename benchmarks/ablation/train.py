@@ -18,6 +18,7 @@ from tag2mask.data.datasets import EvaluationSet, Photo, SeededSampler, Training
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged
+from tag2mask.models.tiling import enlargement
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Tiles
 
@@ -36,17 +37,14 @@ class CachedTask(CAMTask):
 
     def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
         """Run both branches from the cached maps of the whole image and of its tiles."""
-        maps = {name.split("/")[1]: batch[name] for name in batch if name.startswith(view(tiles) + "/")}
+        maps = {name.split("/")[1]: batch[name] for name in batch if name.startswith("tiles")}
         maps = {name: value.transpose(0, 1).flatten(0, 1) for name, value in maps.items()}  # in the order of `tile`
         cam, features = self.net(maps["below"])
         layer = tiles.attention.layer if tiles.attention is not None else None
         guide = features if layer is None else maps[layer]
-        return merged(self.net(batch["image"])[0], cam, features, guide, tiles.grid, tiles.attention)
-
-
-def view(tiles: Tiles) -> str:
-    """Return the name of the tiles' view in the cache."""
-    return f"tiles{tiles.grid}"
+        full, _ = self.net(batch["image"])
+        factor = tiles.grid * cam.shape[-1] // full.shape[-1]
+        return merged(full, cam, features, guide, tiles.grid, tiles.attention, factor)
 
 
 def data_module(root: Path) -> WSSSDataModule:
@@ -159,7 +157,8 @@ def training_views(run: Run) -> Views:
     assert run.trained is not None
     if run.tiles is None:
         return Views(run.trained, run.side, run.mirror)
-    return Views(run.trained, run.side, run.mirror, (run.tiles.grid,), _layers(run.tiles.attention))
+    view = f"tiles{run.tiles.grid}x{enlargement((run.side, run.side), run.tiles.grid, run.tiles.min_side)}"
+    return Views(run.trained, run.side, run.mirror, view, _layers(run.tiles.attention))
 
 
 def _layers(attention: Attention | None) -> tuple[str, ...]:

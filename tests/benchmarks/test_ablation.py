@@ -11,7 +11,7 @@ from benchmarks.ablation.cache import CachedSet, Views, cached, squeezed
 from benchmarks.ablation.score import scored
 from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
-from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference
+from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference, training_views
 from tag2mask.errors import InputError
 from tag2mask.io.images import read_image
 from tag2mask.metrics.scores import ThresholdSweep
@@ -104,17 +104,19 @@ def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_
     assert not (tmp_path / "cache").exists()
 
 
-def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path) -> None:
-    tiles = Tiles(attention=Attention(layer="blocks.2"))
+@pytest.mark.parametrize("min_side", [0, 64])
+def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path: Path, min_side: int) -> None:
+    tiles = Tiles(attention=Attention(layer="blocks.2"), min_side=min_side)
     photos = data_module(sample).photos("train")[:3]
     torch.manual_seed(0)
     whole = CAMTask(5, backbone=RANDOM, tiles=tiles).eval()
     torch.manual_seed(0)  # the cache makes a network of its own
-    cache = cached(photos, RANDOM, Views(1, 64, True, (2,), ("blocks.2",)), SMOKE.preprocessing, tmp_path)
+    how = replace(SMOKE, backbone=RANDOM, tiles=tiles, side=64, mirror=True)
+    cache = cached(photos, RANDOM, training_views(how), SMOKE.preprocessing, tmp_path)
     samples = [CachedSet(photos, cache, 5)[index, 0] for index in range(3)]
     batch = {name: torch.stack([s[name] for s in samples]) for name in samples[0] if name != "name"}
     images = torch.stack([squeezed(photo, 64, SMOKE.preprocessing) for photo in photos])
-    expected = two_steps(whole.net, images, 2, tiles.attention)
+    expected = two_steps(whole.net, images, 2, tiles.attention, min_side)
     below = CachedTask(5, backbone=RANDOM, tiles=tiles)
     below.load_state_dict(whole.state_dict())
     found = below.cut(1).eval().branches(tiles, batch)
@@ -144,12 +146,12 @@ def test_cams_of_cached_features_spread_as_those_of_the_whole_network_do(sample:
 
 def test_the_mirror_image_is_cached_beside_each_photograph(sample: Path, tmp_path: Path) -> None:
     photos = data_module(sample).photos("train")[:1]
-    cache = cached(photos, RANDOM, Views(1, 64, True, (2,)), SMOKE.preprocessing, tmp_path)
+    cache = cached(photos, RANDOM, Views(1, 64, True, "tiles2x1"), SMOKE.preprocessing, tmp_path)
     assert cache["full/below"].shape[:2] == (1, 2)
-    assert cache["tiles2/below"].shape[:3] == (1, 2, 4)
+    assert cache["tiles2x1/below"].shape[:3] == (1, 2, 4)
     straight, mirrored = (CachedSet(photos, cache, 5)[0, seed]["image"] for seed in (0, 1))
     assert not torch.equal(straight, mirrored)
-    again = cached(photos, RANDOM, Views(1, 64, True, (2,)), SMOKE.preprocessing, tmp_path)
+    again = cached(photos, RANDOM, Views(1, 64, True, "tiles2x1"), SMOKE.preprocessing, tmp_path)
     assert (again["full/below"] == cache["full/below"]).all()  # of another random network, were it computed again
 
 

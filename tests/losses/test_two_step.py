@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -90,12 +91,46 @@ def test_equivariance_refuses_cams_of_two_sizes() -> None:
         losses.equivariance_loss(FULL, TILED[..., :1], torch.ones(2, 2))
 
 
-def test_normalized_maps_are_those_of_inference_and_their_maximum_has_no_gradient() -> None:
-    cam = torch.tensor([[[[-1.0, 2.0, 4.0]], [[-3.0, -2.0, -1.0]]]], requires_grad=True)
-    found = losses.normalize_cam(cam)
-    torch.testing.assert_close(found, torch.tensor([[[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]]]), rtol=1e-4, atol=1e-4)
-    slope = gradient(found.sum(), cam)
-    torch.testing.assert_close(slope[0, 0, 0], torch.tensor([0.0, 0.25, 0.25]), rtol=1e-4, atol=1e-4)
+def test_the_correlation_of_two_maps_is_pearsons_over_the_tagged_classes() -> None:
+    torch.manual_seed(0)
+    full, tiled, label = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    tagged = [(0, 0), (1, 1), (1, 2)]
+    pairs = [(full[b, c].flatten().numpy(), tiled[b, c].clamp_min(0).flatten().numpy()) for b, c in tagged]
+    expected = np.mean([1 - np.corrcoef(ours, target)[0, 1] for ours, target in pairs])
+    assert losses.correlation_loss(full, tiled, label).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_correlation_asks_for_the_shape_of_a_map_alone(dtype: torch.dtype) -> None:
+    tiled = torch.rand(2, 3, 4, 4)
+    scaled = (20 + 5 * tiled).to(dtype)
+    assert losses.correlation_loss(scaled, tiled, torch.ones(2, 3)).item() == pytest.approx(0, abs=2e-3)
+    assert losses.correlation_loss(-scaled, tiled, torch.ones(2, 3)).item() == pytest.approx(2, abs=2e-3)
+
+
+@pytest.mark.parametrize("flat", ["full", "tiled"])
+def test_a_map_without_a_shape_counts_one_and_moves_nothing(flat: str) -> None:
+    """A map of tiles that is nowhere positive is constant, too."""
+    full, tiled = torch.rand(1, 1, 3, 3), torch.rand(1, 1, 3, 3)
+    if flat == "full":
+        full = torch.full_like(full, 0.3)
+    else:
+        tiled = -tiled
+    full.requires_grad_()
+    loss = losses.correlation_loss(full, tiled, torch.ones(1, 1))
+    assert loss.item() == pytest.approx(1)
+    slope = gradient(loss, full)
+    assert slope.isfinite().all()
+    assert flat == "full" or slope.abs().max() == 0
+
+
+def test_the_correlation_of_images_without_tags_is_zero() -> None:
+    assert losses.correlation_loss(FULL, TILED, torch.zeros(2, 2)).item() == 0
+
+
+def test_the_correlation_refuses_cams_of_two_sizes() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2, 1, 2\).*\(2, 2, 1, 1\)"):
+        losses.correlation_loss(FULL, TILED[..., :1], torch.ones(2, 2))
 
 
 def test_ramp_is_puzzle_cams() -> None:
@@ -141,24 +176,24 @@ def test_without_weights_only_the_two_classification_terms_are_left() -> None:
     assert set(terms) == {"loss_cls", "loss_cls_tiled", "loss_re"}
 
 
-@pytest.mark.parametrize("maps", ["raw", "normalized"])
+@pytest.mark.parametrize("distance", ["l1", "correlation"])
 @pytest.mark.parametrize("learns", ["both", "full", "tiled"])
-def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: str, maps: str) -> None:
+def test_the_equivariance_loss_moves_the_branch_that_is_named(learns: str, distance: str) -> None:
     """Its gradient alone: that of the loss with beta 1 less that with beta 0."""
-    full, tiled = FULL.clone().requires_grad_(), TILED.clone().requires_grad_()
+    torch.manual_seed(0)
+    full, tiled = torch.rand(2, 2, 3, 3).requires_grad_(), torch.rand(2, 2, 3, 3).requires_grad_()
     (with_re, _), (without, _) = (
-        losses.two_step_loss(full, tiled, LABEL, beta, maps=maps, learns=learns)  # type: ignore[arg-type]
+        losses.two_step_loss(full, tiled, LABEL, beta, distance=distance, learns=learns)  # type: ignore[arg-type]
         for beta in (1.0, 0.0)
     )
     moved = [gradient.abs().sum() > 1e-6 for gradient in torch.autograd.grad(with_re - without, (full, tiled))]
     assert moved == [learns != "tiled", learns != "full"]
 
 
-def test_normalized_maps_of_one_shape_are_equal_to_the_equivariance_loss() -> None:
-    full = torch.rand(2, 2, 4, 4)
-    raw, normalized = (
-        losses.two_step_loss(full, 3 * full, LABEL, 1.0, maps=maps)[1]["loss_re"].item()  # type: ignore[arg-type]
-        for maps in ("raw", "normalized")
+@pytest.mark.parametrize("distance", ["l1", "correlation"])
+def test_the_equivariance_loss_is_the_distance_that_is_named(distance: str) -> None:
+    full, tiled = torch.rand(2, 2, 3, 3), torch.rand(2, 2, 3, 3)
+    found = losses.two_step_loss(full, tiled, LABEL, 1.0, distance=distance)[1]["loss_re"]  # type: ignore[arg-type]
+    assert torch.equal(
+        found, {"l1": losses.equivariance_loss, "correlation": losses.correlation_loss}[distance](full, tiled, LABEL)
     )
-    assert normalized == pytest.approx(0, abs=1e-4)
-    assert raw > 0.1

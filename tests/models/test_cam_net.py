@@ -91,6 +91,20 @@ def test_both_branches_give_maps_of_one_size(net: CAMNet, grid: int, size: tuple
     assert steps.full.shape == steps.tiled.shape == (2, CLASSES, *(-(-side // STRIDE) for side in size))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (33, 65), (64, 1)])
+def test_small_tiles_are_enlarged_and_their_map_is_averaged_to_the_size_of_the_images(
+    net: CAMNet, size: tuple[int, int]
+) -> None:
+    batch = images(*size)
+    padded = F.pad(batch, (0, -size[1] % 32, 0, -size[0] % 32))
+    tiles = tile(F.interpolate(padded, scale_factor=2, mode="bicubic"), 2)
+    h, w = (-(-side // STRIDE) for side in size)
+    steps = two_steps(net, batch, 2, None, min_side=64)
+    assert torch.equal(steps.tile_features, net(tiles)[1])
+    assert torch.equal(steps.tiled, F.avg_pool2d(untile(net(tiles)[0], 2), 2)[..., :h, :w])
+    assert steps.full.shape == steps.tiled.shape
+
+
 @pytest.mark.parametrize("grid", [2, 4])
 def test_without_attention_the_tiled_branch_is_puzzle_cams(net: CAMNet, grid: int) -> None:
     batch = images(64, 128)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tag2mask.models.tiling import by_image, pad_to_multiple, tile, untile
+from tag2mask.models.tiling import by_image, enlargement, pad_to_multiple, tile, untile
 from tests.arrays import reference
 
 
@@ -62,3 +62,22 @@ def test_tile_refuses_what_it_cannot_cut_equally(size: tuple[int, int]) -> None:
 def test_untile_refuses_a_broken_set_of_tiles() -> None:
     with pytest.raises(ValueError, match="6 tiles"):
         untile(torch.zeros(6, 1, 2, 2), 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "min_side", "factor"),
+    [
+        ((224, 448), 2, 224, 2),
+        ((512, 512), 2, 224, 1),
+        ((512, 512), 2, 256, 1),
+        ((512, 512), 2, 257, 2),
+        ((300, 300), 3, 224, 3),
+        ((64, 64), 2, 224, 2),  # at most the size of the image
+        ((64, 64), 2, 0, 1),
+        ((64, 64), 1, 224, 1),
+    ],
+)
+def test_a_tile_is_enlarged_until_its_shorter_side_has_the_pixels(
+    size: tuple[int, int], grid: int, min_side: int, factor: int
+) -> None:
+    assert enlargement(size, grid, min_side) == factor

@@ -21,7 +21,7 @@ from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
-PUZZLE = Tiles(beta=2.0, maps="raw", learns="both", attention=None, contrast=None)
+PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, contrast=None)
 PRINTED_RSA = Attention("exp_dot", temperature=1.0, center=False)
 PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
 METHODS = {

@@ -113,7 +113,7 @@ class CAMMaker:
         image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention  # for a training without: over the whole image; else the defaults
         settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
-        plain, attended = (two_steps(net, image, tiles.grid, each) for each in (None, settings))
+        plain, attended = (two_steps(net, image, tiles.grid, each, tiles.min_side) for each in (None, settings))
         maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
         scores = dict(zip(self.class_names, maps, strict=True))
         guide = untile(attended.guide, tiles.grid) if settings.region == "image" else attended.guide

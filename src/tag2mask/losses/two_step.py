@@ -27,20 +27,28 @@ def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
     its code: absent classes add nothing, but count in the denominator. Both CAMs are (B, C, H, W), before ReLU and
     scaling.
     """
-    if full.shape != tiled.shape:
-        raise ValueError(f"the two CAMs differ in size: full {tuple(full.shape)}, tiled {tuple(tiled.shape)}")
+    _same_size(full, tiled)
     distance = (full.float() - tiled.float()).abs().mean((2, 3))  # (B, C)
     return (distance * label.float()).mean()
 
 
-def normalize_cam(cam: Tensor) -> Tensor:
-    """Cut maps (B, C, H, W) at zero and divide each by its maximum, as CAMs are at inference.
+def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
+    r"""Return how little the CAM of the whole image looks like the CAM merged from its tiles: a reading of Eq. 15.
 
-    Eq. 15 then compares shapes, not scores. Puzzle-CAM and the paper compare raw maps, SEAM normalized ones. The
-    maximum carries no gradient.
+    .. math:: L_{re} = 1 - \frac{1}{\sum y} \sum_{b,c} y_{bc} \, \rho (C_{bc}, \mathrm{ReLU}(\hat{C}^*_{bc}))
+
+    :math:`\rho` is Pearson's correlation over the positions of a map, as in the distillation of DIST
+    (https://arxiv.org/abs/2205.10536). It compares the shapes of two maps and leaves their scale and mean to the
+    classification losses. L1 does not: an average over an affinity is flatter than what it averages, and a map that
+    comes near a flat one becomes flat too.
+
+    Both CAMs are (B, C, H, W), before ReLU and scaling. The loss is within [0, 2]. A map that is constant has no
+    shape: it counts 1, without a gradient. A batch without any tag counts 0.
     """
-    cam = cam.float().relu()
-    return cam / (cam.detach().amax((2, 3), keepdim=True) + 1e-5)
+    _same_size(full, tiled)
+    ours, target = (x - x.mean(2, keepdim=True) for x in (full.float().flatten(2), tiled.float().relu().flatten(2)))
+    correlation = F.cosine_similarity(ours, target, dim=2, eps=1e-4)  # (B, C)
+    return ((1 - correlation) * label).sum() / label.sum().clamp_min(1)
 
 
 def ramp(step: int, steps: int, share: float) -> float:
@@ -59,7 +67,7 @@ def two_step_loss(
     beta: float,
     contrast: Tensor | float = 0.0,
     lam: float = 0.0,
-    maps: Literal["raw", "normalized"] = "raw",
+    distance: Literal["l1", "correlation"] = "l1",
     learns: Literal["both", "full", "tiled"] = "both",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""Return the loss of both branches, Eq. 16, and its terms ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
@@ -71,16 +79,20 @@ def two_step_loss(
     of Puzzle-CAM.
 
     The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
-    the loss of Eq. 14. Eq. 15 compares ``raw`` maps, as printed, or ``normalized`` ones, see `normalize_cam`. It moves
-    the branch that ``learns``, ``both`` as printed; the other branch is its target, without a gradient.
+    the loss of Eq. 14. The ``distance`` of Eq. 15 is ``l1``, as printed (`equivariance_loss`), or ``correlation``
+    (`correlation_loss`). It moves the branch that ``learns``, ``both`` as printed; the other branch is its target,
+    without a gradient.
     """
     pair = full.detach() if learns == "tiled" else full, tiled.detach() if learns == "full" else tiled
-    if maps == "normalized":
-        pair = normalize_cam(pair[0]), normalize_cam(pair[1])
     terms = {
         "loss_cls": classification_loss(full.float().mean((2, 3)), label),
         "loss_cls_tiled": classification_loss(tiled.float().mean((2, 3)), label),
-        "loss_re": equivariance_loss(*pair, label),
+        "loss_re": (equivariance_loss if distance == "l1" else correlation_loss)(*pair, label),
     }
     loss = terms["loss_cls"] + terms["loss_cls_tiled"] + beta * terms["loss_re"] + lam * contrast
     return loss, terms
+
+
+def _same_size(full: Tensor, tiled: Tensor) -> None:
+    if full.shape != tiled.shape:
+        raise ValueError(f"the two CAMs differ in size: full {tuple(full.shape)}, tiled {tuple(tiled.shape)}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tag2mask.errors import SettingError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone, PretrainedNet, build, feature_width
-from tag2mask.models.tiling import pad_to_multiple, tile, untile
+from tag2mask.models.tiling import enlargement, pad_to_multiple, tile, untile
 
 
 class CAMNet(PretrainedNet):
@@ -67,32 +67,39 @@ class TwoSteps(NamedTuple):
     entropy: Tensor | None  # of the attention, in [0, 1]; None without attention
 
 
-def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None) -> TwoSteps:
+def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None, min_side: int = 0) -> TwoSteps:
     """Run the branch of the whole image and the branch of its ``grid`` x ``grid`` tiles, Eq. 1-6.
 
     The images (B, 3, H, W) have any size: they are padded to a multiple of ``grid`` x stride for the tiles, and the map
-    is cropped back. ``attention`` None leaves the tiles' CAMs as they are (Puzzle-CAM).
+    is cropped back. ``attention`` None leaves the tiles' CAMs as they are (Puzzle-CAM). Tiles whose shorter side has
+    fewer than ``min_side`` pixels are enlarged, see `tiling.enlargement`; their merged map has the size of ``full``.
     """
     full, _ = net(images)
-    tiles = tile(pad_to_multiple(images, grid * net.stride), grid)
-    return merged(full, *net.guided(tiles, attention), grid, attention)
+    padded = pad_to_multiple(images, grid * net.stride)
+    factor = enlargement(padded.shape[-2:], grid, min_side)
+    if factor > 1:
+        padded = F.interpolate(padded, scale_factor=factor, mode="bicubic", align_corners=False)
+    return merged(full, *net.guided(tile(padded, grid), attention), grid, attention, factor)
 
 
 def merged(
-    full: Tensor, cam: Tensor, features: Tensor, guide: Tensor, grid: int, attention: Attention | None
+    full: Tensor, cam: Tensor, features: Tensor, guide: Tensor, grid: int, attention: Attention | None, factor: int = 1
 ) -> TwoSteps:
     """Refine the CAMs of tiles and put them together at the size of ``full``, the CAM of the whole image (B, C, h, w).
 
     ``cam`` (T B, C, M, N), ``features`` under it and ``guide`` are those of the tiles, as `CAMNet.guided` returns them.
+    The tiles were enlarged by ``factor``: so many positions on a side are averaged into one.
     """
     entropy = None
     if attention is not None and attention.region == "image":
-        whole, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
-        cam = tile(whole, grid)
+        refined, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
+        cam = tile(refined, grid)
     elif attention is not None:
         cam, entropy = attention.refine(guide, cam)
     h, w = full.shape[-2:]
-    return TwoSteps(full, untile(cam, grid)[..., :h, :w], cam, features, guide, entropy)
+    whole = untile(cam, grid)
+    small = F.avg_pool2d(whole, factor) if factor > 1 else whole
+    return TwoSteps(full, small[..., :h, :w], cam, features, guide, entropy)
 
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:

@@ -3,6 +3,8 @@
 Shape letters in this file: B images, C channels, H x W an image, g tiles on one side.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,3 +39,12 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad images (B, C, H, W) with zeros on the right and below until both sides are multiples of ``multiple``."""
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % multiple, 0, -h % multiple))
+
+
+def enlargement(size: Sequence[int], grid: int, min_side: int) -> int:
+    """Return the smallest whole factor by which the shorter side of a tile reaches ``min_side`` pixels: 1 to ``grid``.
+
+    ``size`` is the height and width of the image. A tile becomes at most as large as the image. A network that was
+    pretrained on whole photographs recognises little in a tile of a hundred pixels.
+    """
+    return min(grid, max(1, -(-min_side // (min(size) // grid))))

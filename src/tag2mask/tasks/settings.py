@@ -42,9 +42,12 @@ class Tiles:
 
     Attributes:
         grid: tiles on one side.
+        min_side: pixels that a side of a tile has at least: smaller tiles are enlarged, see `tiling.enlargement`. 0
+            leaves all as they are, as printed.
         beta: weight of the equivariance loss, beta of Eq. 16.
         ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
-        maps: the equivariance loss compares ``raw`` maps, as printed, or ``normalized`` ones.
+        distance: of the two CAMs in the equivariance loss: ``l1`` as printed, or ``correlation`` of their shapes, see
+            `losses.correlation_loss`.
         learns: branch that the equivariance loss moves: ``both``, as printed, ``full`` or ``tiled``.
         attention: region self-attention (RSA), Eq. 3-6; null leaves the CAMs of the tiles as they are. The default's
             layer is half the depth of ResNet-50.
@@ -52,9 +55,10 @@ class Tiles:
     """
 
     grid: int = 2
-    beta: float = 1.0
+    min_side: int = 224
+    beta: float = 4.0
     ramp: float = 0.5
-    maps: Literal["raw", "normalized"] = "normalized"
+    distance: Literal["l1", "correlation"] = "correlation"
     learns: Literal["both", "full", "tiled"] = "full"
     attention: Attention | None = Attention(layer="layer2")
     contrast: Contrast | None = Contrast()
