@@ -66,7 +66,7 @@ def patch_tokens(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 def _grid(model: Any, tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Lay tokens (B, N, D) of images of ``size`` out as a map, (B, D, h, w); prefix tokens are left out."""
     height, width = model.patch_embed.dynamic_feat_size(size)
-    grid: Tensor = tokens[:, model.num_prefix_tokens :].mT.unflatten(2, (height, width))
+    grid: Tensor = tokens[:, model.num_prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
     return grid
 
 
