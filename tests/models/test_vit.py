@@ -212,12 +212,22 @@ def by_hand(net: CAMNet, batch: Tensor, block: int) -> Tensor:
 
 def test_own_attention_is_the_softmax_by_hand(net: CAMNet) -> None:
     batch = images(32, 48)
-    with own_attention(net.backbone, ["blocks.1", "blocks.4"]) as rows:
+    for block in (1, 4):
+        with own_attention(net.backbone, [f"blocks.{block}"]) as rows:
+            net(batch)
+        torch.testing.assert_close(rows[0], by_hand(net, batch, block), rtol=1e-4, atol=1e-6)
+        assert (rows[0].sum(2) < 1).all()  # the rest is the class token's
+
+
+def test_own_attention_is_the_mean_over_the_blocks_all_if_none_is_named(net: CAMNet) -> None:
+    batch, each = images(32, 48), []
+    for block in range(6):
+        with own_attention(net.backbone, [f"blocks.{block}"]) as rows:
+            net(batch)
+        each.append(rows[0])
+    with own_attention(net.backbone) as rows:
         net(batch)
-    assert len(rows) == 2
-    for found, block in zip(rows, (1, 4), strict=True):
-        torch.testing.assert_close(found, by_hand(net, batch, block), rtol=1e-4, atol=1e-6)
-        assert (found.sum(2) < 1).all()  # the rest is the class token's
+    torch.testing.assert_close(rows[0], torch.stack(each).mean(0))
 
 
 def test_a_cam_follows_the_mean_of_the_blocks_own_attentions() -> None:
@@ -275,6 +285,13 @@ def test_a_network_or_part_without_attention_of_its_own_is_refused(name: str, bl
     net = CAMNet(CLASSES, Backbone(name, weights="none"))
     with pytest.raises(InputError, match=f"no attention of its own in '{block or 'blocks.0'}'"):
         net.require_guide(Attention("network", layer=block))
+
+
+def test_differential_attention_whose_layer_holds_other_weights_is_refused() -> None:
+    with torch.device("meta"):
+        model = build(Backbone("vit_dwee_patch16_reg1_gap_256", weights="none"))
+    with pytest.raises(InputError, match="no attention of its own in 'blocks.0'"), own_attention(model):
+        pass
 
 
 @pytest.mark.parametrize("attention", [Attention(layer="blocks.2"), Attention("network")], ids=str)

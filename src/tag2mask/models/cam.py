@@ -53,7 +53,7 @@ class CAMNet(PretrainedNet):
         if attention is not None and attention.kernel == "network":
             with own_attention(self.backbone, attention.blocks) as rows:
                 cam, features = self(images)
-            return cam, features, torch.stack(rows).mean(0).mT.unflatten(2, cam.shape[-2:])
+            return cam, features, rows[0].mT.unflatten(2, cam.shape[-2:])
         if attention is None or not isinstance(attention.layer, str):
             cam, features = self(images)
             return cam, features, features

@@ -84,20 +84,22 @@ def as_map(model: nn.Module, output: Any, size: tuple[int, int]) -> Tensor | Non
 
 @contextmanager
 def own_attention(model: nn.Module, blocks: Sequence[str] = ()) -> Iterator[list[Tensor]]:
-    """Collect the attention of a plain ViT while the with-block runs: (B, P, P) of each of ``blocks``, all if empty.
+    """Take the attention of a plain ViT while the with-block runs: a list of one (B, P, P), made by a forward pass.
 
-    Row p has the softmax weights with which patch p looks at all patches, the mean over heads. Prefix tokens are left
-    out, so a row sums to less than 1. CLIP-ES (https://arxiv.org/abs/2212.09506) refines CAMs with the mean of its last
-    eight blocks, made symmetric; WeakTr (https://arxiv.org/abs/2304.01184) with heads that it learns to weigh.
+    Row p has the softmax weights with which patch p looks at all patches, the mean over heads and ``blocks``, all if
+    empty. Prefix tokens are left out, so a row sums to less than 1. CLIP-ES (https://arxiv.org/abs/2212.09506) refines
+    CAMs with the mean of its last eight blocks, made symmetric; WeakTr (https://arxiv.org/abs/2304.01184) with heads
+    that it learns to weigh.
 
-    Fused attention gives no weights: it is off in these blocks meanwhile. Held are P x P an image and block, and while
-    a block runs twice heads x N x N: 16-fold the memory for an image of twice the sides.
+    Fused attention gives no weights: it is off in these blocks meanwhile. Held are P x P an image, and while a block
+    runs twice heads x N x N: 16-fold the memory for an image of twice the sides.
     """
     names = blocks or [f"blocks.{number}" for number, _ in enumerate(getattr(model, "blocks", [None]))]
     rows: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, weights: Tensor) -> None:
-        rows.append(weights.mean(1)[:, model.num_prefix_tokens :, model.num_prefix_tokens :])  # type: ignore[misc]
+        share = weights.mean(1)[:, model.num_prefix_tokens :, model.num_prefix_tokens :] / len(names)  # type: ignore[misc]
+        rows[:] = [rows[0] + share] if rows else [share]
 
     with ExitStack() as stack:
         for attention in [_attention_of(model, name) for name in names]:
