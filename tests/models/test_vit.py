@@ -90,7 +90,7 @@ def test_at_its_own_size_the_class_token_is_timms(name: str) -> None:
         torch.testing.assert_close(patch_tokens(model, batch)[1][:, 0], plain(batch))
 
 
-def test_positions_are_interpolated_to_the_size_of_the_image(net: CAMNet) -> None:
+def test_positions_are_interpolated_to_the_size_of_the_image() -> None:
     """With a blank image and no blocks, what is left of the tokens are their positions."""
     model = build(Backbone(TINY, weights="none")).eval()
     model.blocks, model.norm = nn.Identity(), nn.Identity()
