@@ -3,25 +3,31 @@
 import logging
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
-import lightning.pytorch  # noqa: F401  sets up its loggers, before they are changed below
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Trainer  # sets up loggers, before they are changed below
 
 from tag2mask.classes import VOC
 from tag2mask.cli.main import main
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.folder import folder_photos
 from tag2mask.data.sample import CLASSES, write_sample
+from tag2mask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.io.files import atomic
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
+from tag2mask.models.attention import Attention
+from tag2mask.models.backbones import Backbone
+from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.settings import CAMInference
 from tests.commands import SMALL_NET, words
 from tests.folders import annotation, photograph, tags_file
 
@@ -144,6 +150,20 @@ def segmentation_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFacto
     content = torch.load(path, weights_only=True)
     content["state_dict"] |= {f"net.{name}": value for name, value in segmenter.net.state_dict().items()}
     torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vit_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a CAM network with random weights on a vision transformer, whose own attention spreads CAMs."""
+    torch.manual_seed(0)
+    how = CAMInference((1.0,), attention=Attention("network"))
+    task = CAMTask(len(CLASSES), CLASSES, backbone=Backbone("test_vit", weights=None), tiles=None, inference=how)
+    task.preprocessing = asdict(Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    path = tmp_path_factory.mktemp("vit") / "last.ckpt"
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=path.parent)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
     return path
 
 

@@ -1,13 +1,16 @@
 import json
+import re
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from tag2mask.cli.main import main
+from tag2mask.models.backbones import Backbone, build, freeze
 from tag2mask.tasks.cam import CAMTask
 from tests.commands import line, words
 
@@ -25,7 +28,8 @@ MASKS = {"voc": "SegmentationClass", "coco": "masks/train2014"}
 
 def of_every(configs: list[Path]) -> list[Any]:
     """Parameters of a test; large networks and COCO are slow."""
-    slow = [path for path in configs if "resn" in path.stem or path.parent.name == "coco"]
+    large = re.compile("resn|vit|clip")
+    slow = [path for path in configs if large.search(path.stem) or path.parent.name == "coco"]
     return [pytest.param(path, marks=pytest.mark.slow if path in slow else (), id=name(path)) for path in configs]
 
 
@@ -116,6 +120,17 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
 def test_each_method_has_a_config_for_each_backbone() -> None:
     names = {path.stem for path in CONFIGS if path.parent.name == "voc"}
     assert {f"cam_{net}{method}" for net in ("resnet50", "resnest101", "lite0") for method in METHODS} <= names
+
+
+@pytest.mark.parametrize("stem", ["cam_vit_small", "cam_clip_base"])
+def test_of_a_vision_transformer_the_last_block_and_norm_are_trained(stem: str) -> None:
+    settings = settings_of(Path(f"configs/voc/{stem}.yaml"))["backbone"]
+    with torch.device("meta"):
+        model = build(Backbone(settings["name"], settings["output_stride"]))
+    freeze(model, norm=False, parts=tuple(settings["frozen"]))
+    trained = {name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name in trained if not name.startswith("blocks.11.")} == {"norm"}
+    assert {"blocks.11.attn.qkv", "blocks.11.mlp.fc2"} <= trained
 
 
 def test_a_task_without_settings_is_the_default_configuration() -> None:

@@ -14,7 +14,7 @@ from tag2mask.classes import IGNORE
 from tag2mask.data.sample import CLASSES
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
 from tag2mask.errors import InputError, MissingError, SettingError
-from tag2mask.inference.cams import CAMMaker, Edges, PhotoCAMs, Refiner, cam_runs, iou, read
+from tag2mask.inference.cams import CAMMaker, Edges, Features, PhotoCAMs, Refiner, cam_runs, iou, read
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
@@ -170,6 +170,37 @@ def test_the_attention_of_the_cams_is_looked_at_where_training_had_none(runs: Pa
     maker.task.tiles = None
     maker.task.inference = replace(maker.task.inference, attention=Attention(layer="layer3"))
     assert maker.branches(photo).settings == Attention(layer="layer3", region="image")
+
+
+def test_a_vision_transformer_makes_cams_spread_by_its_own_attention(vit_checkpoint: Path, photo: Path) -> None:
+    maker = CAMMaker(vit_checkpoint)
+    plain = CAMMaker(vit_checkpoint, inference=replace(maker.inference, attention=None))
+    cams, unspread = (each(photo, tags=[1, 4]).cams.cam for each in (maker, plain))
+    assert cams.shape == unspread.shape
+    assert torch.isfinite(cams).all()
+    assert not torch.allclose(cams, unspread, atol=1e-2)
+
+
+def test_the_attention_of_a_vision_transformer_stays_within_its_tile(vit_checkpoint: Path, photo: Path) -> None:
+    branches = CAMMaker(vit_checkpoint).branches(photo)
+    assert branches.settings == Attention("network")
+    weights = branches.attention(0.9, 0.1)  # of a point at the upper right
+    rows, columns = (side // 2 for side in weights.shape)
+    assert weights[:rows, columns:].sum() == pytest.approx(1, abs=1e-5)
+    assert (weights[:rows, columns:] > 0).all()
+    assert weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_walk_is_guided_by_a_block_of_a_vision_transformer(vit_checkpoint: Path) -> None:
+    image = np.zeros((70, 100, 3), np.uint8)
+    image[40:, 80:] = 255
+    features = Features(vit_checkpoint, "blocks.0")(image)
+    assert features.shape == (64, 4, 6)  # 64 x 96 pixels
+    background = features.flatten(1).median(1).values[:, None, None]
+    assert divmod(int((features - background).norm(dim=0).argmax()), 6)[0] >= 2
+    assert divmod(int((features - background).norm(dim=0).argmax()), 6)[1] >= 4
+    with pytest.raises(InputError, match="the part 'patch_embed' of the backbone puts out no map"):
+        Features(vit_checkpoint, "patch_embed")(image)
 
 
 # masks

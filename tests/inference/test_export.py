@@ -45,9 +45,10 @@ def segmentation(name: str, stride: int = 16) -> Exportable:
     return Exportable(network, SCORES, ("background", "cat", "dog", "crème brûlée"), stride, PREPROCESSING)
 
 
-def cam() -> Exportable:
+def cam(backbone: Backbone = SMALL) -> Exportable:
     torch.manual_seed(0)
-    return Exportable(settle(CAMTask(3, backbone=SMALL)), CAM, ("cat", "dog", "sofa"), 16, PREPROCESSING)
+    task = CAMTask(3, backbone=backbone, tiles=None)
+    return Exportable(settle(task), CAM, ("cat", "dog", "sofa"), 16, PREPROCESSING)
 
 
 class Spoiled(nn.Module):
@@ -107,8 +108,9 @@ def gives(content: bytes, images: Tensor) -> np.ndarray:
         lambda: segmentation("tf_efficientnet_lite0", 8),
         lambda: segmentation("convnext_atto"),
         cam,
+        pytest.param(lambda: cam(Backbone("vit_small_patch16_dinov3.lvd1689m", weights=None)), marks=pytest.mark.slow),
     ],
-    ids=["resnet18", "efficientnet", "efficientnet stride 8", "convnext", "cam"],
+    ids=["resnet18", "efficientnet", "efficientnet stride 8", "convnext", "cam", "dinov3"],
 )
 def test_the_file_gives_what_the_network_gives_at_any_size(network: Any, tmp_path: Path) -> None:
     made = network()
@@ -296,6 +298,11 @@ def test_a_network_that_onnx_cannot_express(small: Exportable, tmp_path: Path) -
     with pytest.raises(MismatchError, match="eigvals|ONNX"):
         export.write(tmp_path / "model.onnx", replace(small, net=NoExport()))
     assert not list(tmp_path.iterdir())
+
+
+def test_positions_that_are_interpolated_cannot_be_expressed(vit_checkpoint: Path) -> None:
+    with pytest.raises(MismatchError, match="cannot be written as ONNX .its positions are interpolated to the size"):
+        export.load(vit_checkpoint)
 
 
 def test_the_description_of_a_cam_network_that_keeps_sizes(small: Exportable, small_file: Path) -> None:

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tag2mask.errors import InputError
 from tag2mask.models import attention
-from tag2mask.models.attention import Kernel, region_self_attention
+from tag2mask.models.attention import Attention, Kernel, region_self_attention
 from tests.arrays import reference
 
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+KERNELS: tuple[Kernel, ...] = tuple(kernel for kernel in get_args(Kernel) if kernel != "network")
+"""Of features; ``network`` takes an affinity as it is."""
 
 
 def tiles(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -186,6 +188,42 @@ def test_rows_that_are_computed_apart_give_the_same(kernel: Kernel, monkeypatch:
     found, found_entropy = region_self_attention(features, cam, kernel)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_entropy, entropy)
+
+
+@pytest.mark.parametrize("rows", [1024, 5])
+def test_the_affinity_of_a_network_is_applied_as_it_is_with_rows_that_sum_to_one(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "ROWS", rows)  # of 12
+    affinity, (_, cam) = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(0)), tiles()
+    guide = affinity.mT.unflatten(2, (3, 4))  # channel q at position p is A_pq
+    refined, entropy = Attention("network", temperature=7.0, center=True).refine(guide, cam)
+    shares = affinity / affinity.sum(2, keepdim=True)
+    expected = torch.stack([shares[n] @ cam[n].flatten(1).T for n in range(2)]).mT.view_as(cam)
+    torch.testing.assert_close(refined, expected)
+    assert entropy.item() == pytest.approx(-(shares * shares.log()).sum(2).mean().item() / math.log(12), abs=1e-5)
+
+
+def test_positions_that_a_network_looks_at_nowhere_are_zero_and_finite() -> None:
+    guide = torch.zeros(2, 12, 3, 4, requires_grad=True)
+    refined, _ = Attention("network").refine(guide, tiles()[1])
+    refined.sum().backward()
+    assert refined.abs().sum() == 0
+    assert guide.grad is not None
+    assert torch.isfinite(guide.grad).all()
+
+
+def test_the_kernel_of_a_network_takes_blocks_and_no_other_tile() -> None:
+    assert Attention("network").blocks == ()
+    assert Attention("network", layer="blocks.1").blocks == ("blocks.1",)
+    assert Attention("network", layer=("blocks.1", "blocks.2")).blocks == ("blocks.1", "blocks.2")
+    with pytest.raises(InputError, match="region is image; the network's own attention does not reach other tiles"):
+        Attention("network", region="image")
+
+
+def test_the_other_kernels_take_one_layer() -> None:
+    with pytest.raises(InputError, match=r"layer is \['a', 'b'\]; expected one name for the kernel relu_cosine"):
+        Attention("relu_cosine", layer=("a", "b"))
 
 
 def test_an_unknown_kernel_is_named() -> None:

@@ -119,7 +119,18 @@ def test_a_frozen_part_behaves_as_in_evaluation() -> None:
     assert all(module.training for module in model.layer2.modules())  # type: ignore[union-attr]
 
 
+def test_a_frozen_parameter_gets_no_gradient_and_its_neighbours_do() -> None:
+    model = build(Backbone("test_vit", weights="none")).train()
+    freeze(model, norm=False, parts=("pos_embed", "blocks.0.attn.qkv.bias"))
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == {
+        "pos_embed",
+        "blocks.0.attn.qkv.bias",
+    }
+
+
 def test_an_unknown_part_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match="'reg_token'.*cls_token, pos_embed, patch_embed"):
+        freeze(build(Backbone("test_vit", weights="none")), norm=False, parts=("reg_token",))
     with pytest.raises(InputError, match="'layer9'.*layer1, layer2"):
         freeze(small(), norm=False, parts=("layer1", "layer9"))
 
@@ -129,7 +140,7 @@ def test_an_unknown_network_is_named_with_near_ones() -> None:
         build(Backbone("resnest", weights="none"))
 
 
-@pytest.mark.parametrize(("name", "stride"), [("vit_tiny_patch16_224", 16), ("resnet10t", 7), ("vgg11", 16)])
+@pytest.mark.parametrize(("name", "stride"), [("swin_tiny_patch4_window7_224", 16), ("resnet10t", 7), ("vgg11", 16)])
 def test_a_stride_that_a_network_cannot_have_is_refused(name: str, stride: int) -> None:
     with pytest.raises(InputError, match=f"{name} cannot have output stride {stride}"):
         build(Backbone(name, output_stride=stride, weights="none"))
@@ -318,6 +329,7 @@ def test_renamed_package_weights_tell_cats_from_dogs(photographs: Path, name: st
         ("tf_efficientnet_lite0", "package", 0.498, 0.502),
         ("tf_efficientnet_lite0", "hub", 0.5, 0.5),
         ("vit_small_patch14_reg4_dinov2.lvd142m", None, 0.485, 0.229),
+        ("vit_base_patch16_clip_224.openai", "hub", 0.48145466, 0.26862954),
     ],
 )
 def test_normalization_is_that_of_the_weights(name: str, weights: str | None, mean: float, std: float) -> None:

@@ -96,7 +96,7 @@ def test_without_dilation_the_encoder_has_none() -> None:
     [
         ("resnet18", 32, "output stride 8 or 16, not 32"),
         ("resnet5", 16, "timm has no model 'resnet5'"),
-        ("vit_tiny_patch16_224", 16, "cannot"),
+        ("vit_tiny_patch16_224", 16, "cannot be the backbone of DeepLabV3"),
     ],
 )
 def test_a_network_that_cannot_be_an_encoder_is_named(name: str, stride: int, told: str) -> None:

@@ -1,9 +1,10 @@
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from tag2mask import losses
 from tag2mask.callbacks.pictures import CAMPictures
@@ -18,6 +19,7 @@ from tag2mask.models.backbones import Backbone
 from tag2mask.models.tiling import tile, untile
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.cam import CAMTask
+from tag2mask.tasks.optim import SGD
 from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
@@ -224,3 +226,53 @@ def test_untagged_photographs_are_not_counted_as_without_any_class(sample: Path)
         before = module.val_loss.compute()
         module.validation_step(untagged, 1)
     assert module.val_loss.compute() == before
+
+
+# plain vision transformers
+
+VIT = Backbone("test_vit", weights=None, frozen=("cls_token", "pos_embed", "patch_embed", "blocks.0"))
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [None, Tiles(attention=Attention(layer="blocks.2")), Tiles(attention=Attention("network"), contrast=None)],
+    ids=["plain", "block", "network"],
+)
+def test_twenty_steps_of_a_vision_transformer_lower_the_loss(
+    sample: Path, tmp_path: Path, tiles: Tiles | None, batch: dict[str, torch.Tensor]
+) -> None:
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
+            seen.append({key: value.item() for key, value in trainer.callback_metrics.items()})
+
+    torch.manual_seed(0)
+    how = CAMInference((0.5, 1.0), attention=Attention("network", layer=("blocks.4", "blocks.5")))
+    module = CAMTask(5, backbone=VIT, tiles=tiles, optimizer=SGD(lr=0.002), inference=how)
+    before = {name: p.detach().clone() for name, p in module.net.named_parameters()}
+    run = trainer(tmp_path, max_steps=20, limit_val_batches=0, callbacks=[Watch()])
+    run.fit(module, datamodule=data(sample))
+    assert len(seen) == 20
+    assert all(math.isfinite(value) for each in seen for value in each.values())
+    first, last = (sum(each["train/loss_cls"] for each in part) for part in (seen[:5], seen[-5:]))
+    assert last < 0.9 * first
+    moved = {name for name, p in module.net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if not name.removeprefix("backbone.").startswith(VIT.frozen)}
+    with torch.inference_mode():
+        photograph = batch["image"][:1, :, :40], batch["label"][:1], torch.tensor([[40, 64]])
+        cams, _, entropy = module.eval().cams(*photograph, how)
+    assert cams.cam.shape == (2, 10, 16)
+    assert torch.isfinite(cams.cam).all()
+    assert entropy is not None
+    assert 0 < entropy <= 1
+
+
+@pytest.mark.parametrize("where", ["tiles", "inference"])
+def test_an_attention_that_a_network_lacks_is_refused_before_training(where: str) -> None:
+    wrong = Attention("network")
+    tiles = replace(PUZZLE, attention=wrong if where == "tiles" else None)
+    how = CAMInference(attention=wrong if where == "inference" else None)
+    with pytest.raises(InputError, match="no attention of its own"):
+        CAMTask(5, backbone=NET, tiles=tiles, inference=how)
+    CAMTask(5, backbone=VIT, tiles=tiles, inference=how)

@@ -54,7 +54,8 @@ Every line of the configuration is an option too, with dots for its indents; the
   --data.init_args.root FOLDER          the data set; .batch_size, .num_workers, .subset, .labels
   --data.init_args.predict_split NAME   train, val, test, all; .val_split for validate and test
   --model.init_args.optimizer.lr 0.01   learning rate
-  --model.init_args.backbone.name NAME  a timm network that honours output_stride; .weights FILE
+  --model.init_args.backbone.name NAME  a timm network that honours output_stride, or a plain ViT
+                                        (CAMs only, .output_stride its patch); .weights FILE
 
 Example:
   tag2mask {verb} --config configs/folder/cam_plain.yaml --data.init_args.root photographs

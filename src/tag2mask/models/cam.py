@@ -6,7 +6,7 @@ M x N the map of one tile, T tiles of an image.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from tag2mask.errors import SettingError
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone, PretrainedNet, build, feature_width
 from tag2mask.models.tiling import enlargement, pad_to_multiple, tile, untile
+from tag2mask.models.vit import as_map, feature_map, own_attention
 
 
 class CAMNet(PretrainedNet):
@@ -40,20 +41,33 @@ class CAMNet(PretrainedNet):
 
         Images (B, 3, H, W) may have any size; h and w are H and W over the stride, rounded up.
         """
-        features = self.backbone.forward_features(pad_to_multiple(images, self.stride))
+        features = feature_map(self.backbone, pad_to_multiple(images, self.stride))
         return self.classifier(features), features
 
     def guided(self, images: Tensor, attention: Attention | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `forward` does, and the map that an attention is made of, (B, G, h, w): without one the features.
 
-        The map of a lower layer is averaged down to the size of the CAM.
+        The map of a lower layer is averaged down to the size of the CAM. For the kernel ``network``, channel q at
+        position p is the weight with which p looks at q; G is h w.
         """
-        if attention is None or attention.layer is None:
+        if attention is not None and attention.kernel == "network":
+            with own_attention(self.backbone, attention.blocks) as rows:
+                cam, features = self(images)
+            return cam, features, rows[0].mT.unflatten(2, cam.shape[-2:])
+        if attention is None or not isinstance(attention.layer, str):
             cam, features = self(images)
             return cam, features, features
-        with captured(self.backbone, attention.layer) as outputs:
+        height, width = (-(-side // self.stride) * self.stride for side in images.shape[-2:])
+        with captured(self.backbone, attention.layer, (height, width)) as maps:
             cam, features = self(images)
-        return cam, features, F.adaptive_avg_pool2d(outputs[0], cam.shape[-2:])
+        return cam, features, F.adaptive_avg_pool2d(maps[0], cam.shape[-2:])
+
+    @torch.no_grad()
+    def require_guide(self, attention: Attention) -> None:
+        """Raise a ``SettingError`` where the network lacks what an attention is made of."""
+        training = self.training
+        self.eval().guided(self.classifier.weight.new_zeros(1, 3, self.stride, self.stride), attention)
+        self.train(training)
 
 
 class TwoSteps(NamedTuple):
@@ -112,11 +126,22 @@ def part(backbone: nn.Module, layer: str) -> nn.Module:
 
 
 @contextmanager
-def captured(backbone: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Collect what the part ``layer`` of a backbone puts out while the block runs."""
-    outputs: list[Tensor] = []
-    with part(backbone, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output)):
-        yield outputs
+def captured(backbone: nn.Module, layer: str, size: tuple[int, int]) -> Iterator[list[Tensor]]:
+    """Collect the maps (B, G, h', w') that the part ``layer`` of a backbone puts out while the with-block runs.
+
+    The images have the ``size`` (H, W), of whole positions. ``SettingError`` where the part puts out no map.
+    """
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        found = as_map(backbone, output, size)
+        if found is not None:
+            maps.append(found)
+
+    with part(backbone, layer).register_forward_hook(keep):
+        yield maps
+    if not maps:
+        raise SettingError(f"the part {layer!r} of the backbone puts out no map; name another, such as a stage")
 
 
 def fuse_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.models.backbones import Backbone, PretrainedNet, build
+from tag2mask.models.backbones import Backbone, PretrainedNet, build, require_stages
 from tag2mask.models.tiling import pad_to_multiple
 
 STRIDE = 4  # pixels to one position of an edge map
@@ -24,6 +24,7 @@ class EdgeNet(PretrainedNet):
     def __init__(self, backbone: Backbone, channels: int = 32) -> None:
         """Build the network with random weights; ``channels`` are those that each stage contributes."""
         super().__init__(backbone)
+        require_stages(backbone, "an edge network")
         self.backbone = build(backbone).eval()
         side = 2 * backbone.output_stride
         self.branches = nn.ModuleList(

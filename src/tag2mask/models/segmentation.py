@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.errors import SettingError
-from tag2mask.models.backbones import Backbone, PretrainedNet, build, first_line, undilate
+from tag2mask.models.backbones import Backbone, PretrainedNet, build, first_line, require_stages, undilate
 from tag2mask.models.tiling import pad_to_multiple
 
 
@@ -27,6 +27,7 @@ class SegmentationNet(PretrainedNet):
         super().__init__(backbone)
         if backbone.output_stride not in (8, 16):
             raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")
+        require_stages(backbone, "DeepLabV3+")
         with torch.device("meta"):
             build(backbone)  # says what is wrong with its name or stride
         side = 2 * backbone.output_stride

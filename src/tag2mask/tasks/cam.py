@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 from tag2mask import losses
 from tag2mask.io.cams import CAMs
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, part, scale_to_one, two_steps
+from tag2mask.models.cam import CAMNet, TwoSteps, above_floor, multi_scale_cam, scale_to_one, two_steps
 from tag2mask.models.tiling import by_image
 from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.optim import SGD
@@ -57,8 +57,8 @@ class CAMTask(NetworkTask):
         self.validation = validation or inference.at_one_scale()
         self.net = CAMNet(num_classes, backbone)
         for attention in (tiles.attention if tiles is not None else None, inference.attention):
-            if attention is not None and attention.layer is not None:
-                part(self.net.backbone, attention.layer)  # no training that ends in CAMs which cannot be made
+            if attention is not None:
+                self.net.require_guide(attention)  # no training that ends in CAMs which cannot be made
         self.val_loss, self.val_entropy = MeanMetric(), MeanMetric()
 
     def on_train_start(self) -> None:
