@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tag2mask.cli.main import main
+from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone, build, freeze
 from tag2mask.tasks.cam import CAMTask
 from tests.commands import line, words
@@ -109,6 +110,8 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
     }[method]
     printed = (tiles.get("distance"), tiles.get("learns"), tiles.get("min_side")) == ("l1", "both", 0)
     assert printed == (method in ("_printed", "_puzzle"))
+    if method == "_printed":  # all of it, for what is left out is taken from the defaults
+        assert tiles["attention"] == asdict(Attention(kernel="exp_dot", temperature=1.0, center=False))
     first = path.read_text().splitlines()[0]
     begins = {"": "The paper's method", "_tuned": "Tuned", "_printed": "Two-step CAM network (RSA and CFC) as printed"}
     assert first.startswith(f"# {({**begins, '_puzzle': 'Puzzle-CAM', '_plain': 'Plain CAM'})[method]}")

@@ -123,7 +123,7 @@ SPREAD = Attention(kernel="exp_cosine", temperature=0.2, layer="blocks.2", regio
 """Attention on a layer that still sees edges and colours: of the finished CAM (``made``), or in training too."""
 MIDDLE = Attention(layer="blocks.3")
 """Attention by SEAM's kernel at half the depth."""
-PAPER = Tiles(attention=MIDDLE)
+PAPER = Tiles(attention=replace(MIDDLE, region="image", detach=True))
 """The paper's method: all three parts on, as in configs/voc/cam_lite0.yaml."""
 
 

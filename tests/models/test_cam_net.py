@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tag2mask.errors import InputError
 from tag2mask.models.attention import Attention, region_self_attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.cam import CAMNet, above_floor, fuse_scales, multi_scale_cam, scale_to_one, two_steps
+from tag2mask.models.cam import CAMNet, above_floor, fuse_scales, merged, multi_scale_cam, scale_to_one, two_steps
 from tag2mask.models.tiling import tile, untile
 from tests.arrays import reference
 
@@ -135,6 +135,19 @@ def test_with_attention_each_tile_is_refined_with_its_settings(net: CAMNet) -> N
     assert torch.equal(steps.tiled, untile(refined, 2))
     assert torch.equal(steps.tile_features, features)
     assert steps.entropy == entropy
+
+
+@pytest.mark.parametrize("region", ["tile", "image"])
+def test_the_target_is_the_refined_map_of_the_tiles_cut_at_zero_first(region: str) -> None:
+    attention = Attention(region=region)  # type: ignore[arg-type]
+    full, cam, features = torch.randn(2, CLASSES, 4, 6), torch.randn(8, CLASSES, 2, 3), torch.randn(8, 5, 2, 3)
+    positive = cam.relu()
+    if region == "image":
+        expected, _ = attention.refine(untile(features, 2), untile(positive, 2))
+    else:
+        expected = untile(attention.refine(features, positive)[0], 2)
+    torch.testing.assert_close(merged(full, cam, features, features, 2, attention).target, expected)
+    assert torch.equal(merged(full, cam, features, features, 2, None).target, untile(positive, 2))
 
 
 def test_tiles_do_not_see_each_other(net: CAMNet) -> None:

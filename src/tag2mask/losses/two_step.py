@@ -35,18 +35,18 @@ def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
 def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
     r"""Return how little the CAM of the whole image looks like the CAM merged from its tiles: a reading of Eq. 15.
 
-    .. math:: L_{re} = 1 - \frac{1}{\sum y} \sum_{b,c} y_{bc} \, \rho (C_{bc}, \mathrm{ReLU}(\hat{C}^*_{bc}))
+    .. math:: L_{re} = 1 - \frac{1}{\sum y} \sum_{b,c} y_{bc} \, \rho (C_{bc}, \hat{C}^*_{bc})
 
     :math:`\rho` is Pearson's correlation over the positions of a map, as in the distillation of DIST
     (https://arxiv.org/abs/2205.10536). It compares the shapes of two maps and leaves their scale and mean to the
     classification losses. L1 does not: an average over an affinity is flatter than what it averages, and a map that
     comes near a flat one becomes flat too.
 
-    Both CAMs are (B, C, H, W), before ReLU and scaling. The loss is within [0, 2]. A map that is constant has no
-    shape: it counts 1, without a gradient. A batch without any tag counts 0.
+    Both CAMs are (B, C, H, W). The loss is within [0, 2]. A map that is constant has no shape: it counts 1, without a
+    gradient. A batch without any tag counts 0.
     """
     _same_size(full, tiled)
-    ours, target = (x - x.mean(2, keepdim=True) for x in (full.float().flatten(2), tiled.float().relu().flatten(2)))
+    ours, target = (x - x.mean(2, keepdim=True) for x in (full.float().flatten(2), tiled.float().flatten(2)))
     correlation = F.cosine_similarity(ours, target, dim=2, eps=1e-4)  # (B, C)
     return ((1 - correlation) * label).sum() / label.sum().clamp_min(1)
 
@@ -69,6 +69,7 @@ def two_step_loss(
     lam: float = 0.0,
     distance: Literal["l1", "correlation"] = "l1",
     learns: Literal["both", "full", "tiled"] = "both",
+    target: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""Return the loss of both branches, Eq. 16, and its terms ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
 
@@ -80,10 +81,11 @@ def two_step_loss(
 
     The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
     the loss of Eq. 14. The ``distance`` of Eq. 15 is ``l1``, as printed (`equivariance_loss`), or ``correlation``
-    (`correlation_loss`). It moves the branch that ``learns``, ``both`` as printed; the other branch is its target,
-    without a gradient.
+    (`correlation_loss`), between ``full`` and ``target``, another map merged from the tiles; None takes ``tiled``. It
+    moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
     """
-    pair = full.detach() if learns == "tiled" else full, tiled.detach() if learns == "full" else tiled
+    target = tiled if target is None else target
+    pair = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
     terms = {
         "loss_cls": classification_loss(full.float().mean((2, 3)), label),
         "loss_cls_tiled": classification_loss(tiled.float().mean((2, 3)), label),

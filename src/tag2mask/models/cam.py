@@ -75,6 +75,7 @@ class TwoSteps(NamedTuple):
 
     full: Tensor  # CAM of the whole image, (B, C, h, w)
     tiled: Tensor  # refined CAM of the tiles, merged, (B, C, h, w)
+    target: Tensor  # the same of their CAM cut at zero first, as at inference: what the full branch is to look like
     tile_cam: Tensor  # refined CAM of each tile, (T B, C, M, N)
     tile_features: Tensor  # the features under it, (T B, D, M, N)
     guide: Tensor  # what the affinity is made of, (T B, G, M, N); without attention the features
@@ -104,16 +105,16 @@ def merged(
     ``cam`` (T B, C, M, N), ``features`` under it and ``guide`` are those of the tiles, as `CAMNet.guided` returns them.
     The tiles were enlarged by ``factor``: so many positions on a side are averaged into one.
     """
-    entropy = None
+    both, entropy = torch.cat([cam, cam.relu()], 1), None
     if attention is not None and attention.region == "image":
-        refined, entropy = attention.refine(untile(guide, grid), untile(cam, grid))
-        cam = tile(refined, grid)
+        refined, entropy = attention.refine(untile(guide, grid), untile(both, grid))
+        both = tile(refined, grid)
     elif attention is not None:
-        cam, entropy = attention.refine(guide, cam)
+        both, entropy = attention.refine(guide, both)
     h, w = full.shape[-2:]
-    whole = untile(cam, grid)
-    small = F.avg_pool2d(whole, factor) if factor > 1 else whole
-    return TwoSteps(full, small[..., :h, :w], cam, features, guide, entropy)
+    whole = untile(both, grid)
+    tiled, target = (F.avg_pool2d(whole, factor) if factor > 1 else whole)[..., :h, :w].chunk(2, 1)
+    return TwoSteps(full, tiled, target, both.chunk(2, 1)[0], features, guide, entropy)
 
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:

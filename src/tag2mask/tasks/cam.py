@@ -99,8 +99,8 @@ class CAMTask(NetworkTask):
             guards = cfc.alpha, cfc.per_class, cfc.repel, cfc.least
             terms |= losses.cross_image_foreground_contrast(features, cam, label, *guards, self._of_all_ranks)
             contrast, lam = terms.pop("loss_contrast"), cfc.lam
-        both = steps.full, steps.tiled, label
-        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns)
+        both, target = (steps.full, steps.tiled, label), steps.tiled if tiles.distance == "l1" else steps.target
+        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns, target)
         return loss, branches | terms
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
