@@ -25,7 +25,9 @@ SMALL_NET = {
     "model.init_args.backbone": "{name: resnet18, output_stride: 16, weights: none, freeze_norm: true, frozen: []}"
 }
 RSA = {
-    "model.init_args.tiles.attention": "{kernel: exp_cosine, temperature: 0.1, layer: bn1, region: tile, detach: false}",
+    "model.init_args.tiles.attention": (
+        "{kernel: exp_cosine, temperature: 0.1, layer: bn1, region: tile, detach: false}"
+    ),
     "model.init_args.inference.attention.layer": "bn1",
 }
 """RSA of the demo's CAM network in training too, on a layer that any network has."""
