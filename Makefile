@@ -149,9 +149,9 @@ lint: setup  ## Run ruff and mypy
 
 bench: DATA_bench := $(DATA_voc)
 bench: setup ## Run the benchmarks; results as JSON in benchmarks/out (DATA=VOC2012 adds the CRF on photographs)
-	$(BIN)/python benchmarks/evaluate_cams.py
-	$(BIN)/python benchmarks/random_walk.py
-	if test -d $(DATA)/JPEGImages; then $(BIN)/python benchmarks/dense_crf.py $(DATA); fi
+	$(BIN)/python -m benchmarks.evaluate_cams
+	$(BIN)/python -m benchmarks.random_walk
+	if test -d $(DATA)/JPEGImages; then $(BIN)/python -m benchmarks.dense_crf $(DATA); fi
 
 ablation: DATA_ablation := $(DATA_voc)
 ablation: setup ## Ablation of RSA and CFC (PRESET=sample, voc-head, voc-fast, voc-full; ARGS="--rows rsa --seeds 0 1 2")

@@ -1,6 +1,6 @@
 """Memory that a training step will take on a GPU, counted on a CPU.
 
-usage: python benchmarks/memory.py [--configs configs/coco/cam_resnet50.yaml ...] [--out benchmarks/out/memory.json]
+usage: python -m benchmarks.memory [--configs configs/coco/cam_resnet50.yaml ...] [--out benchmarks/out/memory.json]
 
 For each configuration one training step's forward pass of two random crops runs in bfloat16, as mixed precision would,
 and every tensor that autograd keeps for the backward pass is counted once. Expected for a batch: the activations of one
@@ -17,8 +17,8 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
-from record import write_record
 
+from benchmarks.record import write_record
 from tag2mask import classes
 
 CONFIGS = (
