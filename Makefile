@@ -159,7 +159,7 @@ ablation: setup ## Ablation of RSA and CFC (PRESET=sample, voc-head, voc-fast, v
 	$(BIN)/python -m benchmarks.ablation $(PRESET) --data $(if $(filter sample,$(PRESET)),$(SAMPLE),$(DATA)) $(ARGS)
 
 gpu-evidence: DATA_evidence := $(DATA_voc)
-gpu-evidence: setup ## What a GPU must show: speed, memory, going on after a kill, voc-full with seeds; again goes on (DATA=VOC2012)
+gpu-evidence: setup ## What a GPU must show: speed, memory, resumed training, voc-full with seeds; call it again to go on (DATA=...)
 	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(ARGS)
 
 clean:       ## Delete what runs have made: runs/, data/sample, caches; not .venv, not downloads

@@ -13,11 +13,12 @@ Without names all pieces are run, short ones first:
 - voc-full: the ablation's table of all rows, mean and standard deviation over seeds.
 
 Each piece writes ``OUT/PIECE.json``: its figures, settings, device, commit and versions. A piece that is there with the
-same settings is not run again, also where the commit is another one: the figures say of which commit they are. Delete
-the file to run it again; name another ``--out`` for another GPU. A piece takes ``--minutes`` at most, in steps that the
-figures can spare or up to a checkpoint: a training that was stopped goes on in the next call. Only a scoring that has
-begun, and a step slower than ten seconds, take longer. A piece that fails notes its reason, and the others go on. The
-status is 0 where all pieces are there.
+same settings is not run again, also where the commit or the GPU is another one: a line says of which it is. Delete the
+file to measure again; name another ``--out`` for another GPU. A piece that fails notes its reason, and the others go on.
+
+No piece takes longer than ``--minutes``, but for a scoring that has begun in the first half of them, or for a GPU on
+which eight steps take longer. A training of the ablation stops at a checkpoint, and the next call goes on: with 8
+minutes the same command is given a few times, with ``--minutes 600`` once. The status is 0 where all pieces are there.
 """
 
 import argparse
@@ -137,7 +138,8 @@ def attempt(name: str, piece: Piece, setup: Setup) -> str:
 def settings_of(setup: Setup, piece: Piece) -> dict[str, Any]:
     """Return the settings of a piece, as JSON gives them back."""
     data = {"data": str(setup.data and setup.data.resolve())} if piece.photographs else {}
-    return json.loads(json.dumps({**asdict(setup.size), **data}))
+    settings: dict[str, Any] = json.loads(json.dumps({**asdict(setup.size), **data}))
+    return settings
 
 
 def device(size: Size) -> dict[str, Any]:

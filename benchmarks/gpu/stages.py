@@ -103,17 +103,18 @@ def step_memory(setup: Setup, config: str) -> dict[str, Any]:
 
     A batch that does not fit is noted as ``out of memory``: this is the figure that was asked for.
     """
-    size, measured = setup.size, {}
+    size = setup.size
+    measured: dict[str, Any] = {}
     for crops in size.crops:
         torch.manual_seed(0)
         task, batch = memory.task_of(read(config, size)), memory.batch_of(size.side, crops)
         there = {key: value.to(size.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         loader = Held(there, 3)
         try:
-            _, peak = with_peak(size.device, partial(trained, task, loader, "bf16-mixed", size.accelerator))
+            run = partial(trained, task, loader, "bf16-mixed", size.accelerator)
+            measured[f"gb_for_{crops}"] = with_peak(size.device, run)[1]
         except torch.OutOfMemoryError:
-            peak = "out of memory"
-        measured[f"gb_for_{crops}"] = peak
+            measured[f"gb_for_{crops}"] = "out of memory"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are trying to `self.log")
         return {"measured": measured, "expected": memory.measure(read(config, size), size.crops)}

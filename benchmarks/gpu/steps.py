@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from benchmarks.ablation.settings import PUZZLE
@@ -20,7 +20,6 @@ from benchmarks.limit import TimeLimit
 from tag2mask.classes import VOC
 from tag2mask.errors import UnreachableError
 from tag2mask.models.backbones import Backbone
-from tag2mask.tasks.base import NetworkTask
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import Tiles
 
@@ -86,7 +85,7 @@ def with_peak(device: torch.device, run: Callable[[], Result]) -> tuple[Result, 
     return result, round(torch.cuda.max_memory_allocated() / 1e9, 2)
 
 
-def trained(task: NetworkTask, loader: Held, precision: str, accelerator: str) -> Clock:
+def trained(task: LightningModule, loader: Held, precision: str, accelerator: str) -> Clock:
     """Train a task of ours on a held batch, as `tag2mask fit` does but without loggers and checkpoints."""
     clock = Clock()
     trainer = Trainer(
