@@ -14,7 +14,7 @@ Without names all pieces are run, short ones first:
 
 Each piece writes ``OUT/PIECE.json``: its figures, settings, device, commit and versions. A piece that is there with the
 same settings is not run again, also where the commit or the GPU is another one: a line says of which it is. Delete the
-file to measure again; name another ``--out`` for another GPU. A piece that fails notes its reason, and the others go on.
+file to measure again; name another ``--out`` for another GPU. A piece that fails notes its reason; the others go on.
 
 No piece takes longer than ``--minutes``, but for a scoring that has begun in the first half of them, or for a GPU on
 which eight steps take longer. A training of the ablation stops at a checkpoint, and the next call goes on: with 8

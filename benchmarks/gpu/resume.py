@@ -67,7 +67,8 @@ def sample_of(setup: Setup) -> Path:
 
 def settings(setup: Setup, precision: str) -> dict[str, Any]:
     """Return the configuration: the network of `CONFIG` on the drawn scenes, deterministic where torch can."""
-    size, model = setup.size, yaml.safe_load(CONFIG.read_text())["model"]
+    size = setup.size
+    model = size.with_tiles(yaml.safe_load(CONFIG.read_text())["model"])
     if size.backbone.weights == "none":
         model["init_args"]["backbone"]["weights"] = "none"
     batch = (size.scenes[0] - size.scenes[1]) // BATCHES

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.limit import TimeLimit
 from benchmarks.random_walk import CASES
 from tag2mask.models.backbones import Backbone
+from tag2mask.tasks.settings import Tiles
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Size:
         accelerator: Lightning's word for the device.
         backbone: of the training steps and the CAMs; its weights do not change how long they take.
         side: of a crop, in pixels.
+        min_side: of its tiles, of the methods that enlarge small ones.
         batch: crops in a training step.
         steps: training steps, of which the first ``warmup`` are not timed.
         warmup: see ``steps``.
@@ -39,6 +42,7 @@ class Size:
     accelerator: str
     backbone: Backbone
     side: int
+    min_side: int
     batch: int
     steps: int
     warmup: int
@@ -56,6 +60,12 @@ class Size:
     seeds: tuple[int, ...]
     options: tuple[str, ...] = ()
 
+    def with_tiles(self, model: dict[str, Any]) -> dict[str, Any]:
+        """Return the ``model`` of a configuration with tiles of this size, where it has any."""
+        if model["init_args"].get("tiles"):
+            model["init_args"]["tiles"]["min_side"] = self.min_side
+        return model
+
     @property
     def device(self) -> torch.device:
         """The device of torch."""
@@ -67,6 +77,7 @@ SIZES = {
         accelerator="gpu",
         backbone=Backbone("resnet50.tv_in1k", dilate=False),
         side=512,
+        min_side=Tiles().min_side,
         batch=32,
         steps=25,
         warmup=5,
@@ -87,6 +98,7 @@ SIZES = {
         accelerator="cpu",
         backbone=Backbone("resnet18", dilate=False, weights="none"),
         side=64,
+        min_side=0,
         batch=2,
         steps=3,
         warmup=1,

@@ -121,9 +121,9 @@ def step_memory(setup: Setup, config: str) -> dict[str, Any]:
 
 
 def read(config: str, size: Size) -> dict[str, Any]:
-    """Read a configuration, with the backbone and the crop of the size, and a learning rate for any batch."""
+    """Read a configuration, with backbone, crop and tiles of the size, and a learning rate for any batch."""
     settings: dict[str, Any] = yaml.safe_load(Path(config).read_text())
-    settings["model"]["init_args"]["backbone"]["name"] = size.backbone.name
+    size.with_tiles(settings["model"])["init_args"]["backbone"]["name"] = size.backbone.name
     settings["model"]["init_args"]["optimizer"]["for_batch"] = None
     settings["data"]["init_args"]["preprocessing"]["crop_size"] = size.side
     return settings

@@ -24,8 +24,6 @@ from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.settings import Tiles
 
 Result = TypeVar("Result")
-METHODS = {"plain CAM": None, "puzzle": replace(PUZZLE, ramp=0.0), "default": Tiles()}
-"""Ours: a plain classifier, Puzzle-CAM with the full weight of its L1 term from the first step on, RSA with CFC."""
 
 
 class Held:
@@ -137,14 +135,17 @@ def batch_of(size: Size) -> dict[str, Any]:
 
 
 def step(setup: Setup, precision: str) -> dict[str, Any]:
-    """Measure a training step of each of `METHODS`, and of the plain loop, in both memory formats.
+    """Measure a training step of each of our methods, and of the plain loop in both memory formats.
 
-    The loop starts from the weights of ours: its first losses are those of ``puzzle``, up to rounding.
+    Ours are a plain classifier, Puzzle-CAM with the full weight of its L1 term from the first step on, and the default:
+    RSA and CFC. The loop starts from the same weights: its first losses are those of ``puzzle``, up to rounding.
     """
     size = setup.size
+    default = replace(Tiles(), min_side=size.min_side)
+    methods = {"plain CAM": None, "puzzle": replace(PUZZLE, ramp=0.0), "default": default}
     loader = Held(batch_of(size), size.steps, size.warmup + 3, setup.limit)
     found: dict[str, Any] = {"weights": start(size.backbone)[1]}
-    for name, tiles in METHODS.items():
+    for name, tiles in methods.items():
         task = network(size, tiles)
         found[name] = measured(size, partial(trained, task, loader, precision, size.accelerator))
     for name, memory in (("loop", torch.contiguous_format), ("loop, channels last", torch.channels_last)):
