@@ -145,7 +145,7 @@ class Examiner:
 
 
 class Checkpoint(LastCheckpoint):
-    """Keeps the state of a training in one file; stops where the time is over, in mid-epoch, to go on from there.
+    """Keeps the state of a training in one file; stops where the time is over, to go on from there.
 
     Lightning's `Timer` counts the time of earlier calls too: a training that goes on would stop at once.
 
@@ -162,21 +162,15 @@ class Checkpoint(LastCheckpoint):
         self.seconds, self.before, self.since = 0.0, 0.0, time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        """Write the file where it is time, and stop; not at the last step of an epoch, but one later.
-
-        A training that goes on from such a step, and is stopped again in the next epoch, would repeat that epoch:
-        Lightning (2.6) restores the count of epochs wrongly.
-        """
+        """Write the file where it is time, and stop."""
         self.seconds = self.before + time.monotonic() - self.since
-        if trainer.is_last_batch:
-            return
         super().on_train_batch_end(trainer, pl_module, *rest)
-        if self.limit.reached():
+        if self.limit.reached() and trainer.global_step < pl_module.total_steps:
             self._save_last_checkpoint(trainer, {})
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the trained network; a training that was stopped keeps the state in mid-epoch."""
+        """Write the trained network; a training that was stopped keeps the state of its last step."""
         if trainer.global_step >= pl_module.total_steps:
             super().on_train_end(trainer, pl_module)
 
