@@ -6,7 +6,7 @@
 # leave open.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
-.PHONY: help setup doctor demo demo-cam demo-seg test test-fast lint bench ablation clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
+.PHONY: help setup doctor demo demo-cam demo-seg test test-fast lint bench ablation gpu-evidence clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -149,14 +149,18 @@ lint: setup  ## Run ruff and mypy
 
 bench: DATA_bench := $(DATA_voc)
 bench: setup ## Run the benchmarks; results as JSON in benchmarks/out (DATA=VOC2012 adds the CRF on photographs)
-	$(BIN)/python benchmarks/evaluate_cams.py
-	$(BIN)/python benchmarks/random_walk.py
-	if test -d $(DATA)/JPEGImages; then $(BIN)/python benchmarks/dense_crf.py $(DATA); fi
+	$(BIN)/python -m benchmarks.evaluate_cams
+	$(BIN)/python -m benchmarks.random_walk
+	if test -d $(DATA)/JPEGImages; then $(BIN)/python -m benchmarks.dense_crf $(DATA); fi
 
 ablation: DATA_ablation := $(DATA_voc)
 ablation: setup ## Ablation of RSA and CFC (PRESET=sample, voc-head, voc-fast, voc-full; ARGS="--rows rsa --seeds 0 1 2")
 	if test $(PRESET) = sample; then $(TAG2MASK) prepare sample --root $(SAMPLE); fi
 	$(BIN)/python -m benchmarks.ablation $(PRESET) --data $(if $(filter sample,$(PRESET)),$(SAMPLE),$(DATA)) $(ARGS)
+
+gpu-evidence: DATA_evidence := $(DATA_voc)
+gpu-evidence: setup ## What a GPU must show: speed, memory, resumed training, voc-full with seeds; call it again to go on (DATA=...)
+	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(ARGS)
 
 clean:       ## Delete what runs have made: runs/, data/sample, caches; not .venv, not downloads
 	rm -rf runs $(SAMPLE) .pytest_cache .mypy_cache .ruff_cache

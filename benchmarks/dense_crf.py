@@ -1,6 +1,6 @@
 """Agreement and seconds of the two dense CRFs, pydensecrf and our own, on photographs with masks.
 
-usage: python benchmarks/dense_crf.py VOC2012 [--images 30] [--size 0] [--device cpu] [--out FILE.json]
+usage: python -m benchmarks.dense_crf VOC2012 [--images 30] [--size 0] [--device cpu] [--out FILE.json]
 
 The start is what a CAM would give: the masks of the image's classes at stride 16 with noise, scaled up bilinearly; as
 labels of certainty 0.7 (sxy 50, srgb 5) and as probabilities (sxy 80, srgb 13), 10 steps each, Gaussian sxy 3, as in
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from record import write_record
 from torch import Tensor
 
+from benchmarks.record import write_record
 from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.refine.dense_crf import (
     Bilateral,

@@ -1,6 +1,6 @@
 """CPU seconds of scoring CAM files: 200 photographs of 375 x 500 at 15 thresholds.
 
-usage: python benchmarks/evaluate_cams.py [--images 200] [--out benchmarks/out/evaluate_cams.json]
+usage: python -m benchmarks.evaluate_cams [--images 200] [--out benchmarks/out/evaluate_cams.json]
 
 The files hold smooth random maps of 1 to 3 classes at stride 4, the masks smooth random regions. Puzzle-CAM's
 evaluate.py took 76.6 CPU seconds for as much work on two cores.
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from record import peak_mb, write_record
 
+from benchmarks.record import peak_mb, write_record
 from tag2mask.classes import IGNORE, VOC
 from tag2mask.cli.main import main as main_of_tag2mask
 from tag2mask.io.cams import CAMs, write_cam

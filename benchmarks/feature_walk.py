@@ -1,6 +1,6 @@
 """Scores of labels after the random walk over features of a CAM network, over many settings, on few photographs.
 
-usage: python benchmarks/feature_walk.py photographs runs/folder/cam [--layers blocks.4] [--scales unit] [--betas 10]
+usage: python -m benchmarks.feature_walk photographs runs/folder/cam [--layers blocks.4] [--scales unit] [--betas 10]
        [--steps 256] [--radii 5] [--alphas 2 4] [--thresholds 0.55 0.6] [--out benchmarks/out/feature_walk.json]
 
 ``photographs`` comes from benchmarks/forty.py; the masks lie in ``photographs_masks``. The run holds ``cams`` and
@@ -14,9 +14,9 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from record import write_record
 from torch import Tensor
 
+from benchmarks.record import write_record
 from tag2mask.classes import BACKGROUND
 from tag2mask.inference.cams import Features
 from tag2mask.io.cams import read_cam

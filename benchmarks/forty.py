@@ -1,6 +1,6 @@
 """Draw forty photographs of PASCAL VOC as a folder of one's own, for measurements on few photographs.
 
-usage: python benchmarks/forty.py VOC2012 photographs [--seed 6]
+usage: python -m benchmarks.forty VOC2012 photographs [--seed 6]
 
 Of the photographs in ``trainaug.txt`` whose tags are all among cat, dog, horse and person, ten are drawn for each of
 these tags in turn. ``photographs`` gets ``images`` and ``tags.csv``. The masks, with the values of these four classes,

@@ -1,6 +1,6 @@
 """What pictures, tables and W&B cost a training.
 
-usage: python benchmarks/logging_cost.py [--root data/sample] [--out benchmarks/out/logging_cost.json]
+usage: python -m benchmarks.logging_cost [--root data/sample] [--out benchmarks/out/logging_cost.json]
 
 - demo: the training of configs/demo/cam_tuned.yaml on the sample set, to its end, with W&B offline beside the CSV log.
   The time in hooks of callbacks and in W&B's logger is added up; its share is of the fit, validations included.
@@ -28,8 +28,8 @@ import torch
 import wandb
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
-from record import write_record
 
+from benchmarks.record import write_record
 from tag2mask.callbacks.pictures import CAMPictures, MaskPictures
 from tag2mask.callbacks.runs import RunRecord
 from tag2mask.callbacks.scores import ClassTable

@@ -1,6 +1,6 @@
 """Memory that a training step will take on a GPU, counted on a CPU.
 
-usage: python benchmarks/memory.py [--configs configs/coco/cam_resnet50.yaml ...] [--out benchmarks/out/memory.json]
+usage: python -m benchmarks.memory [--configs configs/coco/cam_resnet50.yaml ...] [--out benchmarks/out/memory.json]
 
 For each configuration one training step's forward pass of two random crops runs in bfloat16, as mixed precision would,
 and every tensor that autograd keeps for the backward pass is counted once. Expected for a batch: the activations of one
@@ -10,6 +10,7 @@ cuDNN takes as workspace, and what the allocator loses, comes on top: the figure
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
-from record import write_record
 
+from benchmarks.record import write_record
 from tag2mask import classes
 
 CONFIGS = (
@@ -44,17 +45,25 @@ def task_of(config: dict[str, Any]) -> LightningModule:
     return task
 
 
-def measure(path: Path) -> dict[str, Any]:
-    """Count the memory of one step of a configuration."""
-    config = yaml.safe_load(path.read_text())
+def batch_of(side: int, count: int) -> dict[str, Any]:
+    """Return ``count`` random crops (count, 3, side, side) with tags and masks of COCO's 80 classes."""
+    label = torch.zeros(count, 80)
+    label[:, [0, 16, 61]] = 1
+    coarse = torch.randint(0, 81, (count, side // 32, side // 32))
+    mask = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    names = [f"crop {number}" for number in range(count)]
+    return {"image": torch.randn(count, 3, side, side), "label": label, "mask": mask, "name": names}
+
+
+def measure(config: dict[str, Any], batches: Sequence[int] = ()) -> dict[str, Any]:
+    """Count the memory of one step of a configuration, for ``batches`` of so many crops.
+
+    Without ``batches``: the configuration's own on one, two and eight GPUs.
+    """
     torch.manual_seed(0)
     task = task_of(config).train()
     data = config["data"]["init_args"]
-    side, batch_size = data["preprocessing"]["crop_size"], data["batch_size"]
-    label = torch.zeros(CROPS, 80)
-    label[:, [0, 16, 61]] = 1
-    mask = torch.randint(0, 81, (CROPS, side // 32, side // 32)).repeat_interleave(32, 1).repeat_interleave(32, 2)
-    batch = {"image": torch.randn(CROPS, 3, side, side), "label": label, "mask": mask, "name": ["a", "b"]}
+    batch = batch_of(data["preprocessing"]["crop_size"], CROPS)
     weights = {weight.untyped_storage().data_ptr() for weight in task.parameters()}
     kept: dict[int, int] = {}
 
@@ -69,8 +78,9 @@ def measure(path: Path) -> dict[str, Any]:
     count = sum(weight.numel() for weight in task.parameters())
     crop, fixed = sum(kept.values()) / CROPS, 14 * count
     found: dict[str, Any] = {"million_weights": round(count / 1e6, 1), "activations_mb_a_crop": round(crop / 1e6)}
-    for batch in (batch_size // 8, batch_size // 2, batch_size):
-        found[f"gb_for_{batch}"] = round((fixed + batch * crop) / 1e9, 1)
+    whole = data["batch_size"]
+    for crops in batches or (whole // 8, whole // 2, whole):
+        found[f"gb_for_{crops}"] = round((fixed + crops * crop) / 1e9, 1)
     return found
 
 
@@ -83,7 +93,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "You are trying to `self.log")
     figures = {}
     for path in given.configs:
-        figures[str(path)] = measure(path)
+        figures[str(path)] = measure(yaml.safe_load(path.read_text()))
         print(path, *(f"{key} {value}" for key, value in figures[str(path)].items()), flush=True)
     write_record(given.out, figures)
 

@@ -1,6 +1,6 @@
 """CPU seconds and memory of the random walk over a photograph's edges, 256 steps with radius 5.
 
-usage: python benchmarks/random_walk.py [--repeat 5] [--out benchmarks/out/random_walk.json]
+usage: python -m benchmarks.random_walk [--repeat 5] [--out benchmarks/out/random_walk.json]
 
 Maps are those of photographs of 375 x 500 and 640 x 640 pixels at stride 4; CAMs and edges are random and smooth.
 IRN's dense walk took 618 CPU seconds and 2.4 GB for one of 375 x 500.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from record import peak_mb, write_record
 from torch import Tensor
 
+from benchmarks.record import peak_mb, write_record
 from tag2mask.refine.random_walk import edge_transition, random_walk
 
 CASES = ((3, 94, 125), (3, 160, 160), (8, 160, 160))

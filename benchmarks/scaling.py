@@ -1,6 +1,6 @@
 """Time and memory of the stages that list, load and score a data set, as it grows: 1,000, 10,000, 100,000 photographs.
 
-usage: python benchmarks/scaling.py [--images 1000 10000 100000] [--out benchmarks/out/scaling.json]
+usage: python -m benchmarks.scaling [--images 1000 10000 100000] [--out benchmarks/out/scaling.json]
 
 Writes a data set of COCO's layout into a temporary folder: 16 different photographs of 16 x 12 pixels, linked under as
 many names as asked for, each with a mask, a row of tags and a CAM file. Measured are, each in a process of its own:
@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write_record
 
+from benchmarks.record import write_record
 from tag2mask.data.coco import SPLITS, Row, Split, table_text
 from tag2mask.data.datamodules import COCODataModule
 from tag2mask.data.transforms import Preprocessing
@@ -99,7 +99,7 @@ def stages(root: Path) -> dict[str, dict[str, Any]]:
     """Measure each stage on a data set."""
     tag2mask = [sys.executable, "-m", "tag2mask"]
     cams, masks = str(root / "cams"), str(root / "masks" / "train2014")
-    module, said = measured([sys.executable, __file__, "--load", str(root)])
+    module, said = measured([sys.executable, "-m", "benchmarks.scaling", "--load", str(root)])
     module["setup_cpu_seconds"] = round(float(said), 2)
     evaluate, _ = measured([*tag2mask, "evaluate", cams, "--masks", masks, "--classes", "coco"])
     command = ["labels", "--config", str(root / "labels.yaml"), "--cams", cams, "--out", str(root / "labels")]

@@ -71,6 +71,9 @@ class RestoringAttention(Attention):
         return with_moments_of(cam, refined) if self.restore else refined, entropy
 
 
+torch.serialization.add_safe_globals([RestoringAttention])
+
+
 def with_moments_of(before: Tensor, after: Tensor) -> Tensor:
     """Shift and stretch maps ``after`` (N, C, H, W) to the mean and standard deviation (no gradient) of ``before``."""
     deviations = [x.detach().float().std((2, 3), correction=0, keepdim=True) for x in (before, after)]

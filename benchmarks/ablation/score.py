@@ -83,6 +83,10 @@ class Curve(Callback):
 
     Attributes:
         points: one a time: ``step``, scores of ``part`` at the threshold that is best on ``tune``, and the terms.
+        seen: the last value of each term: it counts again in a step that lacks the term, as CFC's where no photographs
+            share a class.
+        terms: of each step since the last point.
+        number: among the curves of a training.
     """
 
     def __init__(
@@ -91,12 +95,28 @@ class Curve(Callback):
         """Score ``points`` times, the last time at the end."""
         self.count, self.tune, self.part, self.how, self.classes = points, tune, part, how, classes
         self.points: list[dict[str, Any]] = []
+        self.seen: dict[str, float] = {}
         self.terms: list[dict[str, float]] = []
+        self.number = 0
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint."""
+        return f"Curve {self.number}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training that goes on needs."""
+        return {"points": self.points, "seen": self.seen, "terms": self.terms}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the points of a training that goes on."""
+        self.points, self.seen, self.terms = (state_dict[name] for name in ("points", "seen", "terms"))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
         """Note the terms, and score where it is time."""
-        seen = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
-        self.terms.append(seen)
+        logged = trainer.callback_metrics.items()
+        self.seen = self.seen | {name.removeprefix("train/"): float(value) for name, value in logged}
+        self.terms.append(self.seen)
         step, steps = int(trainer.global_step), int(pl_module.total_steps)
         if step * self.count // steps == (step - 1) * self.count // steps:
             return

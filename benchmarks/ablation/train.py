@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer, seed_everything
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from benchmarks.ablation.cache import CachedPhotographs, CachedSet, Upper, Views, cached
 from benchmarks.ablation.score import Curve, part_of, scored, sweep
 from benchmarks.ablation.settings import Run
+from benchmarks.limit import OutOfTime, TimeLimit
+from tag2mask.callbacks.runs import LastCheckpoint
 from tag2mask.data.datamodules import FolderDataModule, VOCDataModule, WSSSDataModule
-from tag2mask.data.datasets import EvaluationSet, Photo, SeededSampler, TrainingSet
+from tag2mask.data.datasets import EvaluationSet, Photo, ResumableLoader, SeededSampler, TrainingSet
 from tag2mask.data.transforms import EvaluationTransform, TrainingTransform
 from tag2mask.models.attention import Attention
 from tag2mask.models.cam import TwoSteps, merged
@@ -59,22 +61,29 @@ def drawn(photos: list[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
     return [p for i, p in enumerate(photos) if i in chosen], [p for i, p in enumerate(photos) if i not in chosen]
 
 
-def train(runs: Sequence[Run], root: Path, cache: Path) -> tuple[CAMTask, list[dict[str, Any]]]:
+def train(
+    runs: Sequence[Run], root: Path, cache: Path, checkpoint: Path, limit: TimeLimit
+) -> tuple[CAMTask, list[dict[str, Any]]]:
     """Train a row and score it, in each of several ways of making CAMs.
 
     Args:
         runs: its settings, which differ in nothing but `Run.inference`.
         root: folder of the data set.
         cache: folder of cached features.
+        checkpoint: file of a training that was stopped; where it is there, this one goes on with it.
+        limit: the time of this call. Scoring cannot stop half-way: it begins where half of the time is left.
 
     Returns:
         The trained network, and for each of ``runs`` a record: ``scores``, ``curve``, ``seconds`` of training and
         scoring.
+
+    Raises:
+        OutOfTime: there was too little time to train and to score.
     """
     run = runs[0]
     data = data_module(root)
     train_photos, _ = drawn(data.photos(run.train_split), run.photos)
-    loader = DataLoader(
+    loader = ResumableLoader(
         source := training_set(run, train_photos, data.num_classes, cache),
         batch_size=run.batch_size,
         sampler=SeededSampler(source, run.seed),
@@ -84,10 +93,11 @@ def train(runs: Sequence[Run], root: Path, cache: Path) -> tuple[CAMTask, list[d
     examiners = [Examiner(one, data, cache) for one in runs]
     seed_everything(run.seed, verbose=False)
     task = network(run, data)
-    begun = time.monotonic()
-    fit(run, task, loader, [one.curve for one in examiners])
-    trained_in = time.monotonic() - begun
-    return task, [one.record(task, trained_in) for one in examiners]
+    keeper = Checkpoint(checkpoint, limit)
+    fit(run, task, loader, [one.curve for one in examiners], keeper)
+    if limit.reached(0.5):
+        raise OutOfTime(f"trained, not yet scored: {checkpoint}")
+    return task, [one.record(task, keeper.seconds) for one in examiners]
 
 
 def network(run: Run, data: WSSSDataModule) -> CAMTask:
@@ -129,25 +139,72 @@ class Examiner:
             "scores": scored(counts.pop("tune"), counts, self.classes),
             "attention_entropy": swept[self.scored].entropy,
             "curve": self.curve.points,
-            "steps": int(task.total_steps),
+            "steps": int(task.global_step),
             "seconds": {"training": round(trained_in, 1), "all": round(trained_in + time.monotonic() - begun, 1)},
         }
 
 
-def fit(run: Run, task: CAMTask, loader: DataLoader[Any], curves: list[Curve]) -> None:
-    """Train with Lightning, without logger and checkpoints: a killed row is begun again."""
+class Checkpoint(LastCheckpoint):
+    """Keeps the state of a training in one file; stops where the time is over, to go on from there.
+
+    Lightning's `Timer` counts the time of earlier calls too: a training that goes on would stop at once.
+
+    Attributes:
+        path: the file, written every 250 steps, before a stop, and when the training ends.
+        limit: the time of this call.
+        seconds: that the training has taken, earlier calls included.
+    """
+
+    def __init__(self, path: Path, limit: TimeLimit) -> None:
+        super().__init__(str(path.parent))
+        self.path, self.limit = path, limit
+        self.CHECKPOINT_NAME_LAST = path.stem
+        self.seconds, self.before, self.since = 0.0, 0.0, time.monotonic()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        """Write the file where it is time, and stop."""
+        self.seconds = self.before + time.monotonic() - self.since
+        super().on_train_batch_end(trainer, pl_module, *rest)
+        if self.limit.reached() and trainer.global_step < pl_module.total_steps:
+            self._save_last_checkpoint(trainer, {})
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the trained network; a training that was stopped keeps the state of its last step."""
+        if trainer.global_step >= pl_module.total_steps:
+            super().on_train_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds, too."""
+        return {**super().state_dict(), "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from the seconds of earlier calls."""
+        super().load_state_dict(state_dict)
+        self.seconds = self.before = state_dict["seconds"]
+
+
+def fit(run: Run, task: CAMTask, loader: ResumableLoader, curves: list[Curve], checkpoint: Checkpoint) -> None:
+    """Train with Lightning, without logger; a row that was stopped or killed goes on from its checkpoint."""
+    for number, curve in enumerate(curves):
+        curve.number = number
     trainer = Trainer(
         accelerator=run.accelerator,
         devices=1,
         precision=run.precision,  # type: ignore[arg-type]
         max_epochs=run.epochs,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*curves],
+        callbacks=[*curves, checkpoint],
     )
-    trainer.fit(task, loader)
+    there = checkpoint.path.is_file()
+    if there:
+        print(f"going on with {checkpoint.path}", flush=True)
+    trainer.fit(task, loader, ckpt_path=str(checkpoint.path) if there else None)
+    if trainer.global_step < task.total_steps:
+        steps = f"step {trainer.global_step} of {task.total_steps} after {checkpoint.seconds:.0f} s"
+        raise OutOfTime(f"{steps}: {checkpoint.path}")
     if run.accelerator == "gpu":
         task.cuda()
 

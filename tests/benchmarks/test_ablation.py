@@ -12,6 +12,7 @@ from benchmarks.ablation.score import scored
 from benchmarks.ablation.settings import PRESETS, ROWS, with_options, with_row
 from benchmarks.ablation.table import markdown, summary
 from benchmarks.ablation.train import CachedTask, data_module, evaluated, fit, inference, training_views
+from benchmarks.limit import OutOfTime
 from tag2mask.errors import InputError
 from tag2mask.io.images import read_image
 from tag2mask.metrics.scores import ThresholdSweep
@@ -102,6 +103,33 @@ def test_the_whole_network_is_trained_where_nothing_is_cached(sample: Path, tmp_
     assert record["settings"]["trained"] is None
     assert record["steps"] == 2
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_a_training_without_time_goes_on_step_by_step_and_ends_as_an_unbroken_one(
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rows of one training, which stops in mid-epoch, at the end of an epoch, and before it is scored."""
+    where = ["--data", str(sample), "--cache", str(tmp_path / "cache"), "--rows", "both-full", "both-full-made"]
+    small = ["preprocessing.long_side=[48, 80]", "preprocessing.crop_size=64", "trained=null", "tune=2", "points=4"]
+    small += ["backbone.weights=none", "epochs=2"]
+
+    def records(out: Path, *words: str) -> list[dict[str, Any]]:
+        main(["smoke", *where, "--out", str(out), *words, "--set", *small])
+        found = [json.loads((out / "smoke" / f"{row}-seed0.json").read_text()) for row in where[-2:]]
+        return [{key: one[key] for key in ("scores", "curve", "steps", "attention_entropy")} for one in found]
+
+    unbroken = records(tmp_path / "unbroken")
+    assert [one["steps"] for one in unbroken] == [4, 4]
+    stops = []
+    for _ in range(4):
+        with pytest.raises(OutOfTime) as stop:
+            records(tmp_path / "broken", "--minutes", "0")
+        stops.append(str(stop.value).split(":")[0].split(" after")[0])
+    assert stops == ["step 1 of 4", "step 2 of 4", "step 3 of 4", "trained, not yet scored"]
+    assert capsys.readouterr().out.count("going on with") == 3
+    assert records(tmp_path / "broken") == unbroken
+    assert not list((tmp_path / "broken").rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("min_side", [0, 64])

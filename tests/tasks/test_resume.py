@@ -79,6 +79,23 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_weights_of_an_unbroken_one(
     assert_equal(tmp_path, unbroken)
 
 
+def test_a_run_killed_at_the_end_of_an_epoch_and_again_in_the_next_ends_as_an_unbroken_one(
+    sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
+) -> None:
+    """Steps 4 and 6: the last of the first epoch, the second of the second."""
+    command = fit(sample, tmp_path, checkpoint__every_n_train_steps="2")
+    for step in (4, 6):
+        killed = "import os, tag2mask.callbacks.runs as c; s = c.LastCheckpoint._save_last_checkpoint\n"
+        killed += f"def save(self, t, m):\n    s(self, t, m); t.global_step == {step} and os._exit(9)\n"
+        killed += "c.LastCheckpoint._save_last_checkpoint = save\n"
+        killed += "from tag2mask.cli.main import main; import sys; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-c", killed, *command], stderr=subprocess.DEVNULL, check=False)
+        assert done.returncode == 9
+        assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == step
+    assert main(command) == 0
+    assert_equal(tmp_path, unbroken)
+
+
 def test_a_run_killed_at_its_last_checkpoint_ends_as_an_unbroken_one_and_then_stays(
     sample: Path, tmp_path: Path, unbroken: dict[str, torch.Tensor]
 ) -> None:

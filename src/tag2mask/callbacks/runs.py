@@ -40,6 +40,17 @@ class LastCheckpoint(ModelCheckpoint):
         if stage == "fit":
             trainer.strategy.checkpoint_io = _AtomicCheckpointIO()
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Let a run that goes on from the last step of an epoch begin the next epoch as an unbroken run does.
+
+        Lightning (2.6) takes this for the middle of the epoch that has ended, and does not count the next one: a run
+        that is stopped there again would repeat it.
+        """
+        super().on_train_start(trainer, pl_module)
+        loop = trainer.fit_loop
+        if loop.restarted_mid_epoch and loop.epoch_progress.current.processed == loop.epoch_progress.current.started:
+            loop.reset_restart_stage()
+
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the trained network, with the state of a training that has come to its end."""
         if not trainer.fast_dev_run:
