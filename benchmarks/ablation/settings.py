@@ -111,7 +111,7 @@ GPU."""
 
 PRINTED_RSA = Attention(kernel="exp_dot", temperature=1.0, center=False)
 PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
-PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, contrast=None)
+PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, refined="all", contrast=None)
 PRINTED = replace(PUZZLE, attention=PRINTED_RSA, contrast=PRINTED_CFC)
 """The method as printed, but for the mean of Eq. 14."""
 

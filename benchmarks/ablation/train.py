@@ -46,7 +46,7 @@ class CachedTask(CAMTask):
         guide = features if layer is None else maps[layer]
         full, _ = self.net(batch["image"])
         factor = tiles.grid * cam.shape[-1] // full.shape[-1]
-        return merged(full, cam, features, guide, tiles.grid, tiles.attention, factor)
+        return merged(full, cam, features, guide, tiles.grid, tiles.attention, factor, tiles.refined)
 
 
 def data_module(root: Path) -> WSSSDataModule:

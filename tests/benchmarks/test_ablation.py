@@ -144,7 +144,7 @@ def test_cached_features_train_as_the_whole_network_does(sample: Path, tmp_path:
     samples = [CachedSet(photos, cache, 5)[index, 0] for index in range(3)]
     batch = {name: torch.stack([s[name] for s in samples]) for name in samples[0] if name != "name"}
     images = torch.stack([squeezed(photo, 64, SMOKE.preprocessing) for photo in photos])
-    expected = two_steps(whole.net, images, 2, tiles.attention, min_side)
+    expected = two_steps(whole.net, images, 2, tiles.attention, min_side, "target")
     below = CachedTask(5, backbone=RANDOM, tiles=tiles)
     below.load_state_dict(whole.state_dict())
     found = below.cut(1).eval().branches(tiles, batch)

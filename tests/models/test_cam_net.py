@@ -146,8 +146,13 @@ def test_the_target_is_the_refined_map_of_the_tiles_cut_at_zero_first(region: st
         expected, _ = attention.refine(untile(features, 2), untile(positive, 2))
     else:
         expected = untile(attention.refine(features, positive)[0], 2)
-    torch.testing.assert_close(merged(full, cam, features, features, 2, attention).target, expected)
-    assert torch.equal(merged(full, cam, features, features, 2, None).target, untile(positive, 2))
+    steps = merged(full, cam, features, features, 2, attention, refined="target")
+    torch.testing.assert_close(steps.target, expected)
+    assert steps.tile_cam is cam
+    assert torch.equal(steps.tiled, untile(cam, 2))
+    assert torch.equal(merged(full, cam, features, features, 2, None, refined="target").target, untile(positive, 2))
+    printed = merged(full, cam, features, features, 2, attention)
+    assert torch.equal(printed.target, printed.tiled)
 
 
 def test_tiles_do_not_see_each_other(net: CAMNet) -> None:

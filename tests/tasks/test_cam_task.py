@@ -23,7 +23,7 @@ from tag2mask.tasks.optim import SGD
 from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
-PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, contrast=None)
+PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, refined="all", contrast=None)
 PRINTED_RSA = Attention("exp_dot", temperature=1.0, center=False)
 PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
 METHODS = {
@@ -33,7 +33,7 @@ METHODS = {
     "cfc": replace(PUZZLE, contrast=PRINTED_CFC),
     "printed": replace(PUZZLE, attention=PRINTED_RSA, contrast=PRINTED_CFC),
     "paper": Tiles(),
-    "image": Tiles(attention=Attention(layer="layer2", region="image", detach=True)),
+    "image": Tiles(attention=Attention(layer="layer2", region="image", detach=True), refined="all"),
 }
 
 

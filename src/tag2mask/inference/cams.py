@@ -109,14 +109,15 @@ class CAMMaker:
     @torch.inference_mode()
     def branches(self, photo: Photograph) -> Branches:
         """Run both branches, at a size of which the tiles are whole, without scales and flips."""
-        tiles, net = self.task.tiles or Tiles(min_side=0, attention=None), self.task.net
+        tiles, net = self.task.tiles or Tiles(min_side=0, attention=None, refined="all"), self.task.net
         image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention  # for a training without: over the whole image; else the defaults
         if of_cams and of_cams.kernel != "network":  # which does not reach from tile to tile
             of_cams = replace(of_cams, region="image")
         settings = tiles.attention or of_cams or Attention()
-        plain, attended = (two_steps(net, image, tiles.grid, each, tiles.min_side) for each in (None, settings))
-        maps = torch.cat([plain.full, plain.tiled, attended.tiled]).transpose(0, 1).float().cpu().numpy()
+        how = tiles.min_side, tiles.refined
+        plain, attended = (two_steps(net, image, tiles.grid, each, *how) for each in (None, settings))
+        maps = torch.cat([plain.full, plain.tiled, attended.target]).transpose(0, 1).float().cpu().numpy()
         scores = dict(zip(self.class_names, maps, strict=True))
         guide = untile(attended.guide, tiles.grid) if settings.region == "image" else attended.guide
         assert attended.entropy is not None

@@ -81,8 +81,8 @@ def two_step_loss(
 
     The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
     the loss of Eq. 14. The ``distance`` of Eq. 15 is ``l1``, as printed (`equivariance_loss`), or ``correlation``
-    (`correlation_loss`), between ``full`` and ``target``, another map merged from the tiles; None takes ``tiled``. It
-    moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
+    (`correlation_loss`), between ``full`` and ``target``, a map merged from the tiles too; None takes ``tiled``, as
+    printed. It moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
     """
     target = tiled if target is None else target
     pair = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target

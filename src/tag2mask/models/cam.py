@@ -6,7 +6,7 @@ M x N the map of one tile, T tiles of an image.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,47 +74,63 @@ class TwoSteps(NamedTuple):
     """What the two branches give for a batch; tiles are in the order of `tiling.tile`."""
 
     full: Tensor  # CAM of the whole image, (B, C, h, w)
-    tiled: Tensor  # refined CAM of the tiles, merged, (B, C, h, w)
-    target: Tensor  # the same of their CAM cut at zero first, as at inference: what the full branch is to look like
-    tile_cam: Tensor  # refined CAM of each tile, (T B, C, M, N)
+    tiled: Tensor  # CAM of the tiles, merged, (B, C, h, w)
+    target: Tensor  # what the CAM of the whole image is to look like, likewise
+    tile_cam: Tensor  # CAM of each tile, (T B, C, M, N)
     tile_features: Tensor  # the features under it, (T B, D, M, N)
     guide: Tensor  # what the affinity is made of, (T B, G, M, N); without attention the features
     entropy: Tensor | None  # of the attention, in [0, 1]; None without attention
 
 
-def two_steps(net: CAMNet, images: Tensor, grid: int, attention: Attention | None, min_side: int = 0) -> TwoSteps:
+def two_steps(
+    net: CAMNet,
+    images: Tensor,
+    grid: int,
+    attention: Attention | None,
+    min_side: int = 0,
+    refined: Literal["all", "target"] = "all",
+) -> TwoSteps:
     """Run the branch of the whole image and the branch of its ``grid`` x ``grid`` tiles, Eq. 1-6.
 
     The images (B, 3, H, W) have any size: they are padded to a multiple of ``grid`` x stride for the tiles, and the map
-    is cropped back. ``attention`` None leaves the tiles' CAMs as they are (Puzzle-CAM). Tiles whose shorter side has
-    fewer than ``min_side`` pixels are enlarged, see `tiling.enlargement`; their merged map has the size of ``full``.
+    is cropped back. Tiles whose shorter side has fewer than ``min_side`` pixels are enlarged, see `tiling.enlargement`;
+    their merged map has the size of ``full``. For ``attention`` and ``refined`` see `merged`.
     """
     full, _ = net(images)
     padded = pad_to_multiple(images, grid * net.stride)
     factor = enlargement(padded.shape[-2:], grid, min_side)
     if factor > 1:
         padded = F.interpolate(padded, scale_factor=factor, mode="bicubic", align_corners=False)
-    return merged(full, *net.guided(tile(padded, grid), attention), grid, attention, factor)
+    return merged(full, *net.guided(tile(padded, grid), attention), grid, attention, factor, refined)
 
 
 def merged(
-    full: Tensor, cam: Tensor, features: Tensor, guide: Tensor, grid: int, attention: Attention | None, factor: int = 1
+    full: Tensor,
+    cam: Tensor,
+    features: Tensor,
+    guide: Tensor,
+    grid: int,
+    attention: Attention | None,
+    factor: int = 1,
+    refined: Literal["all", "target"] = "all",
 ) -> TwoSteps:
     """Refine the CAMs of tiles and put them together at the size of ``full``, the CAM of the whole image (B, C, h, w).
 
     ``cam`` (T B, C, M, N), ``features`` under it and ``guide`` are those of the tiles, as `CAMNet.guided` returns them.
-    The tiles were enlarged by ``factor``: so many positions on a side are averaged into one.
+    The tiles were enlarged by ``factor``: so many positions on a side are averaged into one. ``attention`` None refines
+    nothing (Puzzle-CAM). ``refined`` ``all`` refines the CAM itself, as printed, and the merged CAM is the target;
+    ``target`` leaves it, and the target is the refined map of what of it is above zero, as CAMs are at inference.
     """
-    both, entropy = torch.cat([cam, cam.relu()], 1), None
+    spread, entropy = cam if refined == "all" else cam.relu(), None
     if attention is not None and attention.region == "image":
-        refined, entropy = attention.refine(untile(guide, grid), untile(both, grid))
-        both = tile(refined, grid)
+        whole, entropy = attention.refine(untile(guide, grid), untile(spread, grid))
+        spread = tile(whole, grid)
     elif attention is not None:
-        both, entropy = attention.refine(guide, both)
+        spread, entropy = attention.refine(guide, spread)
+    cam = spread if refined == "all" else cam
     h, w = full.shape[-2:]
-    whole = untile(both, grid)
-    tiled, target = (F.avg_pool2d(whole, factor) if factor > 1 else whole)[..., :h, :w].chunk(2, 1)
-    return TwoSteps(full, tiled, target, both.chunk(2, 1)[0], features, guide, entropy)
+    tiled, target = (F.avg_pool2d(untile(x, grid), factor)[..., :h, :w] for x in (cam, spread))
+    return TwoSteps(full, tiled, target, cam, features, guide, entropy)
 
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:

@@ -84,7 +84,7 @@ class CAMTask(NetworkTask):
 
     def branches(self, tiles: Tiles, batch: dict[str, Any]) -> TwoSteps:
         """Run both branches on a batch."""
-        return two_steps(self.net, batch["image"], tiles.grid, tiles.attention, tiles.min_side)
+        return two_steps(self.net, batch["image"], tiles.grid, tiles.attention, tiles.min_side, tiles.refined)
 
     def two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return `losses.two_step_loss` at this step of the training, and all that is logged."""
@@ -99,8 +99,8 @@ class CAMTask(NetworkTask):
             guards = cfc.alpha, cfc.per_class, cfc.repel, cfc.least
             terms |= losses.cross_image_foreground_contrast(features, cam, label, *guards, self._of_all_ranks)
             contrast, lam = terms.pop("loss_contrast"), cfc.lam
-        both, target = (steps.full, steps.tiled, label), steps.tiled if tiles.distance == "l1" else steps.target
-        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns, target)
+        both = steps.full, steps.tiled, label
+        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns, steps.target)
         return loss, branches | terms
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:

@@ -46,11 +46,13 @@ class Tiles:
             leaves all as they are, as printed.
         beta: weight of the equivariance loss, beta of Eq. 16.
         ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
-        distance: of the two CAMs in the equivariance loss: ``l1`` as printed, or ``correlation`` of the shape of the
-            full one and of the tiles' one, cut at zero before it is refined, see `losses.correlation_loss`.
+        distance: of the two CAMs in the equivariance loss: ``l1`` as printed, or ``correlation`` of their shapes, see
+            `losses.correlation_loss`.
         learns: branch that the equivariance loss moves: ``both``, as printed, ``full`` or ``tiled``.
         attention: region self-attention (RSA), Eq. 3-6; null leaves the CAMs of the tiles as they are. The default
             spreads them over all tiles of the image, by the features at half the depth of ResNet-50.
+        refined: what RSA refines: ``all`` that the tiles give, as printed: their class scores, the vectors of CFC and
+            the target of the equivariance loss; or the ``target`` alone, which is cut at zero first.
         contrast: cross-image foreground contrast (CFC); null leaves it out.
     """
 
@@ -60,7 +62,8 @@ class Tiles:
     ramp: float = 0.5
     distance: Literal["l1", "correlation"] = "correlation"
     learns: Literal["both", "full", "tiled"] = "full"
-    attention: Attention | None = Attention(layer="layer2", region="image", detach=True)
+    attention: Attention | None = Attention(layer="layer3.0", region="image", detach=True)
+    refined: Literal["all", "target"] = "target"
     contrast: Contrast | None = Contrast()
 
 
