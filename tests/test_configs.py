@@ -91,7 +91,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", CAM_CONFIGS, ids=name)
 def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path) -> None:
     """RSA and the equivariance loss in training, CFC, and self-attention over the image at inference."""
-    settings, method = settings_of(path), method_of(path)
+    settings, method, on_photographs = settings_of(path), method_of(path), path.parent.name != "demo"
     tiles = settings["tiles"] or {}
     contrast = tiles.get("contrast") or {"lam": 0}
     parts = {
@@ -104,7 +104,7 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
     assert [part for part, on in parts.items() if on] == {
         "": ["tiles", "rsa", "equivariance", "cfc"],
         "_printed": ["tiles", "rsa", "equivariance", "cfc"],
-        "_tuned": ["tiles", "cfc", "attention at inference"],
+        "_tuned": ["tiles", *(["rsa", "equivariance"] if on_photographs else []), "cfc", "attention at inference"],
         "_puzzle": ["tiles", "equivariance"],
         "_plain": [],
     }[method]
@@ -118,6 +118,17 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
     if path.parent.name in MASKS:
         folder = yaml.safe_load(path.read_text())["trainer"]["default_root_dir"]
         assert folder == f"runs/{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", [path for path in CAM_CONFIGS if path.match("configs/[vc]*/*_tuned.yaml")], ids=name)
+def test_a_tuned_config_trains_the_papers_method_and_differs_in_how_cams_are_made(path: Path) -> None:
+    tuned, paper = (yaml.safe_load(p.read_text()) for p in (path, path.with_stem(path.stem.removesuffix("_tuned"))))
+    at_inference = tuned["model"]["init_args"]["inference"].pop("attention")
+    trains = tuned["model"]["init_args"]["tiles"]["attention"]
+    assert at_inference == {key: trains[key] for key in ("kernel", "center", "layer")}
+    assert tuned["model"]["init_args"]["inference"].pop("floor") == 0.5
+    assert tuned["trainer"].pop("default_root_dir") == paper["trainer"].pop("default_root_dir") + "_tuned"
+    assert tuned == paper
 
 
 def test_each_method_has_a_config_for_each_backbone() -> None:
