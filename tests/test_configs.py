@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
 
@@ -118,6 +119,20 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
     if path.parent.name in MASKS:
         folder = yaml.safe_load(path.read_text())["trainer"]["default_root_dir"]
         assert folder == f"runs/{path.parent.name}/{path.stem}"
+
+
+BLOCKS = ("Bottleneck", "ResNestBottleneck", "DepthwiseSeparableConv", "InvertedResidual", "Block")
+
+
+@pytest.mark.parametrize("path", [path for path in CAM_CONFIGS if method_of(path) == ""], ids=name)
+def test_the_affinity_of_rsa_is_made_at_half_the_depth(path: Path) -> None:
+    settings = settings_of(path)
+    with torch.device("meta"):
+        net = timm.create_model(settings["backbone"]["name"])
+    ends = [part for part, module in net.named_modules() if type(module).__name__ in BLOCKS]
+    layer = settings["tiles"]["attention"]["layer"]
+    last = max(number for number, block in enumerate(ends, 1) if f"{block}.".startswith(f"{layer}."))
+    assert last / len(ends) == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("path", [path for path in CAM_CONFIGS if path.match("configs/[vc]*/*_tuned.yaml")], ids=name)
