@@ -93,7 +93,8 @@ def test_equivariance_refuses_cams_of_two_sizes() -> None:
 
 def test_the_correlation_of_two_maps_is_pearsons_over_the_tagged_classes() -> None:
     torch.manual_seed(0)
-    full, tiled, label = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    full, tiled = 5 * torch.randn(2, 2, 3, 4, 5)
+    label = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
     tagged = [(0, 0), (1, 1), (1, 2)]
     pairs = [(full[b, c].flatten().numpy(), tiled[b, c].flatten().numpy()) for b, c in tagged]
     expected = np.mean([1 - np.corrcoef(ours, target)[0, 1] for ours, target in pairs])
@@ -102,7 +103,7 @@ def test_the_correlation_of_two_maps_is_pearsons_over_the_tagged_classes() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_correlation_asks_for_the_shape_of_a_map_alone(dtype: torch.dtype) -> None:
-    tiled = torch.rand(2, 3, 4, 4)
+    tiled = 10 * torch.rand(2, 3, 4, 4)
     scaled = (20 + 5 * tiled).to(dtype)
     assert losses.correlation_loss(scaled, tiled, torch.ones(2, 3)).item() == pytest.approx(0, abs=2e-3)
     assert losses.correlation_loss(-scaled, tiled, torch.ones(2, 3)).item() == pytest.approx(2, abs=2e-3)
@@ -110,7 +111,7 @@ def test_the_correlation_asks_for_the_shape_of_a_map_alone(dtype: torch.dtype) -
 
 @pytest.mark.parametrize("flat", ["full", "tiled"])
 def test_a_map_without_a_shape_counts_one_and_moves_nothing(flat: str) -> None:
-    full, tiled = torch.rand(1, 1, 3, 3), torch.rand(1, 1, 3, 3)
+    full, tiled = 10 * torch.rand(2, 1, 1, 3, 3)
     if flat == "full":
         full = torch.full_like(full, 0.3)
     else:
@@ -121,6 +122,16 @@ def test_a_map_without_a_shape_counts_one_and_moves_nothing(flat: str) -> None:
     slope = gradient(loss, full)
     assert slope.isfinite().all()
     assert flat == "full" or slope.abs().max() == 0
+
+
+def test_a_map_that_is_nearly_flat_is_not_moved_most() -> None:
+    """The gradient of a correlation alone would grow as 1 / deviation, a thousandfold here."""
+    tiled, shape = 10 * torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
+    slopes = []
+    for deviation in (1.0, 1e-3):
+        full = (deviation * shape / shape.std(correction=0)).requires_grad_()
+        slopes.append(gradient(losses.correlation_loss(full, tiled, torch.ones(1, 1)), full).norm().item())
+    assert slopes[1] == pytest.approx(slopes[0], rel=0.1)
 
 
 def test_the_correlation_of_images_without_tags_is_zero() -> None:

@@ -25,7 +25,7 @@ from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
 PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, refined="all", contrast=None)
 PRINTED_RSA = Attention("exp_dot", temperature=1.0, center=False)
-PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
+PRINTED_CFC = Contrast(lam=0.5, ramp=0.0, per_class=False, detach_features=False, repel=0.0, least=0.0)
 METHODS = {
     "plain": None,
     "puzzle": PUZZLE,
@@ -89,6 +89,21 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
     expected = sum(losses.classification_loss(cam.mean((2, 3)), batch["label"]) for cam in (full, merged))
     expected = expected + 2.0 * ((full - merged).abs() * batch["label"][:, :, None, None]).mean()
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_weight_of_cfc_grows_with_the_training(batch: dict[str, torch.Tensor]) -> None:
+    module = task(METHODS["paper"]).eval()
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.total_steps = 10  # of which none is done
+
+    def loss(ramp: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        tiles = Tiles(contrast=Contrast(ramp=ramp))
+        return module.two_step_loss(tiles, module.branches(tiles, batch), batch["label"])
+
+    (grown, terms), (whole, _) = loss(0.5), loss(0.0)
+    expected = 0.02 * (terms["loss_cfc"] + 20 * terms["loss_repel"])
+    assert expected > 0
+    torch.testing.assert_close(whole - grown, expected)
 
 
 def test_beta_grows_over_the_first_half(sample: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
     return (distance * label.float()).mean()
 
 
-def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
+def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor, least: float = 1.0) -> Tensor:
     r"""Return how little the CAM of the whole image looks like the CAM merged from its tiles: a reading of Eq. 15.
 
     .. math:: L_{re} = 1 - \frac{1}{\sum y} \sum_{b,c} y_{bc} \, \rho (C_{bc}, \hat{C}^*_{bc})
@@ -42,12 +42,17 @@ def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
     classification losses. L1 does not: an average over an affinity is flatter than what it averages, and a map that
     comes near a flat one becomes flat too.
 
-    Both CAMs are (B, C, H, W). The loss is within [0, 2]. A map that is constant has no shape: it counts 1, without a
-    gradient. A batch without any tag counts 0.
+    The gradient of a correlation grows as 1 / standard deviation: maps that are nearly flat, as at the start, would be
+    moved most. So no deviation counts as less than ``least``, in units of class scores.
+
+    Both CAMs are (B, C, H, W). The loss is within [0, 2]. A map that is constant has no shape: it counts 1. A batch
+    without any tag counts 0.
     """
     _same_size(full, tiled)
-    ours, target = (x - x.mean(2, keepdim=True) for x in (full.float().flatten(2), tiled.float().flatten(2)))
-    correlation = F.cosine_similarity(ours, target, dim=2, eps=1e-4)  # (B, C)
+    ours, target = (x.float().flatten(2) for x in (full, tiled))  # (B, C, H W)
+    ours, target = (x - x.mean(2, keepdim=True) for x in (ours, target))
+    spread = [x.square().mean(2).clamp_min(least**2).sqrt() for x in (ours, target)]
+    correlation = (ours * target).mean(2) / (spread[0] * spread[1])  # (B, C)
     return ((1 - correlation) * label).sum() / label.sum().clamp_min(1)
 
 

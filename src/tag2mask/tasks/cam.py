@@ -98,7 +98,8 @@ class CAMTask(NetworkTask):
             features, cfc = features.detach() if tiles.contrast.detach_features else features, tiles.contrast
             guards = cfc.alpha, cfc.per_class, cfc.repel, cfc.least
             terms |= losses.cross_image_foreground_contrast(features, cam, label, *guards, self._of_all_ranks)
-            contrast, lam = terms.pop("loss_contrast"), cfc.lam
+            contrast = terms.pop("loss_contrast")
+            lam = cfc.lam * losses.ramp(self.global_step, self.total_steps, cfc.ramp)
         both = steps.full, steps.tiled, label
         loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns, steps.target)
         return loss, branches | terms

@@ -17,6 +17,8 @@ class Contrast:
 
     Attributes:
         lam: weight in the loss, lambda of Eq. 16.
+        ramp: share of training over which that weight grows from 0, see `losses.ramp`; 0 holds it from the start, as
+            printed. The first CAMs show no class yet: vectors that are weighed by them can be pulled into one.
         alpha: smoothing of the weights of pairs, Eq. 13.
         per_class: compare the vectors of a class with each other only, in images that share the class.
         detach_features: let the gradient reach the network through the CAM only.
@@ -25,6 +27,7 @@ class Contrast:
     """
 
     lam: float = 0.02
+    ramp: float = 0.5
     alpha: float = 0.25
     per_class: bool = True
     detach_features: bool = True
