@@ -158,11 +158,12 @@ ROWS = {
     "both-full-made": Row(replace(_FULL, attention=WIDE, contrast=GUARDED), SPREAD),
     "paper": Row(PAPER),
     "paper-attended": Row(PAPER, MIDDLE),
-    "tuned": Row(replace(_TILES, contrast=Contrast(ramp=0.0)), MIDDLE),
+    "former-tuned": Row(replace(_TILES, contrast=Contrast(ramp=0.0)), MIDDLE),
     "cfc-printed": Row(replace(PUZZLE, contrast=PRINTED_CFC)),
     "rsa-printed": Row(replace(PUZZLE, attention=PRINTED_RSA)),
     "both-printed": Row(PRINTED),
 }
+# ``former-tuned`` was cam_lite0_tuned.yaml until b6c5b23; that file now is ``paper-attended``
 MAIN = ("plain", "puzzle", "tiles", "cfc", "rsa", "both")
 """``tiles`` is Puzzle-CAM without L_re, the control of the three after it: the same without the module."""
 GRID = {f"both-lam{lam}-beta{beta}": (lam, beta) for lam in (0.5, 1.0, 1.5) for beta in (1.0, 2.0, 3.0)}
