@@ -172,7 +172,7 @@ def test_without_photographs_the_ablation_says_so_and_its_table_waits(tmp_path: 
 
 def test_the_rows_of_one_training_are_one_piece() -> None:
     names = [name for name in gpu.pieces(SIZES["full"]) if name.startswith("voc-full-") and name.endswith("seed2")]
-    rows = ["plain", "puzzle", "both-printed", "paper-paper-attended", "tuned"]
+    rows = ["plain", "puzzle", "both-printed", "paper-paper-attended"]
     assert names == [f"voc-full-{row}-seed2" for row in rows]
 
 
