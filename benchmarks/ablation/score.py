@@ -46,10 +46,17 @@ def sweep(task: CAMTask, samples: Dataset[dict[str, Any]], how: CAMInference) ->
 
 
 def means(found: Mapping[str, Tensor], at: int, classes: Sequence[int]) -> dict[str, float]:
-    """Return the threshold and mIoU, mFDR, mFNR at place ``at`` of a sweep, over ``classes`` (none: over all)."""
-    over = list(classes) or slice(None)
+    """Return the threshold and mIoU, mFDR, mFNR at place ``at`` of a sweep, over ``classes`` (none: over all).
+
+    With them comes the IoU of each class, ``iou_0`` and so on, and ``lowest``, the lowest of these: a mean can fall for
+    one class that is lost.
+    """
+    over = list(classes) or list(range(found["iou"].shape[1]))
     scores = {name: found[name[1:]][at][over].nanmean().item() for name in NAMES}
-    return {"threshold": round(found["threshold"][at].item(), 2), **scores}
+    each = {f"iou_{index}": found["iou"][at][index].item() for index in over}
+    each = {name: value for name, value in each.items() if value == value}  # without classes that no photograph has
+    threshold = round(found["threshold"][at].item(), 2)
+    return {"threshold": threshold, **scores, "lowest": min(each.values(), default=float("nan")), **each}
 
 
 def best(found: Mapping[str, Tensor], classes: Sequence[int]) -> int:

@@ -110,12 +110,15 @@ PRESETS = {
 GPU."""
 
 PRINTED_RSA = Attention(kernel="exp_dot", temperature=1.0, center=False)
-PRINTED_CFC = Contrast(lam=0.5, ramp=0.0, per_class=False, detach_features=False, repel=0.0, least=0.0)
-PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, refined="all", contrast=None)
+PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
+PUZZLE = Tiles(
+    min_side=0, beta=2.0, start=0.0, ramp=0.5, distance="l1", learns="both", attention=None, refined="all",
+    contrast=None, moves="network", tags="all",
+)  # fmt: skip
 PRINTED = replace(PUZZLE, attention=PRINTED_RSA, contrast=PRINTED_CFC)
 """The method as printed, but for the mean of Eq. 14."""
 
-GUARDED = Contrast(lam=0.02, ramp=0.0, least=0.0)
+GUARDED = Contrast(lam=0.02, least=0.0)
 """CFC that does not collapse: class by class, a small pull, and lam x repel of push away from backgrounds."""
 WIDE = RestoringAttention(kernel="exp_cosine", temperature=0.3, layer="blocks.4", region="image")
 """RSA of the tiles whose average does not flatten the map, on a lower layer and over the whole image."""
@@ -158,7 +161,7 @@ ROWS = {
     "both-full-made": Row(replace(_FULL, attention=WIDE, contrast=GUARDED), SPREAD),
     "paper": Row(PAPER),
     "paper-attended": Row(PAPER, MIDDLE),
-    "former-tuned": Row(replace(_TILES, contrast=Contrast(ramp=0.0)), MIDDLE),
+    "former-tuned": Row(replace(_TILES, contrast=Contrast()), MIDDLE),
     "cfc-printed": Row(replace(PUZZLE, contrast=PRINTED_CFC)),
     "rsa-printed": Row(replace(PUZZLE, attention=PRINTED_RSA)),
     "both-printed": Row(PRINTED),

@@ -43,15 +43,19 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def markdown(rows: Mapping[str, Any], part: str = "all") -> str:
-    """Return the table in percent: ``fixed`` scores of a part with their spread, the best of the sweep, diagnostics."""
-    head = ["row", "seeds", "threshold", *NAMES, "range of miou", "best miou", "entropy", "similarity", "s"]
+    """Return the table in percent: ``fixed`` scores of a part with their spread, the best of the sweep, diagnostics.
+
+    The lowest class is that of any seed: a mean can fall for one class that is lost.
+    """
+    head = ["row", "seeds", "threshold", *NAMES, "range of miou", "best miou", "lowest class"]
+    head += ["entropy", "similarity", "s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in rows.items():
         fixed = {key: row[f"{part}/fixed/{key}"] for key in NAMES}
         cells = [name, str(row["seeds"]), f"{row[f'{part}/fixed/threshold']['mean']:.2f}"]
         cells += [f"{100 * v['mean']:.1f} ± {100 * v['sd']:.1f}" for v in fixed.values()]
         cells += [f"{100 * fixed['miou']['low']:.1f} to {100 * fixed['miou']['high']:.1f}"]
-        cells += [f"{100 * row[f'{part}/best/miou']['mean']:.1f}"]
+        cells += [f"{100 * row[f'{part}/best/miou']['mean']:.1f}", f"{100 * row[f'{part}/fixed/lowest']['low']:.1f}"]
         cells += [f"{row[key]['mean']:.2f}" if key in row else "" for key in ("attention_entropy", "cfc_similarity")]
         lines.append("| " + " | ".join([*cells, f"{row['seconds']['mean']:.0f}"]) + " |")
     return "\n".join(lines)

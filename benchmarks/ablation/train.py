@@ -44,9 +44,9 @@ class CachedTask(CAMTask):
         cam, features = self.net(maps["below"])
         layer = tiles.attention.layer if tiles.attention is not None else None
         guide = features if layer is None else maps[layer]
-        full, _ = self.net(batch["image"])
-        factor = tiles.grid * cam.shape[-1] // full.shape[-1]
-        return merged(full, cam, features, guide, tiles.grid, tiles.attention, factor, tiles.refined)
+        whole = self.net(batch["image"])
+        factor = tiles.grid * cam.shape[-1] // whole[0].shape[-1]
+        return merged(whole, (cam, features, guide), tiles.grid, tiles.attention, factor, tiles.refined)
 
 
 def data_module(root: Path) -> WSSSDataModule:

@@ -192,9 +192,20 @@ def test_the_threshold_is_chosen_on_the_tuning_photographs_alone() -> None:
     found = scored(tune, {"val": other}, ())
     assert found["val"]["fixed"]["threshold"] == pytest.approx(0.2)
     assert found["val"]["fixed"]["miou"] == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert found["val"]["best"] == {"threshold": 0.6, "miou": 1.0, "mfdr": 0.0, "mfnr": 0.0}
+    assert found["val"]["best"] == {
+        "threshold": 0.6, "miou": 1.0, "mfdr": 0.0, "mfnr": 0.0, "lowest": 1.0, "iou_0": 1.0, "iou_1": 1.0
+    }  # fmt: skip
     assert found["tune"]["best"]["miou"] == 1
     assert found["all"] == found["val"]
+
+
+def test_the_lowest_class_is_one_that_the_photographs_show() -> None:
+    counts = ThresholdSweep(3, (0.5,))
+    counts.update(torch.tensor([[0.9, 0.9, 0.1]]), torch.ones(1, 3, dtype=torch.long), torch.tensor([[1, 0, 0]]))
+    found = scored(counts, {"val": counts}, (0, 1, 2))["val"]["fixed"]
+    assert {key: value for key, value in found.items() if key.startswith(("iou", "lowest"))} == pytest.approx(
+        {"iou_0": 0.5, "iou_1": 0.5, "lowest": 0.5}
+    )
 
 
 def test_a_setting_is_changed_in_the_rows_that_have_it() -> None:
@@ -226,12 +237,12 @@ def test_the_grid_is_table_1_and_an_unknown_row_is_named() -> None:
 
 
 def test_the_table_shows_mean_deviation_and_range_over_seeds() -> None:
-    def record(miou: float) -> dict[str, Any]:
-        kind = {"threshold": 0.3, "miou": miou, "mfdr": 0.5, "mfnr": 0.4}
+    def record(miou: float, lowest: float) -> dict[str, Any]:
+        kind = {"threshold": 0.3, "miou": miou, "mfdr": 0.5, "mfnr": 0.4, "lowest": lowest}
         return {"scores": {"all": {"fixed": kind, "best": kind}}, "curve": [], "seconds": {"training": 60.0}}
 
-    rows = summary({"plain": [record(0.40), record(0.44)]})
+    rows = summary({"plain": [record(0.40, 0.02), record(0.44, 0.31)]})
     assert rows["plain"]["all/fixed/miou"] == pytest.approx(
         {"mean": 0.42, "sd": 0.02828, "low": 0.40, "high": 0.44}, abs=1e-4
     )
-    assert "| plain | 2 | 0.30 | 42.0 ± 2.8 | 50.0 ± 0.0 | 40.0 ± 0.0 | 40.0 to 44.0 | 42.0 |" in markdown(rows)
+    assert "| plain | 2 | 0.30 | 42.0 ± 2.8 | 50.0 ± 0.0 | 40.0 ± 0.0 | 40.0 to 44.0 | 42.0 | 2.0 |" in markdown(rows)

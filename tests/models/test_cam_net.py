@@ -141,17 +141,17 @@ def test_with_attention_each_tile_is_refined_with_its_settings(net: CAMNet) -> N
 def test_the_target_is_the_refined_map_of_the_tiles_cut_at_zero_first(region: str) -> None:
     attention = Attention(region=region)  # type: ignore[arg-type]
     full, cam, features = torch.randn(2, CLASSES, 4, 6), torch.randn(8, CLASSES, 2, 3), torch.randn(8, 5, 2, 3)
-    positive = cam.relu()
+    positive, maps = cam.relu(), ((full, torch.randn(2, 5, 4, 6)), (cam, features, features))
     if region == "image":
         expected, _ = attention.refine(untile(features, 2), untile(positive, 2))
     else:
         expected = untile(attention.refine(features, positive)[0], 2)
-    steps = merged(full, cam, features, features, 2, attention, refined="target")
+    steps = merged(*maps, 2, attention, refined="target")
     torch.testing.assert_close(steps.target, expected)
     assert steps.tile_cam is cam
     assert torch.equal(steps.tiled, untile(cam, 2))
-    assert torch.equal(merged(full, cam, features, features, 2, None, refined="target").target, untile(positive, 2))
-    printed = merged(full, cam, features, features, 2, attention)
+    assert torch.equal(merged(*maps, 2, None, refined="target").target, untile(positive, 2))
+    printed = merged(*maps, 2, attention)
     assert torch.equal(printed.target, printed.tiled)
 
 

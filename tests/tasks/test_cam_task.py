@@ -1,6 +1,7 @@
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,20 +13,23 @@ from tag2mask.callbacks.scores import CAMScores
 from tag2mask.callbacks.writers import CAMWriter
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from tag2mask.errors import InputError
+from tag2mask.errors import InputError, SettingError
 from tag2mask.metrics.evaluation import Task, evaluate
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
-from tag2mask.models.tiling import tile, untile
+from tag2mask.models.tiling import by_image, tile, untile
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.cam import CAMTask
 from tag2mask.tasks.optim import SGD
 from tag2mask.tasks.settings import CAMInference, Contrast, Tiles
 
 NET = Backbone("resnet18", weights=None, freeze_norm=True)
-PUZZLE = Tiles(min_side=0, beta=2.0, distance="l1", learns="both", attention=None, refined="all", contrast=None)
+PUZZLE = Tiles(
+    min_side=0, beta=2.0, start=0.0, ramp=0.5, distance="l1", learns="both", attention=None, refined="all",
+    contrast=None, moves="network", tags="all",
+)  # fmt: skip
 PRINTED_RSA = Attention("exp_dot", temperature=1.0, center=False)
-PRINTED_CFC = Contrast(lam=0.5, ramp=0.0, per_class=False, detach_features=False, repel=0.0, least=0.0)
+PRINTED_CFC = Contrast(lam=0.5, per_class=False, detach_features=False, repel=0.0, least=0.0)
 METHODS = {
     "plain": None,
     "puzzle": PUZZLE,
@@ -33,7 +37,7 @@ METHODS = {
     "cfc": replace(PUZZLE, contrast=PRINTED_CFC),
     "printed": replace(PUZZLE, attention=PRINTED_RSA, contrast=PRINTED_CFC),
     "paper": Tiles(),
-    "image": Tiles(attention=Attention(layer="layer2", region="image", detach=True), refined="all"),
+    "image": Tiles(attention=Attention(layer="layer2", region="image", detach=True), refined="all", moves="network"),
 }
 
 
@@ -73,9 +77,7 @@ def test_every_method_trains_and_logs_its_terms(sample: Path, tmp_path: Path, me
     expected |= {"attention_entropy"} if method in ("rsa", "printed", "paper", "image") else set()
     expected |= {"loss_cfc", "cfc_similarity"} if method in ("cfc", "printed", "paper", "image") else set()
     expected |= {"loss_repel"} if method in ("paper", "image") else set()
-    logged |= (
-        {"cfc_similarity"} & expected if method == "printed" else set()
-    )  # of random weights, no tile may show a class
+    logged |= {"cfc_similarity"} & expected  # with random weights, no tile may show a class
     assert logged == expected
     assert all(torch.isfinite(value) for value in run.callback_metrics.values())
 
@@ -91,19 +93,53 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
     torch.testing.assert_close(loss, expected)
 
 
-def test_the_weight_of_cfc_grows_with_the_training(batch: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("tags", ["found", "all"])
+def test_cfc_and_the_equivariance_loss_compare_no_class_that_the_tiles_do_not_find(
+    batch: dict[str, torch.Tensor], tags: Literal["found", "all"]
+) -> None:
     module = task(METHODS["paper"]).eval()
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    module.total_steps = 10  # of which none is done
+    module.total_steps = 0  # the ramp is over
+    tiles = Tiles(tags=tags, moves="network")
+    with torch.no_grad():
+        steps = module.branches(tiles, batch)
+    shift = torch.tensor([1.0, 0, 0, 0, -1]) * (steps.tiled.mean((0, 2, 3)).abs() + 0.01)
+    steps = steps._replace(tiled=steps.tiled * 0 + shift[:, None, None])  # class 0 is found, class 4 is not
+    with torch.no_grad():
+        _, terms = module.two_step_loss(tiles, steps, batch["label"])
+    first, both = (batch["label"] * torch.tensor([1.0, 0, 0, 0, last]) for last in (0.0, 1.0))
+    compared = first if tags == "found" else both
+    expected = losses.correlation_loss(steps.full, steps.target, compared)
+    assert terms["loss_re"] == pytest.approx(expected.item())
+    assert losses.correlation_loss(steps.full, steps.target, first) != losses.correlation_loss(
+        steps.full, steps.target, both
+    )
+    features, cam = (by_image(x, 2) for x in (steps.tile_features, steps.tile_cam))
+    cfc = losses.cross_image_foreground_contrast(features, cam, compared, 0.25, True, 20.0, 0.05)
+    assert terms["loss_repel"] == pytest.approx(cfc["loss_repel"].item())
 
-    def loss(ramp: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        tiles = Tiles(contrast=Contrast(ramp=ramp))
-        return module.two_step_loss(tiles, module.branches(tiles, batch), batch["label"])
 
-    (grown, terms), (whole, _) = loss(0.5), loss(0.0)
-    expected = 0.02 * (terms["loss_cfc"] + 20 * terms["loss_repel"])
-    assert expected > 0
-    torch.testing.assert_close(whole - grown, expected)
+@pytest.mark.parametrize("moves", ["network", "classifier"])
+def test_cfc_and_the_equivariance_loss_move_the_class_weights_alone_or_the_features_too(
+    batch: dict[str, torch.Tensor], moves: Literal["network", "classifier"]
+) -> None:
+    module = task(METHODS["paper"]).eval()
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.total_steps = 0  # the ramp is over
+    tiles = Tiles(moves=moves, tags="all")
+    loss, terms = module.two_step_loss(tiles, module.branches(tiles, batch), batch["label"])
+    rest = loss - terms["loss_cls"] - terms["loss_cls_tiled"]
+    expected = tiles.beta * terms["loss_re"] + 0.02 * (terms["loss_cfc"] + 20 * terms["loss_repel"])
+    torch.testing.assert_close(rest, expected)
+    weights = module.net.classifier.weight, next(module.net.backbone.parameters())
+    classifier, features = torch.autograd.grad(expected, weights, allow_unused=True)
+    assert classifier.abs().sum() > 0
+    assert (features is not None and bool(features.abs().sum() > 0)) == (moves == "network")
+
+
+def test_only_an_unrefined_cam_can_move_the_class_weights_alone() -> None:
+    with pytest.raises(SettingError, match="expected refined: target"):
+        Tiles(refined="all", moves="classifier")
 
 
 def test_beta_grows_over_the_first_half(sample: Path, tmp_path: Path) -> None:

@@ -17,4 +17,12 @@ from tag2mask.losses.contrast import (
     sigmoid_weights,
 )
 from tag2mask.losses.label_maps import affinity_loss, segmentation_loss
-from tag2mask.losses.two_step import classification_loss, correlation_loss, equivariance_loss, ramp, two_step_loss
+from tag2mask.losses.two_step import (
+    classification_loss,
+    correlation_loss,
+    equivariance,
+    equivariance_loss,
+    found_tags,
+    ramp,
+    two_step_loss,
+)

@@ -56,27 +56,54 @@ def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor, least: float = 
     return ((1 - correlation) * label).sum() / label.sum().clamp_min(1)
 
 
-def ramp(step: int, steps: int, share: float) -> float:
-    """Return the factor of a loss weight at ``step``: it grows from 0 to 1 over the first ``share`` of ``steps``.
+def found_tags(scores: Tensor, label: Tensor) -> Tensor:
+    """Return ``label`` without the tags of classes that the network does not find yet, (B, C).
 
-    Puzzle-CAM ramps the weight of Eq. 15 so, with share 0.5. Share 0 is a constant weight.
+    A class is found where the mean of the class scores before the sigmoid, (B, C), over the images of the batch that
+    have the tag, is above 0: a probability of one half. This is not in the paper. The CAM of a class that is not found
+    lights any place. A loss that compares or sharpens CAMs then settles on that place, often on the background, and
+    keeps it for the rest of the training.
     """
-    over = share * steps
-    return 1.0 if over <= 0 else min(1.0, step / over)
+    summed = (scores.detach().float() * label).sum(0)  # (C,)
+    return label * (summed > 0)
+
+
+def ramp(step: int, steps: int, share: float, start: float = 0.0) -> float:
+    """Return the factor of a loss weight at ``step`` of ``steps``.
+
+    It is 0 over the first ``start`` of the steps and grows to 1 over the next ``share`` of them. Puzzle-CAM ramps the
+    weight of Eq. 15 so, with start 0 and share 0.5. Share 0 is a weight that is there from ``start`` on.
+    """
+    over, done = share * steps, step - start * steps
+    return float(done >= 0) if over <= 0 else min(1.0, max(0.0, done / over))
+
+
+def equivariance(
+    full: Tensor,
+    target: Tensor,
+    label: Tensor,
+    distance: Literal["l1", "correlation"] = "l1",
+    learns: Literal["both", "full", "tiled"] = "both",
+) -> Tensor:
+    """Return the loss of Eq. 15 between the CAM of the whole image and one merged from its tiles, (B, C, H, W).
+
+    The ``distance`` is ``l1``, as printed (`equivariance_loss`), or ``correlation`` (`correlation_loss`). The loss
+    moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
+    """
+    pair = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
+    return (equivariance_loss if distance == "l1" else correlation_loss)(*pair, label)
 
 
 def two_step_loss(
     full: Tensor,
     tiled: Tensor,
     label: Tensor,
-    beta: float,
+    equivariance: Tensor | float = 0.0,
+    beta: float = 0.0,
     contrast: Tensor | float = 0.0,
     lam: float = 0.0,
-    distance: Literal["l1", "correlation"] = "l1",
-    learns: Literal["both", "full", "tiled"] = "both",
-    target: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""Return the loss of both branches, Eq. 16, and its terms ``loss_cls``, ``loss_cls_tiled``, ``loss_re``.
+    r"""Return the loss of both branches, Eq. 16, and the terms ``loss_cls`` and ``loss_cls_tiled``.
 
     .. math:: L = L_{cls} + \lambda L_{pos} + \beta L_{re}, \quad
               L_{cls} = \ell(\bar{C}, y) + \ell(\bar{\hat{C}}^*, y)
@@ -84,20 +111,14 @@ def two_step_loss(
     :math:`\bar{C}` is the mean of each map, its class score (Eq. 7-9). Without attention and contrast this is the loss
     of Puzzle-CAM.
 
-    The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W); ``contrast`` is
-    the loss of Eq. 14. The ``distance`` of Eq. 15 is ``l1``, as printed (`equivariance_loss`), or ``correlation``
-    (`correlation_loss`), between ``full`` and ``target``, a map merged from the tiles too; None takes ``tiled``, as
-    printed. It moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
+    The CAM of the whole image and the one merged from the tiles are those before ReLU, (B, C, H, W). ``equivariance``
+    is the loss of Eq. 15, ``contrast`` that of Eq. 14.
     """
-    target = tiled if target is None else target
-    pair = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
     terms = {
         "loss_cls": classification_loss(full.float().mean((2, 3)), label),
         "loss_cls_tiled": classification_loss(tiled.float().mean((2, 3)), label),
-        "loss_re": (equivariance_loss if distance == "l1" else correlation_loss)(*pair, label),
     }
-    loss = terms["loss_cls"] + terms["loss_cls_tiled"] + beta * terms["loss_re"] + lam * contrast
-    return loss, terms
+    return terms["loss_cls"] + terms["loss_cls_tiled"] + beta * equivariance + lam * contrast, terms
 
 
 def _same_size(full: Tensor, tiled: Tensor) -> None:

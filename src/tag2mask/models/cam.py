@@ -74,6 +74,7 @@ class TwoSteps(NamedTuple):
     """What the two branches give for a batch; tiles are in the order of `tiling.tile`."""
 
     full: Tensor  # CAM of the whole image, (B, C, h, w)
+    features: Tensor  # the features under it, (B, D, h, w)
     tiled: Tensor  # CAM of the tiles, merged, (B, C, h, w)
     target: Tensor  # what the CAM of the whole image is to look like, likewise
     tile_cam: Tensor  # CAM of each tile, (T B, C, M, N)
@@ -96,41 +97,39 @@ def two_steps(
     is cropped back. Tiles whose shorter side has fewer than ``min_side`` pixels are enlarged, see `tiling.enlargement`;
     their merged map has the size of ``full``. For ``attention`` and ``refined`` see `merged`.
     """
-    full, _ = net(images)
     padded = pad_to_multiple(images, grid * net.stride)
     factor = enlargement(padded.shape[-2:], grid, min_side)
     if factor > 1:
         padded = F.interpolate(padded, scale_factor=factor, mode="bicubic", align_corners=False)
-    return merged(full, *net.guided(tile(padded, grid), attention), grid, attention, factor, refined)
+    return merged(net(images), net.guided(tile(padded, grid), attention), grid, attention, factor, refined)
 
 
 def merged(
-    full: Tensor,
-    cam: Tensor,
-    features: Tensor,
-    guide: Tensor,
+    whole: tuple[Tensor, Tensor],
+    tiles: tuple[Tensor, Tensor, Tensor],
     grid: int,
     attention: Attention | None,
     factor: int = 1,
     refined: Literal["all", "target"] = "all",
 ) -> TwoSteps:
-    """Refine the CAMs of tiles and put them together at the size of ``full``, the CAM of the whole image (B, C, h, w).
+    """Refine the CAMs of tiles and put them together at the size of the CAM of the whole image.
 
-    ``cam`` (T B, C, M, N), ``features`` under it and ``guide`` are those of the tiles, as `CAMNet.guided` returns them.
+    ``whole`` is what `CAMNet.forward` returns for the images, ``tiles`` what `CAMNet.guided` returns for their tiles.
     The tiles were enlarged by ``factor``: so many positions on a side are averaged into one. ``attention`` None refines
     nothing (Puzzle-CAM). ``refined`` ``all`` refines the CAM itself, as printed, and the merged CAM is the target;
     ``target`` leaves it, and the target is the refined map of what of it is above zero, as CAMs are at inference.
     """
+    (full, features), (cam, tile_features, guide) = whole, tiles
     spread, entropy = cam if refined == "all" else cam.relu(), None
     if attention is not None and attention.region == "image":
-        whole, entropy = attention.refine(untile(guide, grid), untile(spread, grid))
-        spread = tile(whole, grid)
+        over_all, entropy = attention.refine(untile(guide, grid), untile(spread, grid))
+        spread = tile(over_all, grid)
     elif attention is not None:
         spread, entropy = attention.refine(guide, spread)
     cam = spread if refined == "all" else cam
     h, w = full.shape[-2:]
     tiled, target = (F.avg_pool2d(untile(x, grid), factor)[..., :h, :w] for x in (cam, spread))
-    return TwoSteps(full, tiled, target, cam, features, guide, entropy)
+    return TwoSteps(full, features, tiled, target, cam, tile_features, guide, entropy)
 
 
 def part(backbone: nn.Module, layer: str) -> nn.Module:

@@ -88,21 +88,24 @@ class CAMTask(NetworkTask):
 
     def two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return `losses.two_step_loss` at this step of the training, and all that is logged."""
-        beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp)
-        terms = {"beta": steps.full.new_tensor(beta)}
+        beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp, tiles.start)
+        tags = label if tiles.tags == "all" else losses.found_tags(steps.tiled.mean((2, 3)), label)
+        full, tile_cam = steps.full, steps.tile_cam  # those that L_re and CFC move
+        if tiles.moves == "classifier":
+            full, tile_cam = (self.net.classifier(x.detach()) for x in (steps.features, steps.tile_features))
+        equivariance = losses.equivariance(full, steps.target, tags, tiles.distance, tiles.learns)
+        terms = {"beta": steps.full.new_tensor(beta), "loss_re": equivariance}
         if steps.entropy is not None:
             terms["attention_entropy"] = steps.entropy
         contrast, lam = steps.full.new_zeros(()), 0.0
         if tiles.contrast is not None:
-            features, cam = (by_image(tiled, tiles.grid) for tiled in (steps.tile_features, steps.tile_cam))
+            features, cam = (by_image(tiled, tiles.grid) for tiled in (steps.tile_features, tile_cam))
             features, cfc = features.detach() if tiles.contrast.detach_features else features, tiles.contrast
             guards = cfc.alpha, cfc.per_class, cfc.repel, cfc.least
-            terms |= losses.cross_image_foreground_contrast(features, cam, label, *guards, self._of_all_ranks)
-            contrast = terms.pop("loss_contrast")
-            lam = cfc.lam * losses.ramp(self.global_step, self.total_steps, cfc.ramp)
-        both = steps.full, steps.tiled, label
-        loss, branches = losses.two_step_loss(*both, beta, contrast, lam, tiles.distance, tiles.learns, steps.target)
-        return loss, branches | terms
+            terms |= losses.cross_image_foreground_contrast(features, cam, tags, *guards, self._of_all_ranks)
+            contrast, lam = terms.pop("loss_contrast"), cfc.lam
+        loss, classification = losses.two_step_loss(steps.full, steps.tiled, label, equivariance, beta, contrast, lam)
+        return loss, classification | terms
 
     def _of_all_ranks(self, x: Tensor) -> Tensor:
         """Concatenate a tensor over ranks, so that DDP's mean of gradients is the gradient of the joint batch.

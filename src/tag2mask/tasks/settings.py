@@ -17,8 +17,6 @@ class Contrast:
 
     Attributes:
         lam: weight in the loss, lambda of Eq. 16.
-        ramp: share of training over which that weight grows from 0, see `losses.ramp`; 0 holds it from the start, as
-            printed. The first CAMs show no class yet: vectors that are weighed by them can be pulled into one.
         alpha: smoothing of the weights of pairs, Eq. 13.
         per_class: compare the vectors of a class with each other only, in images that share the class.
         detach_features: let the gradient reach the network through the CAM only.
@@ -27,7 +25,6 @@ class Contrast:
     """
 
     lam: float = 0.02
-    ramp: float = 0.5
     alpha: float = 0.25
     per_class: bool = True
     detach_features: bool = True
@@ -48,7 +45,9 @@ class Tiles:
         min_side: pixels that a side of a tile has at least: smaller tiles are enlarged, see `tiling.enlargement`. 0
             leaves all as they are, as printed.
         beta: weight of the equivariance loss, beta of Eq. 16.
-        ramp: share of training over which that weight grows from 0, as in Puzzle-CAM.
+        start: share of training that passes before that weight grows from 0. A map that the equivariance loss takes up
+            before the class is learnt can settle on the background and stay there.
+        ramp: share of training over which it then grows; Puzzle-CAM has start 0 and ramp 0.5.
         distance: of the two CAMs in the equivariance loss: ``l1`` as printed, or ``correlation`` of their shapes, see
             `losses.correlation_loss`.
         learns: branch that the equivariance loss moves: ``both``, as printed, ``full`` or ``tiled``.
@@ -57,17 +56,30 @@ class Tiles:
         refined: what RSA refines: ``all`` that the tiles give, as printed: their class scores, the vectors of CFC and
             the target of the equivariance loss; or the ``target`` alone, which is cut at zero first.
         contrast: cross-image foreground contrast (CFC); null leaves it out.
+        moves: what CFC and the equivariance loss train: the ``network``, as printed, or the class weights of the
+            ``classifier`` alone. Both losses are low for features that see edges and no classes.
+        tags: that CFC and the equivariance loss compare: ``all``, as printed, or those ``found``, see
+            `losses.found_tags`.
     """
 
     grid: int = 2
     min_side: int = 224
     beta: float = 4.0
-    ramp: float = 0.5
+    start: float = 0.3
+    ramp: float = 0.3
     distance: Literal["l1", "correlation"] = "correlation"
     learns: Literal["both", "full", "tiled"] = "full"
     attention: Attention | None = Attention(layer="layer3.0", region="image", detach=True)
     refined: Literal["all", "target"] = "target"
     contrast: Contrast | None = Contrast()
+    moves: Literal["network", "classifier"] = "classifier"
+    tags: Literal["all", "found"] = "found"
+
+    def __post_init__(self) -> None:
+        if self.moves == "classifier" and self.refined == "all":
+            raise SettingError(
+                "tiles.moves is classifier and tiles.refined is all; expected refined: target, or moves: network"
+            )
 
 
 @dataclass(frozen=True)
