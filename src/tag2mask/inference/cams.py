@@ -109,7 +109,7 @@ class CAMMaker:
     @torch.inference_mode()
     def branches(self, photo: Photograph) -> Branches:
         """Run both branches, at a size of which the tiles are whole, without scales and flips."""
-        tiles, net = self.task.tiles or Tiles(min_side=0, attention=None, refined="all"), self.task.net
+        tiles, net = self.task.tiles or Tiles(min_side=0, attention=None, refined="all", moves="network"), self.task.net
         image = self.pixels(read(photo), tiles.grid * net.stride)
         of_cams = self.task.inference.attention  # for a training without: over the whole image; else the defaults
         if of_cams and of_cams.kernel != "network":  # which does not reach from tile to tile
