@@ -1,7 +1,7 @@
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -93,14 +93,19 @@ def test_without_attention_and_contrast_the_loss_is_puzzle_cams(batch: dict[str,
     torch.testing.assert_close(loss, expected)
 
 
+def after_the_ramp() -> CAMTask:
+    """Return a network in a training whose ramp of beta is over."""
+    module = task(METHODS["paper"]).eval()
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.total_steps = 0
+    return module
+
+
 @pytest.mark.parametrize("tags", ["found", "all"])
 def test_cfc_and_the_equivariance_loss_compare_no_class_that_the_tiles_do_not_find(
     batch: dict[str, torch.Tensor], tags: Literal["found", "all"]
 ) -> None:
-    module = task(METHODS["paper"]).eval()
-    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    module.total_steps = 0  # the ramp is over
-    tiles = Tiles(tags=tags, moves="network")
+    module, tiles = after_the_ramp(), Tiles(tags=tags, moves="network")
     with torch.no_grad():
         steps = module.branches(tiles, batch)
     shift = torch.tensor([1.0, 0, 0, 0, -1]) * (steps.tiled.mean((0, 2, 3)).abs() + 0.01)
@@ -123,10 +128,7 @@ def test_cfc_and_the_equivariance_loss_compare_no_class_that_the_tiles_do_not_fi
 def test_cfc_and_the_equivariance_loss_move_the_class_weights_alone_or_the_features_too(
     batch: dict[str, torch.Tensor], moves: Literal["network", "classifier"]
 ) -> None:
-    module = task(METHODS["paper"]).eval()
-    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    module.total_steps = 0  # the ramp is over
-    tiles = Tiles(moves=moves, tags="all")
+    module, tiles = after_the_ramp(), Tiles(moves=moves, tags="all")
     loss, terms = module.two_step_loss(tiles, module.branches(tiles, batch), batch["label"])
     rest = loss - terms["loss_cls"] - terms["loss_cls_tiled"]
     expected = tiles.beta * terms["loss_re"] + 0.02 * (terms["loss_cfc"] + 20 * terms["loss_repel"])
@@ -137,9 +139,15 @@ def test_cfc_and_the_equivariance_loss_move_the_class_weights_alone_or_the_featu
     assert (features is not None and bool(features.abs().sum() > 0)) == (moves == "network")
 
 
-def test_only_an_unrefined_cam_can_move_the_class_weights_alone() -> None:
-    with pytest.raises(SettingError, match="expected refined: target"):
-        Tiles(refined="all", moves="classifier")
+@pytest.mark.parametrize(
+    "changed",
+    [{"refined": "all"}, {"learns": "both"}, {"learns": "tiled"}, {"contrast": Contrast(detach_features=False)}],
+)
+def test_class_weights_cannot_learn_alone_where_another_setting_moves_the_features(changed: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="give moves: network"):
+        Tiles(**changed)
+    assert Tiles(**changed, moves="network")
+    assert Tiles(contrast=None).moves == "classifier"
 
 
 def test_beta_grows_over_the_first_half(sample: Path, tmp_path: Path) -> None:

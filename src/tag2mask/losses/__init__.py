@@ -20,7 +20,6 @@ from tag2mask.losses.label_maps import affinity_loss, segmentation_loss
 from tag2mask.losses.two_step import (
     classification_loss,
     correlation_loss,
-    equivariance,
     equivariance_loss,
     found_tags,
     ramp,

@@ -18,18 +18,28 @@ def classification_loss(scores: Tensor, label: Tensor) -> Tensor:
     return F.multilabel_soft_margin_loss(scores.float(), label.float())
 
 
-def equivariance_loss(full: Tensor, tiled: Tensor, label: Tensor) -> Tensor:
-    r"""Return the distance between the CAM of the whole image and the CAM merged from its tiles, Eq. 15.
+def equivariance_loss(
+    full: Tensor,
+    target: Tensor,
+    label: Tensor,
+    distance: Literal["l1", "correlation"] = "l1",
+    learns: Literal["both", "full", "tiled"] = "both",
+) -> Tensor:
+    r"""Return the distance between the CAM of the whole image and a CAM merged from its tiles, Eq. 15.
 
     .. math:: L_{re} = \frac{1}{BCHW} \sum_{b,c,h,w} y_{bc} \, | C_{bchw} - \hat{C}^*_{bchw} |
 
     The paper prints the bare norm. This is the form of Puzzle-CAM (https://arxiv.org/abs/2101.11253), ``masking`` in
-    its code: absent classes add nothing, but count in the denominator. Both CAMs are (B, C, H, W), before ReLU and
-    scaling.
+    its code: absent classes add nothing, but count in the denominator. ``distance`` ``correlation`` takes
+    `correlation_loss` in place of it. Both CAMs are (B, C, H, W), before ReLU and scaling.
+
+    The loss moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
     """
-    _same_size(full, tiled)
-    distance = (full.float() - tiled.float()).abs().mean((2, 3))  # (B, C)
-    return (distance * label.float()).mean()
+    full, target = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
+    if distance == "correlation":
+        return correlation_loss(full, target, label)
+    _same_size(full, target)
+    return ((full.float() - target.float()).abs().mean((2, 3)) * label.float()).mean()
 
 
 def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor, least: float = 1.0) -> Tensor:
@@ -60,9 +70,8 @@ def found_tags(scores: Tensor, label: Tensor) -> Tensor:
     """Return ``label`` without the tags of classes that the network does not find yet, (B, C).
 
     A class is found where the mean of the class scores before the sigmoid, (B, C), over the images of the batch that
-    have the tag, is above 0: a probability of one half. This is not in the paper. The CAM of a class that is not found
-    lights any place. A loss that compares or sharpens CAMs then settles on that place, often on the background, and
-    keeps it for the rest of the training.
+    have the tag, is above 0: a probability of one half. Under DDP each rank looks at the images that it has. This is
+    not in the paper: the CAM of a class that is not learnt yet says little about the place of the class.
     """
     summed = (scores.detach().float() * label).sum(0)  # (C,)
     return label * (summed > 0)
@@ -76,22 +85,6 @@ def ramp(step: int, steps: int, share: float, start: float = 0.0) -> float:
     """
     over, done = share * steps, step - start * steps
     return float(done >= 0) if over <= 0 else min(1.0, max(0.0, done / over))
-
-
-def equivariance(
-    full: Tensor,
-    target: Tensor,
-    label: Tensor,
-    distance: Literal["l1", "correlation"] = "l1",
-    learns: Literal["both", "full", "tiled"] = "both",
-) -> Tensor:
-    """Return the loss of Eq. 15 between the CAM of the whole image and one merged from its tiles, (B, C, H, W).
-
-    The ``distance`` is ``l1``, as printed (`equivariance_loss`), or ``correlation`` (`correlation_loss`). The loss
-    moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
-    """
-    pair = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
-    return (equivariance_loss if distance == "l1" else correlation_loss)(*pair, label)
 
 
 def two_step_loss(

@@ -93,7 +93,7 @@ class CAMTask(NetworkTask):
         full, tile_cam = steps.full, steps.tile_cam  # those that L_re and CFC move
         if tiles.moves == "classifier":
             full, tile_cam = (self.net.classifier(x.detach()) for x in (steps.features, steps.tile_features))
-        equivariance = losses.equivariance(full, steps.target, tags, tiles.distance, tiles.learns)
+        equivariance = losses.equivariance_loss(full, steps.target, tags, tiles.distance, tiles.learns)
         terms = {"beta": steps.full.new_tensor(beta), "loss_re": equivariance}
         if steps.entropy is not None:
             terms["attention_entropy"] = steps.entropy

@@ -57,7 +57,9 @@ class Tiles:
             the target of the equivariance loss; or the ``target`` alone, which is cut at zero first.
         contrast: cross-image foreground contrast (CFC); null leaves it out.
         moves: what CFC and the equivariance loss train: the ``network``, as printed, or the class weights of the
-            ``classifier`` alone. Both losses are low for features that see edges and no classes.
+            ``classifier`` alone: where the features learn from L_re too, they can learn edges
+            (docs/experiments/making-the-parts-pay.md). ``classifier`` needs ``refined: target``, ``learns: full`` and
+            ``contrast.detach_features: true``.
         tags: that CFC and the equivariance loss compare: ``all``, as printed, or those ``found``, see
             `losses.found_tags`.
     """
@@ -76,9 +78,12 @@ class Tiles:
     tags: Literal["all", "found"] = "found"
 
     def __post_init__(self) -> None:
-        if self.moves == "classifier" and self.refined == "all":
+        vectors = self.contrast is None or self.contrast.detach_features
+        if self.moves == "classifier" and (self.refined != "target" or self.learns != "full" or not vectors):
             raise SettingError(
-                "tiles.moves is classifier and tiles.refined is all; expected refined: target, or moves: network"
+                "tiles.moves: classifier needs refined: target, learns: full and contrast.detach_features: true; with "
+                f"refined: {self.refined}, learns: {self.learns} and detach_features: {str(vectors).lower()} the "
+                "features learn too: give moves: network"
             )
 
 
