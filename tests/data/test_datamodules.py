@@ -59,6 +59,21 @@ def test_the_photographs_outside_the_subset_need_no_label_and_are_not_predicted(
         module(sample, subset=0.25, labels=str(tmp_path))
 
 
+def test_soft_labels_are_read_from_beside_the_labels_or_missed(sample: Path, tmp_path: Path) -> None:
+    names = [photo.name for photo in module(sample, subset=0.25).train_photos]
+    (tmp_path / "soft").mkdir()
+    (tmp_path / "edges").mkdir()
+    for name in names:
+        for file in (f"{name}.png", f"soft/{name}.npz", f"edges/{name}.png"):
+            (tmp_path / file).touch()
+    photo = module(sample, subset=0.25, labels=str(tmp_path), soft=True).train_photos[0]
+    assert (photo.cam, photo.edge) == (tmp_path / f"soft/{names[0]}.npz", tmp_path / f"edges/{names[0]}.png")
+    assert module(sample, subset=0.25, labels=str(tmp_path)).train_photos[0].cam is None
+    (tmp_path / f"soft/{names[1]}.npz").unlink()
+    with pytest.raises(InputError, match=f"have no CAM file in .*soft, the first {names[1]}; .*--soft true"):
+        module(sample, subset=0.25, labels=str(tmp_path), soft=True)
+
+
 @pytest.mark.parametrize("subset", [0.0, -1.0, 1.5])
 def test_a_subset_that_is_no_share_is_refused(subset: float, sample: Path) -> None:
     with pytest.raises(InputError, match=f"subset is {subset}"):

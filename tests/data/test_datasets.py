@@ -1,23 +1,29 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from tag2mask.classes import IGNORE
 from tag2mask.data.datasets import (
     EvaluationSet,
     ResumableLoader,
     SeededSampler,
     ShardSampler,
     TrainingSet,
+    read_soft,
     sample_seed,
 )
 from tag2mask.data.photos import Photo, read_mask
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import InputError
+from tag2mask.io.cams import CAMs, write_cam
+from tag2mask.io.images import write_picture
 from tag2mask.io.labels import write_label
 from tests.folders import TINY, photograph
 
@@ -44,6 +50,49 @@ def test_training_never_opens_a_mask(tmp_path: Path) -> None:
     assert set(sample) == {"image", "label", "name"}
     assert sample["image"].shape == (3, 32, 32)
     assert sample["label"].tolist() == [1, 0]
+
+
+def soft_photo(root: Path) -> tuple[Photo, torch.Tensor]:
+    """A photograph of 32 x 48 pixels with the CAMs of classes 3 and 1, and an edge map that is 1 in its left half."""
+    cam = torch.rand(2, 8, 12).half()
+    write_cam(root / "a.npz", CAMs(cam, torch.tensor([3, 1]), (32, 48)))
+    write_picture(root / "e.png", np.repeat(np.array([[255] * 6 + [0] * 6], np.uint8), 8, 0))
+    write_label(root / "m.png", np.zeros((32, 48), np.uint8))
+    image = photograph(root / "p.png", (48, 32))
+    return Photo("a", image, (1, 3), root / "m.png", root / "a.npz", root / "e.png"), cam.float()
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_crop_has_the_cams_and_the_edges_of_its_place(tmp_path: Path, flip: float) -> None:
+    photo, cam = soft_photo(tmp_path)
+    how = Preprocessing(long_side=(48, 48), crop_size=64, flip=flip)  # all of the photograph, padded
+    data = TrainingSet([photo], 3, TrainingTransform(how), masks=True)
+    for seed in range(4):
+        sample = data[0, seed]
+        inside = (sample["mask"] != IGNORE).nonzero()
+        top, left = inside.min(0).values.tolist()
+        padded = torch.zeros(3, 64, 64)
+        maps = F.interpolate(torch.stack([cam[1], torch.zeros(8, 12), cam[0]])[None], (32, 48), mode="bilinear")[0]
+        padded[:, top : top + 32, left : left + 48] = maps.flip(-1) if flip else maps
+        torch.testing.assert_close(sample["cam"].float(), F.avg_pool2d(padded, 4), rtol=0, atol=0.002)
+        assert sample["edge"].shape == (16, 16)
+        columns = sample["edge"].float().sum(0)
+        middle = (left + 24) // 4
+        assert (columns[:middle].sum() > 36) == (not flip)
+        assert (columns[middle + 1 :].sum() > 36) == bool(flip)
+
+
+def test_a_photograph_without_edges_has_none(tmp_path: Path) -> None:
+    photo = replace(soft_photo(tmp_path)[0], edge=None)
+    assert "edge" not in TrainingSet([photo], 3, TrainingTransform(TINY), masks=True)[0, 0]
+
+
+def test_soft_labels_of_another_photograph_are_refused(tmp_path: Path) -> None:
+    photo = soft_photo(tmp_path)[0]
+    with pytest.raises(InputError, match="holds classes up to 3; expected 48 x 32 and at most 2"):
+        read_soft(photo, (32, 48), 2)
+    with pytest.raises(InputError, match="is of a photograph of 48 x 32 pixels"):
+        read_soft(photo, (32, 40), 3)
 
 
 def test_evaluation_gives_the_whole_photograph_its_size_and_its_mask(tmp_path: Path) -> None:

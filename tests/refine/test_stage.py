@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
@@ -26,7 +27,7 @@ from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
-from tag2mask.refine.recipes import FeatureWalk, PseudoLabels
+from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels
 from tag2mask.refine.stage import Made, cam_names, made_of, shard
 from tag2mask.tasks.checkpoints import file_digest
 from tests.commands import fault
@@ -79,6 +80,9 @@ def test_steps_and_soft_maps_come_on_request(
     assert {path.name for path in (out / "steps").iterdir()} == {"seed", "walk"}
     soft = read_cam(out / "soft" / "scene_0000.npz")
     assert 0 <= soft.cam.min() <= soft.cam.max() <= 1
+    edges = load_guide(EdgeWalk(str(edge_checkpoint)), "cpu")(read_image(sample / "images" / "scene_0000.jpg"))
+    with Image.open(out / "edges" / "scene_0000.png") as image:
+        np.testing.assert_allclose(np.asarray(image) / 255, edges.numpy(), atol=0.003)
     capsys.readouterr()
     assert main(["evaluate", str(cams), str(out), str(out / "soft"), "--masks", str(sample / "masks")]) == 0
     table = capsys.readouterr().out

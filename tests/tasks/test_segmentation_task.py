@@ -1,5 +1,7 @@
 """The training of DeepLabV3+: its loss, what it learns and logs, and what it refuses."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,17 @@ from torch import Tensor
 
 from tag2mask.callbacks.writers import LabelWriter
 from tag2mask.classes import IGNORE
+from tag2mask.cli.main import main
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.data.transforms import Preprocessing
 from tag2mask.errors import InputError
 from tag2mask.io.images import write_picture
 from tag2mask.io.labels import write_label
+from tag2mask.losses import CollisionCrossEntropy, CrossEntropy, PixelLoss, SoftCrossEntropy
 from tag2mask.metrics.evaluation import Task, evaluate
 from tag2mask.metrics.functional import THRESHOLDS
 from tag2mask.models.backbones import Backbone
+from tag2mask.tasks import checkpoints
 from tag2mask.tasks.optim import SGD
 from tag2mask.tasks.segmentation import MaskInference, SegmentationTask
 
@@ -120,6 +125,41 @@ def test_what_cannot_be_trained_on_is_said(change: dict[str, object], told: str)
     learner.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     with pytest.raises(InputError, match=told):
         learner.training_step(given, 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (CollisionCrossEntropy(), "CollisionCrossEntropy needs the cam of each label"),
+        (CrossEntropy(pairwise=1.0), "CrossEntropy needs the edge of each label"),
+        (SoftCrossEntropy(pairwise=1.0), "needs the cam and edge of each label; give --data.init_args.soft true"),
+    ],
+)
+def test_a_loss_of_soft_labels_does_not_learn_from_hard_ones(loss: PixelLoss, told: str) -> None:
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.zeros(2, 32, 32).long(), "name": ["a", "b"]}
+    with pytest.raises(InputError, match=told):
+        task(loss=loss).training_step(batch, 0)
+
+
+@pytest.mark.slow
+def test_soft_labels_train_the_network_and_their_loss_is_in_the_checkpoint(
+    cams: Path, sample: Path, edge_checkpoint: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels"
+    walk = {"class_path": "EdgeWalk", "init_args": {"checkpoint": str(edge_checkpoint), "steps": 8}}
+    recipe = ["--recipe", "tag2mask.refine.recipes.PseudoLabels", "--recipe.init_args.walk", json.dumps(walk)]
+    where = ["--cams", str(cams), "--photos", str(sample), "--out", str(labels), "--workers", "1", "--device", "cpu"]
+    assert main(["labels", *recipe, *where, "--soft", "true"]) == 0
+    names = sorted(path.stem for path in labels.glob("*.png"))
+    (tmp_path / "own").mkdir()
+    shutil.copytree(sample, tmp_path / "own", dirs_exist_ok=True)
+    (tmp_path / "own" / "train.txt").write_text("\n".join(names))
+    learner = task(loss=CollisionCrossEntropy(pairwise=0.5))
+    keep = ModelCheckpoint(tmp_path, "last")
+    run = trainer(tmp_path, max_epochs=1, limit_val_batches=0, callbacks=[keep], enable_checkpointing=True)
+    run.fit(learner, datamodule=data(tmp_path / "own", labels=str(labels), soft=True))
+    assert 0 < run.callback_metrics["train/loss_pairwise"] < run.callback_metrics["train/loss"]
+    assert checkpoints.load(SegmentationTask, tmp_path / "last.ckpt", "cpu").loss == CollisionCrossEntropy(pairwise=0.5)
 
 
 def test_a_run_taken_up_in_mid_epoch_ends_as_an_unbroken_one(sample: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ LABEL_OPTIONS: dict[str, dict[str, Any]] = {
     "--photos": {"type": Path | None, "help": "their folder, or the one that holds images/ and tags.csv"},
     "--out": {"type": Path, "required": True, "help": "folder of the label PNGs"},
     "--list": {"type": Path | None, "help": "names to do, one a line; without it, all CAM files"},
-    "--soft": {"type": bool, "default": False, "help": "true: also write the CAMs after the walk into OUT/soft"},
+    "--soft": {"type": bool, "default": False, "help": "true: also write walked CAMs and edges: OUT/soft, OUT/edges"},
     "--steps": {"type": bool, "default": False, "help": "true: also write the label after each step into OUT/steps"},
     "--workers": {"type": int | None, "help": "processes (one a core)"},
     "--device": {"default": "auto", "help": "cpu, cuda, cuda:1; auto: a GPU where there is one (auto)"},

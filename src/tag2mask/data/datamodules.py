@@ -17,6 +17,7 @@ from tag2mask.data.photos import Photo
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing, TrainingTransform
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.io import folders, provenance, records
+from tag2mask.io.records import EDGES, SOFT
 from tag2mask.utils.processes import cores
 
 
@@ -41,6 +42,7 @@ class WSSSDataModule(LightningDataModule):
         subset: float = 1.0,
         seed: int | None = None,
         labels: str | None = None,
+        soft: bool = False,
     ) -> None:
         """Set up loaders.
 
@@ -55,6 +57,7 @@ class WSSSDataModule(LightningDataModule):
             subset: share of the training split that is trained on and predicted, in (0, 1]; the same for every seed.
             seed: of the order and the crops; null is 0, and from the command line that of ``seed_everything``.
             labels: folder of label PNGs, such as pseudo-labels, to train on in place of tags; null trains on tags.
+            soft: read with each label the CAM that it was cut from, and its edges: `tag2mask labels --soft true`.
         """
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # one image may be left to predict
@@ -64,7 +67,7 @@ class WSSSDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, min(num_workers, cores())
         self.stated_preprocessing = preprocessing
         self.subset, self.seed = subset, seed or 0
-        self.labels = None if labels is None else Path(labels)
+        self.labels, self.soft = None if labels is None else Path(labels), soft
         self._read: set[str] = set()
         if not 0 < subset <= 1:
             raise SettingError(f"subset is {subset}; expected a share of the training split, above 0 and at most 1")
@@ -134,6 +137,12 @@ class WSSSDataModule(LightningDataModule):
             files = folders.masks_in(self.labels)
             photos = [replace(photo, mask=files.get(photo.name)) for photo in photos]
             lacking = [photo.name for photo in photos if photo.mask is None]
+        if self.soft and self.labels is not None and not lacking:
+            need, remedy = f"CAM file in {self.labels / SOFT}", "make the labels with `tag2mask labels --soft true`"
+            cams = folders.files_in(self.labels / SOFT, folders.CAM_ENDINGS)
+            edges = folders.masks_in(self.labels / EDGES)
+            photos = [replace(photo, cam=cams.get(photo.name), edge=edges.get(photo.name)) for photo in photos]
+            lacking = [photo.name for photo in photos if photo.cam is None]
         if lacking:
             raise MissingError(
                 f"{len(lacking)} of {len(photos)} photographs of the split {self.train_split!r} have no {need}, "

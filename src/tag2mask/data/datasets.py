@@ -2,7 +2,8 @@
 
 A sample is a dict: ``image`` (3, H, W) float32, normalised; ``label`` (C,) float32, 1 where the class is tagged, all -1
 without tags; ``name``. Evaluation adds ``size`` (2,) int64, height and width of the photograph. With masks also
-``mask`` int64: (height, width) for evaluation, (H, W) and cropped like the image for training.
+``mask`` int64: (height, width) for evaluation, (H, W) and cropped like the image for training. With soft labels also
+``cam`` (C, H / 4, W / 4) and, where edges stopped the walk, ``edge`` (H / 4, W / 4): float16, in [0, 1].
 """
 
 import hashlib
@@ -11,16 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tag2mask.data.photos import Photo, read_mask
-from tag2mask.io.images import read_image
+from tag2mask.errors import MismatchError
+from tag2mask.io.cams import read_cam
+from tag2mask.io.images import read_grey, read_image
 
 Sample = dict[str, Any]
+SOFT_STRIDE = 4  # pixels to one position of a soft label, as of an edge map
 
 
 class Photographs(Dataset[Sample]):
-    """Photographs of a data set; with ``masks`` also their masks, such as pseudo-labels, else none is opened."""
+    """Photographs of a data set; with ``masks`` also their masks, such as pseudo-labels, else none is opened.
+
+    A photograph that has a CAM (`Photo.cam`) is read with the CAM, and with its edge map.
+    """
 
     def __init__(self, photos: Sequence[Photo], num_classes: int, transform: Any, masks: bool = False) -> None:
         self.photos, self.num_classes, self.transform, self.masks = photos, num_classes, transform, masks
@@ -34,7 +42,29 @@ class Photographs(Dataset[Sample]):
         arrays = {"image": read_image(photo.image)}
         if self.masks:
             arrays["mask"] = read_mask(photo, arrays["image"].shape[:2], self.num_classes)
-        return arrays, {"label": torch.from_numpy(photo.label(self.num_classes)), "name": photo.name}
+        sample: Sample = {"label": torch.from_numpy(photo.label(self.num_classes)), "name": photo.name}
+        if photo.cam is not None:
+            arrays["soft"], sample["classes"] = read_soft(photo, arrays["image"].shape[:2], self.num_classes)
+        return arrays, sample
+
+
+def read_soft(photo: Photo, size: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, list[int]]:
+    """Read the CAMs of a photograph and its edge map, at the size of the photograph, (height, width, K + 1) float32.
+
+    The edge map, the last, is 0 throughout where the photograph has none. The mask values of the K classes come beside.
+    """
+    assert photo.cam is not None
+    cam, classes, own = read_cam(photo.cam)
+    highest = max(classes.tolist(), default=0)
+    if own != tuple(size) or highest > num_classes:
+        raise MismatchError(
+            f"{photo.cam} is of a photograph of {own[1]} x {own[0]} pixels and holds classes up to {highest}; expected "
+            f"{size[1]} x {size[0]} and at most {num_classes}: make the labels again with `tag2mask labels --overwrite`"
+        )
+    edge = np.zeros((1, 1), np.float32) if photo.edge is None else read_grey(photo.edge)
+    maps = [*cam.float(), torch.from_numpy(edge)]
+    scaled = [F.interpolate(each[None, None], own, mode="bilinear", align_corners=False)[0, 0] for each in maps]
+    return torch.stack(scaled, 2).numpy(), classes.tolist()
 
 
 class TrainingSet(Photographs):
@@ -43,7 +73,15 @@ class TrainingSet(Photographs):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
         arrays, sample = self.read(index)
-        return {**sample, **self.transform(seed, **arrays)}
+        sample |= self.transform(seed, **arrays)
+        if "soft" in sample:
+            *cams, edge = F.avg_pool2d(sample.pop("soft")[None], SOFT_STRIDE)[0].half()
+            sample["cam"] = edge.new_zeros(self.num_classes, *edge.shape)
+            if self.photos[index].edge is not None:
+                sample["edge"] = edge
+            for value, cam in zip(sample.pop("classes"), cams, strict=True):
+                sample["cam"][value - 1] = cam
+        return sample
 
 
 class EvaluationSet(Photographs):

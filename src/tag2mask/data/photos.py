@@ -23,6 +23,8 @@ class Photo:
     image: Path
     tags: tuple[int, ...] | None  # mask values of its classes (1 is the first), None where nobody tagged it
     mask: Path | None = None  # its label PNG
+    cam: Path | None = None  # the CAM that its label was cut from
+    edge: Path | None = None  # the edge map, a grey PNG, that stopped the random walk there
 
     def label(self, num_classes: int) -> np.ndarray:
         """Return the tags as 0/1, (C,) float32; all -1 without tags."""

@@ -56,7 +56,10 @@ class Preprocessing:
 
 
 class TrainingTransform:
-    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32, a label map alike."""
+    """Random scale, flip and crop: ``image`` (H, W, 3) uint8 becomes (3, crop, crop) float32, a label map alike.
+
+    Where the image is padded, a label map is ``IGNORE`` and a soft one 0.
+    """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         (low, high), size = preprocessing.long_side, preprocessing.crop_size
@@ -68,12 +71,18 @@ class TrainingTransform:
             A.RandomCrop(size, size),
             A.ToTensorV2(),
         ]
-        self.pipeline = A.Compose(steps)
+        self.pipeline = A.Compose(steps, additional_targets={"soft": "mask"})
 
     def __call__(self, seed: int, **arrays: np.ndarray) -> dict[str, torch.Tensor]:
-        """Transform ``image``, and its label map ``mask`` (H, W) uint8 alike; the same seed gives the same crop."""
+        """Transform ``image``, and its label map ``mask`` (H, W) uint8 alike; the same seed gives the same crop.
+
+        The maps ``soft`` (H, W, K) float32 in [0, 1] become (K, crop, crop).
+        """
         self.pipeline.set_random_seed(seed)
         crops = self.pipeline(**arrays)
+        if "soft" in crops:
+            crops["soft"] = crops["soft"].permute(2, 0, 1)
+            crops["soft"] = crops["soft"].masked_fill(crops["soft"] > 1, 0)
         return {key: crop.long() if key == "mask" else crop for key, crop in crops.items()}
 
 

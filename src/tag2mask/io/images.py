@@ -46,6 +46,14 @@ def read_image(path: Path) -> np.ndarray:
         return pixels
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """Read a grey picture of 8 bits, (H, W) float32 in [0, 1]."""
+    with open_picture(path, "edge map") as image:
+        if image.mode != "L":
+            raise ValueError(f"a picture of mode {image.mode}, expected L, grey of 8 bits")
+        return np.array(image, np.float32) / 255
+
+
 def read_size(path: Path) -> tuple[int, int]:
     """Read height and width of a photograph, turned as `read_image` turns it; only the head of the file is read."""
     with open_picture(path) as image:

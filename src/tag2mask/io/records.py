@@ -17,7 +17,7 @@ from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io.files import read_json, write_json
 
 RUN_FILE = "run.json"
-STEPS = "steps"
+STEPS, SOFT, EDGES = "steps", "soft", "edges"  # folders beside the label PNGs
 """Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
 
 

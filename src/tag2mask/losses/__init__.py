@@ -3,6 +3,7 @@
 All sums, exponentials and logarithms are taken in float32, whatever the precision of the network.
 """
 
+from tag2mask.losses.affinity import affinity_loss
 from tag2mask.losses.contrast import (
     SIMILARITY_BOUND,
     background_vectors,
@@ -16,7 +17,17 @@ from tag2mask.losses.contrast import (
     shows_class,
     sigmoid_weights,
 )
-from tag2mask.losses.label_maps import affinity_loss, segmentation_loss
+from tag2mask.losses.pixels import (
+    CollisionCrossEntropy,
+    CrossEntropy,
+    PixelLoss,
+    SoftCrossEntropy,
+    collision_cross_entropy,
+    pairwise_loss,
+    segmentation_loss,
+    soft_cross_entropy,
+    soft_label,
+)
 from tag2mask.losses.two_step import (
     classification_loss,
     correlation_loss,

@@ -150,6 +150,7 @@ class Result(NamedTuple):
 
     steps: dict[str, np.ndarray]  # label map (H, W) uint8 after each step, in order; the last one is the label
     soft: CAMs  # that the label was cut from
+    edges: Tensor | None = None  # that stopped the walk, in [0, 1], (h, w)
 
 
 class Recipe(ABC):
@@ -211,15 +212,17 @@ class PseudoLabels(Recipe):
         """Make the labels of one photograph."""
         photo, size = self._shrunk(image, cams.size)
         maps = cams.cam.float().to(device)
-        scores = {"seed": self.seed.scores(at_size(maps, size))}
+        scores, edges = {"seed": self.seed.scores(at_size(maps, size))}, None
         if self.walk is not None:
             assert guide is not None
-            maps = self.walk.spread(maps, guide(photo))
+            guided = guide(photo)
+            maps = self.walk.spread(maps, guided)
+            edges = guided.cpu() if isinstance(self.walk, EdgeWalk) else None
             scores["walk"] = self.seed.scores(at_size(maps, size))
         if self.crf is not None:
             scores["crf"] = self.crf.from_scores(photo, list(scores.values())[-1])
         steps = {step: seed(at_size(each, cams.size), cams.classes).cpu().numpy() for step, each in scores.items()}
-        return Result(steps, cams._replace(cam=maps.cpu()))
+        return Result(steps, cams._replace(cam=maps.cpu()), edges)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from tag2mask.errors import InputError, MismatchError, MissingError, SettingErro
 from tag2mask.io import disk, folders, provenance
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import remove_parts
-from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
+from tag2mask.io.images import read_image, read_note, read_size, sizes_hint, write_picture
 from tag2mask.io.labels import write_label
-from tag2mask.io.records import RUN_FILE, STEPS, record_of
-from tag2mask.refine.recipes import Guide, Recipe, Result
+from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
+from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
-SOFT = "soft"
 LoadGuide = Callable[[str], Guide]  # loads the network that guides the walk to a device
 
 
@@ -28,8 +27,9 @@ LoadGuide = Callable[[str], Guide]  # loads the network that guides the walk to 
 class Job:
     """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the recipe needs none.
 
-    ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``; ``steps`` the label map
-    after each step before the last, into ``out/steps/<step>``.
+    ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
+    stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
+    ``out/steps/<step>``.
     """
 
     cams: Path
@@ -40,11 +40,13 @@ class Job:
     steps: bool = False
 
     def outputs(self, name: str) -> dict[str, Path]:
-        """Return the files of one photograph: step names and ``soft``, the label itself (the last step) last."""
+        """Return the files of one photograph: steps, ``soft``, ``edges``, the label itself (the last step) last."""
         *before, last = self.recipe.step_names
         paths = {step: self.out / STEPS / step / f"{name}.png" for step in before if self.steps}
         if self.soft:
             paths[SOFT] = self.out / SOFT / f"{name}.npz"
+            if isinstance(self.recipe.walk, EdgeWalk):
+                paths[EDGES] = self.out / EDGES / f"{name}.png"
         return {**paths, last: self.out / f"{name}.png"}
 
     def expected_bytes(self, name: str) -> list[float]:
@@ -182,6 +184,9 @@ class _Worker:
         for step, path in self.job.outputs(name).items():
             if step == SOFT:
                 write_cam(path, result.soft)
+            elif step == EDGES:
+                assert result.edges is not None
+                write_picture(path, (result.edges * 255).round().to(torch.uint8).numpy())
             else:
                 write_label(path, result.steps[step], json.dumps(made._asdict()) if step == last else None)
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tag2mask import losses
 from tag2mask.classes import VOC
 from tag2mask.errors import SettingError
+from tag2mask.losses import CrossEntropy, PixelLoss
 from tag2mask.metrics.scores import SegmentationScores, by_class
 from tag2mask.models.backbones import Backbone
 from tag2mask.models.segmentation import SegmentationNet, class_probabilities, label_map
@@ -43,6 +43,7 @@ class SegmentationTask(NetworkTask):
         optimizer: SGD = SGD(lr=0.007, weight_decay=4e-5),
         inference: MaskInference = MaskInference(),
         validation: MaskInference = MaskInference(scales=(1.0,), flip=False),
+        loss: PixelLoss = CrossEntropy(),
     ) -> None:
         """Build the network with random weights; pretrained ones are filled in when training starts.
 
@@ -53,10 +54,11 @@ class SegmentationTask(NetworkTask):
             optimizer: learning rates and their decay; ``new_factor`` is the decoder's rate against the encoder's.
             inference: how `predict` makes masks.
             validation: how they are made for the scores while training; one scale is cheap.
+            loss: what a pixel learns from its label; some losses need ``data.soft``.
         """
         super().__init__(num_classes, class_names)
         self.save_hyperparameters(logger=False)
-        self.optimizer, self.inference, self.validation = optimizer, inference, validation
+        self.loss, self.optimizer, self.inference, self.validation = loss, optimizer, inference, validation
         self.net = SegmentationNet(num_classes + 1, backbone)
         self.scores = SegmentationScores(num_classes + 1)
         self.seed = 0
@@ -76,16 +78,21 @@ class SegmentationTask(NetworkTask):
         return scores
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the cross-entropy over labelled pixels."""
+        """Return the loss over labelled pixels."""
         images = batch["image"]
         self.require_labels(batch)
+        if missing := [key for key in self.loss.needs if key not in batch]:
+            raise SettingError(
+                f"{type(self.loss).__name__} needs the {' and '.join(missing)} of each label; give "
+                "--data.init_args.soft true, with labels of `tag2mask labels --soft true`"
+            )
         if len(images) < 2:
             raise SettingError(
                 "a batch of one image cannot train DeepLabV3+, which normalises over the batch; give "
                 "--data.init_args.batch_size 2 or more, and at least as many photographs"
             )
-        loss = losses.segmentation_loss(self(images), batch["mask"], self.mean_over_ranks)
-        return self.logged(loss, {}, batch)
+        terms = self.loss(self(images), batch, self.mean_over_ranks)
+        return self.logged(terms.pop("loss"), terms, batch)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from tag2mask.errors import SettingError
+from tag2mask.losses import CollisionCrossEntropy, CrossEntropy, SoftCrossEntropy
 from tag2mask.models.attention import Attention
 from tag2mask.models.backbones import Backbone
 from tag2mask.tasks.optim import SGD
@@ -137,3 +138,4 @@ class MaskInference:
 
 
 torch.serialization.add_safe_globals([Attention, Backbone, CAMInference, Contrast, MaskInference, SGD, Tiles])
+torch.serialization.add_safe_globals([CollisionCrossEntropy, CrossEntropy, SoftCrossEntropy])

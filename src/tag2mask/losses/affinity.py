@@ -1,12 +1,9 @@
-"""Losses of the networks that learn from label maps: edges, and masks."""
+"""The loss of the edge network, which learns from label maps."""
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from tag2mask.classes import IGNORE
 
 
 def affinity_loss(
@@ -37,15 +34,3 @@ def affinity_loss(
     back, front, apart = (total / count for total, count in zip(sums, counts, strict=True))
     loss = ((back + front) / 2 + apart) / 2
     return {"loss": loss, "loss_background": back, "loss_foreground": front, "loss_negative": apart}
-
-
-def segmentation_loss(
-    scores: Tensor, label: Tensor, counted: Callable[[Tensor], Tensor] = lambda count: count
-) -> Tensor:
-    """Cross-entropy, averaged over the pixels whose label is not ``IGNORE``; 0 where there are none.
-
-    ``scores`` are those before the softmax, (B, G, H, W), of G classes with the background; ``label`` the mask values,
-    (B, H, W) int64; ``counted`` as for `affinity_loss`, of the number of those pixels.
-    """
-    total = F.cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
-    return total / counted((label != IGNORE).sum()).clamp_min(1)
