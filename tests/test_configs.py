@@ -92,7 +92,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", CAM_CONFIGS, ids=name)
 def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path) -> None:
     """RSA and the equivariance loss in training, CFC, and self-attention over the image at inference."""
-    settings, method, on_photographs = settings_of(path), method_of(path), path.parent.name != "demo"
+    settings, method = settings_of(path), method_of(path)
     tiles = settings["tiles"] or {}
     contrast = tiles.get("contrast") or {"lam": 0}
     parts = {
@@ -105,7 +105,7 @@ def test_a_cam_config_has_the_parts_that_its_name_and_first_line_say(path: Path)
     assert [part for part, on in parts.items() if on] == {
         "": ["tiles", "rsa", "equivariance", "cfc"],
         "_printed": ["tiles", "rsa", "equivariance", "cfc"],
-        "_tuned": ["tiles", *(["rsa", "equivariance"] if on_photographs else []), "cfc", "attention at inference"],
+        "_tuned": ["tiles", "rsa", "equivariance", "cfc", "attention at inference"],
         "_puzzle": ["tiles", "equivariance"],
         "_plain": [],
     }[method]
