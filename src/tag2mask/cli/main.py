@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import os
 import re
 import select
@@ -10,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from types import ModuleType
 
 from tag2mask import __version__
 from tag2mask.cli import help
@@ -55,8 +57,23 @@ def dispatch(words: list[str]) -> int:
     if verb in help.VERBS:
         words = with_paths(["--help" if word == "--help-all" else word for word in words])
     name = "lightning" if verb in LIGHTNING else verb
-    run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
+    run: Callable[[list[str]], int | None] = getattr(_loaded(f"tag2mask.cli.{name}"), name)
     return run(words if verb in LIGHTNING else words[1:]) or 0
+
+
+def _loaded(name: str) -> ModuleType:
+    """Import a module without a search for garbage meanwhile, nor later in what was imported.
+
+    Half a million objects are made, all are kept, and each full search walks through them.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _status(words: list[str]) -> int:
