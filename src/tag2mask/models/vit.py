@@ -44,7 +44,7 @@ def build_vit(name: str, stride: int) -> nn.Module:
     return built
 
 
-def _is_built(model: nn.Module) -> bool:
+def _is_vit(model: nn.Module) -> bool:
     """Say whether a backbone is a plain vision transformer."""
     from timm.models import Eva, VisionTransformer
 
@@ -53,7 +53,7 @@ def _is_built(model: nn.Module) -> bool:
 
 def feature_map(model: nn.Module, images: Tensor) -> Tensor:
     """Return the features of any backbone under a classifier, (B, D, h, w), for images of whole positions."""
-    if _is_built(model):
+    if _is_vit(model):
         return patch_tokens(model, images)[0]
     features: Tensor = model.forward_features(images)  # type: ignore[operator]
     return features
@@ -77,12 +77,12 @@ def _grid(model: Any, tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return grid
 
 
-def as_map(model: nn.Module, output: Any, size: tuple[int, int]) -> Tensor | None:
+def as_map(model: Any, output: Any, size: tuple[int, int]) -> Tensor | None:
     """Return what a part of a backbone puts out as a map (B, G, h', w'), None where it is none.
 
     Tokens of a plain ViT, (B, N, G), are laid out as its grid; the images have the ``size`` (H, W), of whole patches.
     """
-    if _is_built(model) and isinstance(output, Tensor):
+    if _is_vit(model) and isinstance(output, Tensor):
         if output.ndim == 3:
             return _grid(model, output, size)
         return output if output.shape[-2:] == model.patch_embed.dynamic_feat_size(size) else None
