@@ -71,10 +71,12 @@ help:        ## Show this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"Python {v[0]}.{v[1]} found; tag2mask needs 3.10 to 3.12: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 14) or sys.exit(f"Python {v[0]}.{v[1]} found; tag2mask needs 3.10 to 3.14: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt -e .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[crf]" 2>/dev/null; $(BIN)/python -c "import pydensecrf" 2>/dev/null || \
+	  echo "pydensecrf2 does not build here (no C++ compiler, or Python above 3.12): the dense CRF is our own, with the same labels"
 	@touch $@
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)

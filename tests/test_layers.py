@@ -136,6 +136,7 @@ def test_only_viz_uses_matplotlib() -> None:
     [
         (("prepare", "archive", "report", "doctor"), {"torch"}),
         (("evaluate", "labels"), {"lightning", "torchmetrics", "torchvision", "scipy", "torch._dynamo"}),
+        (("lightning",), {"timm", "albumentations", "segmentation_models_pytorch", "wandb"}),
     ],
 )
 def test_verbs_load_no_more_than_they_need(verbs: tuple[str, ...], heavy: set[str]) -> None:

@@ -3,16 +3,19 @@
 import re
 from pathlib import Path
 
+from tag2mask.cli.configs import names
+
 README, USAGE = (Path(page).read_text() for page in ("README.md", "docs/usage.md"))
 
 
 def test_every_path_and_config_named_exists() -> None:
-    named = re.findall(r"\]\(([\w./]+)\)|(configs/[\w/]+\.yaml)", README)
-    paths = {link or config for link, config in named} | {
-        f"configs/voc/{c}.yaml" for c in re.findall(r"`(cam_\w+)`", USAGE)
-    }
+    paths = re.findall(r"\]\(([\w./]+)\)|(configs/[\w/]+\.yaml)", README)
     assert len(paths) > 10
-    assert [path for path in paths if not Path(path).exists()] == []
+    assert [path for pair in paths if not Path(path := "".join(pair)).exists()] == []
+    configs = {f"voc/{name}" for name in re.findall(r"`(cam_\w+)`", USAGE)}
+    configs |= set(re.findall(r"(?:--config|tag2mask configs) ([\w/]+)", README + USAGE))
+    assert len(configs) > 20
+    assert configs <= set(names())
 
 
 def test_every_make_verb_named_is_in_the_makefile() -> None:

@@ -1,6 +1,7 @@
 """What a user gets to read: one line, and an exit status."""
 
 import functools
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from tag2mask.cli import main as cli
 from tag2mask.cli.main import main
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.labels import read_label, write_label
@@ -326,3 +328,17 @@ def test_order_and_crops_follow_the_seed_unless_they_have_their_own(
     assert main([*fit_words(sample, tmp_path, trainer__limit_val_batches="0"), *given]) == 0
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["data"]["init_args"]["seed"] == expected
+
+
+def test_no_garbage_is_looked_for_while_a_verb_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    collecting: list[bool] = []
+
+    def imported(name: str) -> None:
+        collecting.append(gc.isenabled())
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(cli, "import_module", imported)
+    with pytest.raises(ModuleNotFoundError):
+        cli._loaded("tag2mask.cli.nothing")
+    assert collecting == [False]
+    assert gc.isenabled()

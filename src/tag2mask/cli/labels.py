@@ -72,7 +72,7 @@ def parse(words: list[str]) -> Namespace:
     for option, keywords in (LABEL_OPTIONS | {"--recipe": LABEL_OPTIONS["--recipe"] | {"type": Recipe}}).items():
         parser.add_argument(option, **keywords)
     check_options(words, parser._option_string_actions, parser.prog)
-    args: Namespace = parser.instantiate_classes(parser.parse_args(words))
+    args: Namespace = parser.instantiate(parser.parse_args(words))
     return args
 
 

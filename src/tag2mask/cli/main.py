@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import os
 import re
 import select
@@ -10,15 +11,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from types import ModuleType
 
 from tag2mask import __version__
 from tag2mask.cli import help
+from tag2mask.cli.configs import with_paths
 from tag2mask.cli.help import LIGHTNING
 from tag2mask.cli.options import chain, did_you_mean, explain
 from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
 from tag2mask.utils.progress import warn
 
-VERBS = ("prepare", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
+VERBS = ("prepare", "configs", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 LOST_PROCESS = "another process of this run has ended or cannot be reached ({}); see its message, repeat the command"
 
@@ -51,10 +54,26 @@ def dispatch(words: list[str]) -> int:
     if verb not in (*LIGHTNING, *VERBS):
         near = did_you_mean(verb, (*LIGHTNING, *VERBS))
         raise SettingError(f"no verb {verb!r}{near or '; `tag2mask --help` lists them'}")
+    if verb in help.VERBS:
+        words = with_paths(["--help" if word == "--help-all" else word for word in words])
     name = "lightning" if verb in LIGHTNING else verb
-    run: Callable[[list[str]], int | None] = getattr(import_module(f"tag2mask.cli.{name}"), name)
-    words = ["--help" if word == "--help-all" else word for word in words]
+    run: Callable[[list[str]], int | None] = getattr(_loaded(f"tag2mask.cli.{name}"), name)
     return run(words if verb in LIGHTNING else words[1:]) or 0
+
+
+def _loaded(name: str) -> ModuleType:
+    """Import a module without a search for garbage meanwhile, nor later in what was imported.
+
+    Half a million objects are made, all are kept, and each full search walks through them.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _status(words: list[str]) -> int:

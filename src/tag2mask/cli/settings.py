@@ -40,6 +40,6 @@ def check_yaml(words: Sequence[str]) -> None:
         part = value.endswith((".yaml", ".yml")) and Path(value).is_file()  # --trainer FILE
         try:
             if part or option in ("--config", "-c"):
-                yaml.safe_load(read_text(Path(value), "a configuration; configs/ has one for every run"))
+                yaml.safe_load(read_text(Path(value), "a configuration; `tag2mask configs` lists one for every run"))
         except yaml.YAMLError as error:
             raise DamagedError(f"{value} is not YAML: {error}; mend it there") from None

@@ -1,12 +1,8 @@
-"""From a photograph to the network's input, through albumentations."""
+"""From a photograph to the network's input, through albumentations, which is imported where it is needed."""
 
 import os
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index for its version when imported
-
 from dataclasses import dataclass, replace
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
@@ -16,6 +12,7 @@ from tag2mask.classes import IGNORE
 Channels = tuple[float, float, float]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else albumentations, imported, asks the index for its version
 cv2.setNumThreads(0)  # the loader's processes are the parallelism
 
 
@@ -62,6 +59,8 @@ class TrainingTransform:
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
+        import albumentations as A
+
         (low, high), size = preprocessing.long_side, preprocessing.crop_size
         steps = [  # an image that is shrunk is averaged as in evaluation; a label map gets no new values in between
             A.LongestMaxSize(list(range(low, high + 1)), interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
@@ -90,6 +89,8 @@ class EvaluationTransform:
     """The whole photograph, normalised, shrunk where it is larger than ``max_side``: (H, W, 3) uint8 -> (3, h, w)."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
+        import albumentations as A
+
         self.max_side = preprocessing.max_side
         self.pipeline = A.Compose([A.Normalize(*preprocessing.normalization), A.ToTensorV2()])
 

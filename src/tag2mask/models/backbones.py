@@ -7,9 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -52,13 +50,18 @@ def normalization(config: Backbone) -> tuple[Channels, Channels]:
     """
     if config.weights == PACKAGE:
         return (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)
-    pretrained = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
+    from timm import get_pretrained_cfg
+    from timm.data.config import resolve_data_config
+
+    pretrained = get_pretrained_cfg(config.name, allow_unregistered=True)
     config_of_data = resolve_data_config(pretrained_cfg=pretrained.to_dict() if pretrained else {})
     return config_of_data["mean"], config_of_data["std"]
 
 
 def build(config: Backbone) -> nn.Module:
     """Return the timm model without its classifier and with random weights; `load_weights` fills them."""
+    import timm  # within functions: takes a second to import, which settings and help do not need
+
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name}*")[:5]
         raise SettingError(f"timm has no model {config.name!r}" + (f"; near it: {', '.join(near)}" if near else ""))
@@ -185,6 +188,8 @@ class PretrainedNet(nn.Module):
 
 def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
     """Return the pretrained state dict of timm's model ``name`` from ``source``."""
+    import timm
+
     if source == HUB:
         try:
             return timm.create_model(name, pretrained=True).state_dict()

@@ -7,7 +7,6 @@ it.
 from collections.abc import Sequence
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ class SegmentationNet(PretrainedNet):
 
     def __init__(self, num_classes: int, backbone: Backbone) -> None:
         """Build the network for ``num_classes`` G with random weights; the encoder's output stride is 8 or 16."""
+        import segmentation_models_pytorch as smp  # loads timm
+
         super().__init__(backbone)
         if backbone.output_stride not in (8, 16):
             raise SettingError(f"DeepLabV3+ has output stride 8 or 16, not {backbone.output_stride}; use one of them")

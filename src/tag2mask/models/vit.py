@@ -11,10 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import timm
-from timm.layers.attention import Attention, AttentionRope
-from timm.models import Eva, VisionTransformer
-from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 
 from tag2mask.errors import SettingError
@@ -24,7 +20,9 @@ MODULES = ("vision_transformer", "deit", "eva")  # of timm, whose networks all t
 
 def is_plain_vit(name: str) -> bool:
     """Say whether timm's model ``name`` is a plain vision transformer."""
-    return timm.models.is_model_in_modules(name, MODULES)
+    from timm.models import is_model_in_modules
+
+    return is_model_in_modules(name, MODULES)
 
 
 def build_vit(name: str, stride: int) -> nn.Module:
@@ -32,7 +30,9 @@ def build_vit(name: str, stride: int) -> nn.Module:
 
     ``SettingError`` where its patches have not ``stride`` x ``stride`` pixels.
     """
-    model: Any = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    from timm import create_model
+
+    model: Any = create_model(name, num_classes=0, dynamic_img_size=True)
     sides = tuple(model.patch_embed.patch_size)
     if sides != (stride, stride):
         raise SettingError(
@@ -44,9 +44,16 @@ def build_vit(name: str, stride: int) -> nn.Module:
     return built
 
 
+def _is_vit(model: nn.Module) -> bool:
+    """Say whether a backbone is a plain vision transformer."""
+    from timm.models import Eva, VisionTransformer
+
+    return isinstance(model, VisionTransformer | Eva)
+
+
 def feature_map(model: nn.Module, images: Tensor) -> Tensor:
     """Return the features of any backbone under a classifier, (B, D, h, w), for images of whole positions."""
-    if isinstance(model, VisionTransformer | Eva):
+    if _is_vit(model):
         return patch_tokens(model, images)[0]
     features: Tensor = model.forward_features(images)  # type: ignore[operator]
     return features
@@ -70,12 +77,12 @@ def _grid(model: Any, tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return grid
 
 
-def as_map(model: nn.Module, output: Any, size: tuple[int, int]) -> Tensor | None:
+def as_map(model: Any, output: Any, size: tuple[int, int]) -> Tensor | None:
     """Return what a part of a backbone puts out as a map (B, G, h', w'), None where it is none.
 
     Tokens of a plain ViT, (B, N, G), are laid out as its grid; the images have the ``size`` (H, W), of whole patches.
     """
-    if isinstance(model, VisionTransformer | Eva) and isinstance(output, Tensor):
+    if _is_vit(model) and isinstance(output, Tensor):
         if output.ndim == 3:
             return _grid(model, output, size)
         return output if output.shape[-2:] == model.patch_embed.dynamic_feat_size(size) else None
@@ -111,6 +118,9 @@ def own_attention(model: nn.Module, blocks: Sequence[str] = ()) -> Iterator[list
 
 def _attention_of(model: nn.Module, block: str) -> Any:
     """Return the attention layer of a block; ``SettingError`` where there is none that gives its weights."""
+    from timm.layers.attention import Attention, AttentionRope
+    from timm.models.eva import EvaAttention
+
     found = dict(model.named_modules()).get(f"{block}.attn")
     if not isinstance(found, Attention | AttentionRope | EvaAttention):
         raise SettingError(
