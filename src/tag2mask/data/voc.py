@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from tag2mask import classes
 from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MissingError
-from tag2mask.io.folders import read_list, without_ending
+from tag2mask.io.folders import photo_name, read_list
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}  # trainaug: VOC's train and SBD, less VOC's val
 
@@ -26,7 +26,7 @@ def split_names(root: Path, split: str) -> list[str]:
 
 def read_ids(path: Path) -> list[str]:
     """Read the ids of a list, one a line; the columns of 1, 0 and -1 in lists of a class are left out."""
-    return list(dict.fromkeys(without_ending(re.sub(r"\s+-?[01]$", "", name)) for name in read_list(path)))
+    return list(dict.fromkeys(photo_name(re.sub(r"\s+-?[01]$", "", name), path) for name in read_list(path)))
 
 
 def packaged_names(split: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from tag2mask import __version__
 from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io.files import read_json, write_json
+from tag2mask.io.names import checked
 
 RUN_FILE = "run.json"
 STEPS = "steps"
@@ -34,9 +35,13 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+    config = record.get("config") if isinstance(record, dict) else None
+    names = (config.get("classes") or []) if isinstance(config, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DamagedError(f"{path} is not the record of a run; delete it, and the files beside it that are not known")
-    return record
+    for name in names:
+        checked(name, path, of_file=False)
+    return record  # type: ignore[no-any-return]
 
 
 def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> bool:

@@ -16,6 +16,7 @@ from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import remove_parts
 from tag2mask.io.images import read_image, read_note, read_size, sizes_hint
 from tag2mask.io.labels import write_label
+from tag2mask.io.names import file_in
 from tag2mask.io.records import RUN_FILE, STEPS, record_of
 from tag2mask.refine.recipes import Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
@@ -42,10 +43,10 @@ class Job:
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: step names and ``soft``, the label itself (the last step) last."""
         *before, last = self.recipe.step_names
-        paths = {step: self.out / STEPS / step / f"{name}.png" for step in before if self.steps}
+        paths = {step: file_in(self.out / STEPS / step, name, ".png") for step in before if self.steps}
         if self.soft:
-            paths[SOFT] = self.out / SOFT / f"{name}.npz"
-        return {**paths, last: self.out / f"{name}.png"}
+            paths[SOFT] = file_in(self.out / SOFT, name, ".npz")
+        return {**paths, last: file_in(self.out, name, ".png")}
 
     def expected_bytes(self, name: str) -> list[float]:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""

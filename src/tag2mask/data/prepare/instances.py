@@ -14,6 +14,7 @@ from pycocotools import mask
 
 from tag2mask import classes
 from tag2mask.errors import DamagedError, MismatchError
+from tag2mask.io.names import checked
 
 RULE = 1  # version of the mask rule in `paint`; another rule makes other masks of the same annotations
 NAME = re.compile(r"\w[\w.-]*\.(jpg|png)")
@@ -76,7 +77,7 @@ def read_scenes(path: Path) -> list[Scene]:
     pictures: dict[int, tuple[str, int, int]] = {}
     names: set[str] = set()
     for where, entry in _entries(path, content, "images"):
-        key, name = entry["id"], os.path.splitext(entry["file_name"])[0]
+        key, name = entry["id"], checked(os.path.splitext(entry["file_name"])[0], where)
         if key in pictures or name in names:
             raise _fault(where, f"the id {key} or the name {name} for the second time", "each once")
         names.add(name)
