@@ -121,7 +121,7 @@ def test_the_checkpoint_that_a_word_stands_for_runs_nothing(
     command = words(verb, "configs/demo/cam_plain.yaml", sample, tmp_path / "run", ckpt_path=word)
     assert main(command) == 2
     assert not (tmp_path / "hit").exists()
-    assert f"{path} is not a whole checkpoint" in line(capsys)
+    assert f"{path} cannot be read as a checkpoint" in line(capsys)
 
 
 @pytest.mark.parametrize("verb", ["fit", "predict"])
@@ -146,4 +146,4 @@ def test_a_checkpoint_that_slurm_left_runs_nothing(
     command = words("fit", "configs/demo/cam_plain.yaml", sample, tmp_path / "run", trainer__max_steps="1")
     assert main([*command, *small, "--trainer.num_nodes", "1"]) == 2
     assert not (tmp_path / "hit").exists()
-    assert "hpc_ckpt_1.ckpt is not a whole checkpoint" in line(capsys)
+    assert "hpc_ckpt_1.ckpt cannot be read as a checkpoint" in line(capsys)

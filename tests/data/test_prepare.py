@@ -325,7 +325,7 @@ def test_a_download_goes_on_where_the_connection_broke_off(
 
 def test_an_sbd_file_of_something_else_is_named(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"other": np.zeros(3)})
-    with pytest.raises(InputError, match=r"a\.mat is not a whole SBD annotation"):
+    with pytest.raises(InputError, match=r"a\.mat cannot be read as an SBD annotation"):
         read_sbd(tmp_path / "a.mat")
 
 

@@ -17,11 +17,13 @@ import yaml
 from jsonargparse._namespace import NSKeyError
 
 from tag2mask.cli.options import did_you_mean
-from tag2mask.errors import DamagedError, SettingError
+from tag2mask.errors import SettingError
+from tag2mask.io.files import decoding
 from tag2mask.io.folders import read_text
 
 PACKAGES = ("tag2mask", "torch", "lightning", "torchmetrics")
 """Whose classes a configuration may name."""
+LONGEST, ALIASES, DEPTH = 100_000, 10, 30  # characters, aliases and levels of a configuration
 
 
 def take_trusted(words: Sequence[str]) -> list[str]:
@@ -110,12 +112,32 @@ def _untrusted(path: str) -> SettingError:
     )
 
 
+def require_small_yaml(text: str) -> None:
+    """Raise ``YAMLError`` for a text of which a few bytes stand for much: by aliases, by depth, or by length."""
+    if len(text) > LONGEST:
+        raise yaml.YAMLError(f"{len(text):,} characters, more than {LONGEST:,}")
+    aliases = depth = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > ALIASES or depth > DEPTH:
+            raise yaml.YAMLError(f"more than {ALIASES} aliases, or {DEPTH} levels")
+
+
+def _load_small(text: str, load: Any = jsonargparse.get_loader("yaml")) -> Any:
+    require_small_yaml(text)
+    return load(text)
+
+
+jsonargparse.set_loader("yaml", _load_small, exceptions=(yaml.YAMLError, ValueError))
+
+
 def check_yaml(words: Sequence[str]) -> None:
     """Name a configuration that is no YAML, and the place in it; jsonargparse names neither."""
     for option, value in [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]:
         part = value.endswith((".yaml", ".yml")) and Path(value).is_file()  # --trainer FILE
-        try:
-            if part or option in ("--config", "-c"):
-                yaml.safe_load(read_text(Path(value), "a configuration; configs/ has one for every run"))
-        except yaml.YAMLError as error:
-            raise DamagedError(f"{value} is not YAML: {error}; mend it there") from None
+        if part or option in ("--config", "-c"):
+            text = read_text(Path(value), "a configuration; configs/ has one for every run")
+            with decoding(Path(value), "YAML", "mend it there"):
+                require_small_yaml(text)
+                yaml.safe_load(text)

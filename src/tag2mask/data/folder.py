@@ -16,6 +16,7 @@ from tag2mask.classes import is_background
 from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io import folders
+from tag2mask.io.files import decoding
 from tag2mask.io.folders import plain
 from tag2mask.io.names import checked, lines_of
 
@@ -31,9 +32,8 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
     for name, (where, field) in fields.items():
         whole = blanks_belong or "," in field or plain(field) in known
         parts = re.split("[;|,]", field) if whole else field.split()
-        tags_of[name] = tuple(
-            dict.fromkeys(plain(checked(part, where, of_file=False)) for part in parts if part.strip())
-        )
+        tags = (plain(checked(part, where, of_file=False)) for part in parts if part.strip())
+        tags_of[name] = tuple(dict.fromkeys(tags))
         for tag in tags_of[name]:
             if is_background(tag):
                 raise DamagedError(
@@ -51,10 +51,11 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     expected = "a table with the columns name,tags; name the folder that holds it and images/ (--data.init_args.root)"
     lines = lines_of(folders.read_text(path, expected))
     delimiter = next((sign for sign in ",;\t" if sign in lines[0]), ",")
-    columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    with decoding(path, "a table", "mend its first line"):
+        columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     if "name" not in columns or "tags" not in columns:
         raise DamagedError(
-            f"{path} starts with {lines[0]!r}; expected a first line that names the columns name and tags, with a "
+            f"{path} starts with {lines[0][:60]!r}; expected a first line that names the columns name and tags, with a "
             "comma, a semicolon or a tab between them: name,tags"
         )
     at_name, at_tags = columns.index("name"), columns.index("tags")
@@ -62,7 +63,8 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     fields: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines[1:], 2):
         where = f"{path}, line {number}"
-        row, *rest = csv.reader([line, ""], delimiter=delimiter)
+        with decoding(path, "a table", f"mend line {number}"):
+            row, *rest = csv.reader([line, ""], delimiter=delimiter)
         if not rest:  # it has gone on in the next line
             raise DamagedError(f"{where}: a quotation mark does not close on its line; mend or remove it")
         if not any(field.strip() for field in row):

@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from tag2mask.classes import IGNORE, is_background
-from tag2mask.errors import DamagedError, MismatchError, MissingError
+from tag2mask.errors import DamagedError, MismatchError
+from tag2mask.io.files import TEXT, decoding
 from tag2mask.io.names import checked, lines_of
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -95,10 +96,10 @@ def photo_name(text: str, where: object) -> str:
 
 def read_text(path: Path, expected: str) -> str:
     """Read a text file of the user's; ``MissingError`` or ``DamagedError`` where that fails, with what was expected."""
+    with decoding(path, "a text", f"expected {expected}", TEXT):
+        content = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MissingError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = f"{error.reason} at byte {error.start}"
         raise DamagedError(f"{path} is not UTF-8 text ({place}); save it as UTF-8") from None

@@ -41,7 +41,7 @@ def file_in(folder: Path, name: str, ending: str) -> Path:
 
 
 def lines_of(text: str) -> list[str]:
-    """Split a text where lines end, ``\\n`` or ``\\r\\n``; ``str.splitlines`` splits at control characters too."""
+    """Split a text where lines end, on any system; ``str.splitlines`` splits at control characters too."""
     return re.split(r"\r\n|\r|\n", text)
 
 

@@ -35,11 +35,12 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record = read_json(path)
-    config = record.get("config") if isinstance(record, dict) else None
-    names = (config.get("classes") or []) if isinstance(config, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    config: Any = record.get("config") if isinstance(record, dict) else None
+    names: Any = (config.get("classes") or []) if isinstance(config, dict) else None
+    texts = [record.get("checkpoint", ""), config.get("cams", ""), *names] if isinstance(names, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
         raise DamagedError(f"{path} is not the record of a run; delete it, and the files beside it that are not known")
-    for name in names:
+    for name in texts[2:]:
         checked(name, path, of_file=False)
     return record  # type: ignore[no-any-return]
 

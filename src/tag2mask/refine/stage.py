@@ -70,9 +70,10 @@ def made_of(path: Path) -> Made | None:
     """Read what a label PNG was made from; None where there is no such file or its note is not of this stage."""
     try:
         note = json.loads(read_note(path) or "")
-        return Made(note["cam"], tuple(note["vanished"]), note["tags"])
-    except (ValueError, TypeError, KeyError):
+        made = Made(str(note["cam"]), tuple(map(int, note["vanished"])), int(note["tags"]))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return made if all(0 < value < IGNORE for value in made.vanished) else None
 
 
 def stale(job: Job, names: Sequence[str]) -> list[str]:
