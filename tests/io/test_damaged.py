@@ -52,7 +52,7 @@ def raised(error: BaseException) -> BaseException:
 
 @pytest.mark.parametrize("kind", [struct.error, KeyError, RecursionError, MemoryError, OSError, DamagedError])
 def test_whatever_a_decoder_raises_is_one_error(kind: type[Exception]) -> None:
-    reason = "no 'x'" if kind is KeyError else "x"
+    reason = "'x' is missing" if kind is KeyError else "x"
     assert str(raised(kind("x"))) == f"a.x cannot be read as a thing ({reason}); mend it"
     assert isinstance(raised(kind("x")), DamagedError)
 

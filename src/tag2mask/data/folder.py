@@ -26,7 +26,8 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 
     A tag that is none of the ``known`` classes is an error, where these are given.
     """
-    fields = _read_fields(path)
+    with decoding(path, "a table", "expected the columns name,tags: mend it"):
+        fields = _read_fields(path)
     blanks_belong = any(re.search("[;|]", field) for _, field in fields.values())
     tags_of: dict[str, tuple[str, ...]] = {}
     for name, (where, field) in fields.items():
@@ -51,8 +52,7 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     expected = "a table with the columns name,tags; name the folder that holds it and images/ (--data.init_args.root)"
     lines = lines_of(folders.read_text(path, expected))
     delimiter = next((sign for sign in ",;\t" if sign in lines[0]), ",")
-    with decoding(path, "a table", "mend its first line"):
-        columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     if "name" not in columns or "tags" not in columns:
         raise DamagedError(
             f"{path} starts with {lines[0][:60]!r}; expected a first line that names the columns name and tags, with a "
@@ -63,8 +63,7 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     fields: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines[1:], 2):
         where = f"{path}, line {number}"
-        with decoding(path, "a table", f"mend line {number}"):
-            row, *rest = csv.reader([line, ""], delimiter=delimiter)
+        row, *rest = csv.reader([line, ""], delimiter=delimiter)
         if not rest:  # it has gone on in the next line
             raise DamagedError(f"{where}: a quotation mark does not close on its line; mend or remove it")
         if not any(field.strip() for field in row):

@@ -46,7 +46,7 @@ def decoding(path: Path, kind: str, remedy: str, most: int | None = None) -> Ite
 def brief(error: BaseException) -> str:
     """Return the text of an error as part of a line, its kind where it has none."""
     text = " ".join(str(error).split())
-    return (f"no {text}" if isinstance(error, KeyError) else text or type(error).__name__)[:160]
+    return (f"{text} is missing" if isinstance(error, KeyError) else text or type(error).__name__)[:160]
 
 
 def require_whole_zip(path: Path, most: int, stored: bool = False) -> None:

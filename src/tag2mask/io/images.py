@@ -17,7 +17,7 @@ from tag2mask.io.files import MEGABYTE, atomic, decoding
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """What is opened, whatever a file is called: of Pillow's other formats, one calls another program."""
 MOST_IN_SMALL = 60_000_000
-"""Pixels of a photograph of less than 10 MB: it takes up to 16 bytes of memory for each."""
+"""Pixels of a photograph of less than 10 MB, half of that where `rgb` scales it: it takes up to 1 GB of memory."""
 
 
 def most_pixels() -> int:
@@ -35,8 +35,9 @@ def open_picture(path: Path, kind: str = "photograph") -> Iterator[Image.Image]:
         limit = most_pixels()
         try:
             with Image.open(path, formats=FORMATS) as image:
-                small = kind == "photograph" and path.stat().st_size < 10 * MEGABYTE
-                if image.width * image.height > (limit := min(limit, MOST_IN_SMALL) if small else limit):
+                if kind == "photograph" and path.stat().st_size < 10 * MEGABYTE:
+                    limit = min(limit, MOST_IN_SMALL // (2 if _is_deep(image) else 1))
+                if image.width * image.height > limit:
                     raise Image.DecompressionBombError
                 yield image
         except Image.DecompressionBombError:
@@ -83,8 +84,12 @@ def sizes_hint(photo: Path | None, size: Iterable[int], other: Iterable[int]) ->
 def is_deep(path: Path) -> bool:
     """Say whether a picture has grey values of more than 8 bits, or floats, which `rgb` scales; False where unread."""
     with suppress(InputError), open_picture(path) as image:
-        return image.mode.startswith(("I", "F"))
+        return _is_deep(image)
     return False
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
