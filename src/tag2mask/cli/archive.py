@@ -92,7 +92,7 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     with (
         decoding(path, "a .tgz", "write it with `tag2mask archive write`"),
         gzip.open(path) as packed,
-        tarfile.open(fileobj=_Limited(packed, MOST), mode="r|") as tar,
+        tarfile.open(fileobj=_Limited(packed, MOST), mode="r|") as tar,  # type: ignore[call-overload]
     ):
         entries = ((entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar if not entry.isdir())
         files = [(entry.name.removeprefix("./"), file.read() if file else b"") for entry, file in entries]

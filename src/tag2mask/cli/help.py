@@ -91,9 +91,8 @@ again   the same command does what is left, and again the labels whose CAM file 
 {chr(10).join(f"  {option:<12} {keywords['help']}" for option, keywords in LABEL_OPTIONS.items())}
 
 --recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
-step out, so does .crf null. --trust MODULE lets the configuration
-name a recipe in a module of your own. All settings of a recipe: --recipe.help PseudoLabels. The settings as
-they would be used: --print_config.
+step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels. The settings as
+they would be used: --print_config. --trust MODULE lets FILE name a recipe in a module of your own.
 
 Example:
   tag2mask labels --config configs/folder/labels.yaml --photos photographs"""

@@ -22,7 +22,7 @@ from tag2mask.cli.doctor import logged_in
 from tag2mask.cli.help import LIGHTNING
 from tag2mask.cli.main import LOST_PROCESS
 from tag2mask.cli.options import check_options
-from tag2mask.cli.settings import SettingsParser, check_yaml, take_trusted
+from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
@@ -251,7 +251,7 @@ def lightning(words: list[str]) -> None:
         trainer_defaults={"callbacks": EndOnTermination()},
         args=words,
         parser_class=_Parser,
-        parser_kwargs={"prog": "tag2mask", **names_errors} | dict.fromkeys(LIGHTNING, names_errors),
+        parser_kwargs={"prog": "tag2mask", **names_errors} | dict.fromkeys(LIGHTNING, names_errors | {"epilog": TRUST}),
     )
 
 

@@ -23,6 +23,7 @@ from tag2mask.io.folders import read_text
 
 PACKAGES = ("tag2mask", "torch", "lightning", "torchmetrics")
 """Whose classes a configuration may name."""
+TRUST = "--trust MODULE, on the command line alone: configurations may name what is in a module of your own"
 LONGEST, ALIASES, DEPTH = 100_000, 10, 30  # characters, aliases and levels of a configuration
 
 

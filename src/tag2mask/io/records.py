@@ -41,7 +41,7 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in texts):
         raise DamagedError(f"{path} is not the record of a run; delete it, and the files beside it that are not known")
     for name in texts[2:]:
-        checked(name, path, of_file=False)
+        checked(str(name), path, of_file=False)
     return record  # type: ignore[no-any-return]
 
 
