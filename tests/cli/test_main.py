@@ -148,7 +148,7 @@ def test_a_checkpoint_that_is_cut_short_or_of_another_project_is_refused(
     whole = (run / "checkpoints/last.ckpt").read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    for name, told in (("cut.ckpt", "not a whole checkpoint"), ("other.ckpt", "not a checkpoint of tag2mask")):
+    for name, told in (("cut.ckpt", "cannot be read as a checkpoint"), ("other.ckpt", "not a checkpoint of tag2mask")):
         assert main([*fit_words(sample, tmp_path / "new"), "--ckpt_path", str(tmp_path / name)]) == 2
         assert told in line(capsys)
 

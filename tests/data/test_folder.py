@@ -125,7 +125,7 @@ def test_a_table_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"tags\.csv cannot be read .* expected a table"):
+    with pytest.raises(InputError, match=r"tags\.csv does not exist; expected a table"):
         folder.read_tags(tmp_path / "tags.csv")
 
 

@@ -225,7 +225,7 @@ def test_a_file_that_is_no_whole_json_is_named(
     path = root / "annotations" / "instances_train2014.json"
     path.write_bytes(damage(path.read_bytes()))
     assert main(command(root, out)) == 2
-    assert f"{path} is cut short or no JSON (" in line(capsys)
+    assert f"{path} cannot be read as JSON (" in line(capsys)
     assert not out.exists()
 
 

@@ -2,6 +2,7 @@ import hashlib
 import io
 import shutil
 import tarfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,7 +20,7 @@ from tag2mask.data.prepare import voc as prepare
 from tag2mask.data.prepare.fetch import Archive
 from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import derive_aug, prepare_voc, read_sbd
-from tag2mask.errors import InputError, MissingError
+from tag2mask.errors import DamagedError, InputError, MissingError
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import digest_of_file
 from tests.commands import line
@@ -198,6 +199,28 @@ def test_an_archive_put_there_by_hand_needs_no_network(archives: Path, tmp_path:
     assert main(["prepare", "voc", "--root", str(tmp_path / "data"), "--no-download"]) == 0
 
 
+@pytest.mark.parametrize("kind", ["above", "absolute", "link", "hard link"])
+def test_nothing_is_unpacked_outside_its_folder(kind: str, tmp_path: Path) -> None:
+    outside, path = tmp_path / "outside", tmp_path / "in" / "a.tar"
+    outside.mkdir()
+    path.parent.mkdir()
+    (outside / "mine").write_text("mine")
+    entries = {
+        "above": [("../../outside/mine", tarfile.REGTYPE, "")],
+        "absolute": [(str(outside / "mine"), tarfile.REGTYPE, "")],
+        "link": [("out", tarfile.SYMTYPE, str(outside)), ("out/mine", tarfile.REGTYPE, "")],
+        "hard link": [("out", tarfile.LNKTYPE, "../../outside/mine"), ("out", tarfile.REGTYPE, "")],
+    }[kind]
+    with tarfile.open(path, "w") as tar:
+        for name, type_, target in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.size = type_, target, 4 * (type_ == tarfile.REGTYPE)
+            tar.addfile(entry, io.BytesIO(b"evil"))
+    with suppress(DamagedError), fetch.unpacked(path):  # an absolute name is taken as one within
+        pass
+    assert (outside / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("moved", [0, 1, 3])
 def test_killed_while_unpacking_it_goes_on_and_photographs_appear_last(
     moved: int, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,7 +325,7 @@ def test_a_download_goes_on_where_the_connection_broke_off(
 
 def test_an_sbd_file_of_something_else_is_named(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"other": np.zeros(3)})
-    with pytest.raises(InputError, match=r"a\.mat is not a whole SBD annotation"):
+    with pytest.raises(InputError, match=r"a\.mat cannot be read as an SBD annotation"):
         read_sbd(tmp_path / "a.mat")
 
 

@@ -66,3 +66,18 @@ def test_a_replaced_sample_set_leaves_no_scene_of_the_one_before(tmp_path: Path)
     write_sample(tmp_path, count=3, validation=1)
     write_sample(tmp_path, count=2, validation=1, overwrite=True)
     assert len(folder.folder_photos(tmp_path, "all")) == 2
+
+
+def test_a_replacement_that_was_killed_is_not_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sample(tmp_path, count=3, validation=1)
+
+    def killed(*_: object) -> None:
+        (tmp_path / "images" / ".scene_0001.jpg.17.part").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tag2mask.data.sample.labels.write_label", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_sample(tmp_path, count=3, validation=1, seed=1, overwrite=True)
+    assert write_sample(tmp_path, count=3, validation=1)
+    assert len(os.listdir(tmp_path / "images")) == len(os.listdir(tmp_path / "masks")) == 3

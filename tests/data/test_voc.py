@@ -96,7 +96,7 @@ def the_background_as_an_object(root: Path) -> str:
 def broken_xml(root: Path) -> str:
     path = root / "Annotations" / "b.xml"
     path.write_text(path.read_text()[:30])
-    return f"{path} is not whole XML"
+    return f"{path} cannot be read as XML"
 
 
 @pytest.mark.parametrize(

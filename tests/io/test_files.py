@@ -51,7 +51,7 @@ def test_only_half_written_files_of_the_names_are_removed(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{", "[1,"])
 def test_damaged_json_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(DamagedError, match=r"a\.json is not a JSON file"):
+    with pytest.raises(DamagedError, match=r"a\.json cannot be read as JSON"):
         read_json(tmp_path / "a.json")
 
 

@@ -68,7 +68,7 @@ def test_a_text_that_is_not_utf8_is_named(read: object, tmp_path: Path) -> None:
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"a\.txt cannot be read \(No such file or directory\); expected a list"):
+    with pytest.raises(MissingError, match=r"a\.txt does not exist; expected a list"):
         folders.read_list(tmp_path / "a.txt")
 
 

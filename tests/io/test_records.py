@@ -104,3 +104,14 @@ def test_the_commit_says_whether_any_file_of_the_package_has_changed(
     assert len(records.commit()) == 40
     (package / "losses.py").write_text("changed = True")
     assert records.commit().endswith("+changes")
+
+
+NO_RECORDS = ["1", "[]", "null", '{"config": 1}', '{"config": {"classes": 3}}', '{"config": {"classes": [3]}}']
+NO_RECORDS += ['{"config": {"cams": 3}}', '{"config": {}, "checkpoint": 3}', '{"config": {"classes": {"a": 1}}}']
+
+
+@pytest.mark.parametrize("text", NO_RECORDS)
+def test_what_is_no_record_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"run\.json is not the record of a run"):
+        record_of(tmp_path)

@@ -201,10 +201,10 @@ def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:
     ("content", "fact"),
     [
         ("{", "JSON"),
-        ("[]", "no evaluation"),
+        ("[]", "as an evaluation"),
         ('{"images": 4}', "'best' is missing"),
         ('{"images": 4, "best": {"miou": "much", "mfdr": 0, "mfnr": 0}}', "'much'"),
-        ('{"images": 4, "best": {"miou": 1, "mfdr": 0, "mfnr": 0}, "steps": 3}', "no evaluation"),
+        ('{"images": 4, "best": {"miou": 1, "mfdr": 0, "mfnr": 0}, "steps": 3}', "as an evaluation"),
     ],
 )
 def test_a_damaged_evaluation_is_named_and_leaves_the_old_report(runs: Path, content: str, fact: str) -> None:

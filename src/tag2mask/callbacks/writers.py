@@ -15,6 +15,7 @@ from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import atomic, remove_parts
 from tag2mask.io.images import read_size
 from tag2mask.io.labels import write_label
+from tag2mask.io.names import file_in
 from tag2mask.io.records import RUN_FILE, same_run, write_run
 from tag2mask.refine.dense_crf import CRF
 
@@ -104,7 +105,7 @@ class PredictionWriter(Callback, ABC):
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Write the file of one photograph."""
-        self._write(self.out / f"{batch['name'][0]}{self.ending}", trainer, outputs, batch)
+        self._write(file_in(self.out, batch["name"][0], self.ending), trainer, outputs, batch)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Finish, and say what was written, also where nothing was left to do for this process or for all."""

@@ -16,10 +16,10 @@ Examples:
 import gzip
 import io
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,13 +27,15 @@ from PIL import Image
 from tag2mask import classes
 from tag2mask.cli.options import Parser
 from tag2mask.data.voc import packaged_names, read_ids
-from tag2mask.errors import DamagedError, MismatchError, MissingError
-from tag2mask.io.files import atomic
-from tag2mask.io.images import read_size
+from tag2mask.errors import DamagedError, InputError, MismatchError, MissingError
+from tag2mask.io.files import atomic, decoding
+from tag2mask.io.images import FORMATS, read_size
 from tag2mask.io.labels import label_png, read_label
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 HIGHEST = len(classes.VOC) - 1
+MOST = 250_000_000  # bytes, unpacked; the masks of VOC's test have 20 MB
+MOST_PIXELS = 4_000_000  # of a mask; those of VOC have 250,000 at most
 
 
 def archive(words: list[str]) -> None:
@@ -87,14 +89,13 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
 
     With ``photos``, a folder of ``<id>.jpg``, sizes are compared too. ``MismatchError`` names the first three faults.
     """
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            members = [(entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar]
-            files = [(m.name.removeprefix("./"), file.read() if file else b"") for m, file in members if not m.isdir()]
-    except FileNotFoundError:
-        raise MissingError(f"no archive {path}; write one with `tag2mask archive write`") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path} is not a whole .tgz ({error}); write it with `tag2mask archive write`") from None
+    with (
+        decoding(path, "a .tgz", "write it with `tag2mask archive write`"),
+        gzip.open(path) as packed,
+        tarfile.open(fileobj=_Limited(packed, MOST), mode="r|") as tar,  # type: ignore[call-overload]
+    ):
+        entries = ((entry, tar.extractfile(entry) if entry.isfile() else None) for entry in tar if not entry.isdir())
+        files = [(entry.name.removeprefix("./"), file.read() if file else b"") for entry, file in entries]
     expected = {f"{FOLDER}/{name}.png": f"{name}.png" for name in names}
     counts = Counter(entry for entry, _ in files)
     missing = [name for entry, name in expected.items() if entry not in counts]
@@ -110,13 +111,29 @@ def check_archive(path: Path, names: Sequence[str], photos: Path | None = None) 
     return f"{len(names)} masks, none missing, none too many, palette PNGs, values 0 to {HIGHEST}{sizes}"
 
 
+class _Limited:
+    """A file of which more than ``most`` bytes are a ``ValueError``: a few packed bytes may unpack to any number."""
+
+    def __init__(self, file: Any, most: int) -> None:
+        self.file, self.left = file, most
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("it unpacks to too many bytes")
+        content: bytes = self.file.read(size)
+        return content
+
+
 def _fault(content: bytes, path: Path, photos: Path | None) -> str | None:
     """The first fault of a mask, with its name; None where it is as the server wants it."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with decoding(path, "a mask", "write it again"), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels")
             kind, mode, size, highest = image.format, image.mode, image.size, np.asarray(image).max(initial=0)
-    except (OSError, SyntaxError, ValueError) as error:  # UnidentifiedImageError is an OSError
-        return f"{path.name} cannot be read ({error})"
+    except InputError as error:
+        return f"{path.name} {str(error).removeprefix(str(path)).split(';')[0].strip()}"
     if kind != "PNG" or mode != "P":
         return f"{path.name} is a {mode} {kind}, not a palette PNG"
     if highest > HIGHEST:

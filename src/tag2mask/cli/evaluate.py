@@ -92,7 +92,9 @@ def _threshold(option: str | None) -> float | None:
     """A number, or the best threshold of an evaluation's JSON."""
     with suppress(ValueError):
         return None if option is None else float(option)
-    best = read_json(Path(str(option))).get("best", {}).get("threshold")
-    if best is None:
+    best = read_json(Path(str(option)))
+    for key in ("best", "threshold"):
+        best = best.get(key) if isinstance(best, dict) else None
+    if not isinstance(best, int | float):
         raise SettingError(f"--threshold {option}: expected a number or the JSON of an evaluation of CAM files")
     return float(best)

@@ -48,6 +48,7 @@ test      does the same; scores to publish are those of `tag2mask evaluate`
   --ckpt_path FILE                      another checkpoint; fit starts from it, `last` trains on
   --overwrite                           fit: discard the run that is there, with CAM files, labels,
                                         masks; predict: replace files of another network or settings
+  --trust MODULE                        let the configuration name what is in a module of your own
 
 Every line of the configuration is an option too, with dots for its indents; the last one wins:
   --trainer.max_epochs 20               epochs
@@ -94,7 +95,7 @@ again   the same command does what is left, and again the labels whose CAM file 
 
 --recipe.init_args.seed.threshold 0.3 is a setting of a step, --recipe.init_args.walk null leaves a
 step out, so does .crf null. All settings of a recipe: --recipe.help PseudoLabels. The settings as
-they would be used: --print_config.
+they would be used: --print_config. --trust MODULE lets FILE name a recipe in a module of your own.
 
 Example:
   tag2mask labels --config folder/labels --photos photographs"""

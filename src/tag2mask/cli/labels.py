@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 
 from tag2mask.cli.help import LABEL_OPTIONS
 from tag2mask.cli.options import check_options
-from tag2mask.cli.settings import SettingsParser, check_yaml
+from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, provenance
@@ -67,8 +67,9 @@ def labels(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Namespace:
     """Read the words of the verb and its configuration."""
+    words = take_trusted(words)
     check_yaml(words)
-    parser = SettingsParser(prog="tag2mask labels", exit_on_error=False)
+    parser = SettingsParser(prog="tag2mask labels", epilog=TRUST, exit_on_error=False)
     for option, keywords in (LABEL_OPTIONS | {"--recipe": LABEL_OPTIONS["--recipe"] | {"type": Recipe}}).items():
         parser.add_argument(option, **keywords)
     check_options(words, parser._option_string_actions, parser.prog)

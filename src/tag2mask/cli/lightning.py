@@ -22,7 +22,7 @@ from tag2mask.cli.doctor import logged_in
 from tag2mask.cli.help import LIGHTNING
 from tag2mask.cli.main import LOST_PROCESS
 from tag2mask.cli.options import check_options
-from tag2mask.cli.settings import SettingsParser, check_yaml
+from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
@@ -88,12 +88,23 @@ class TagsToMasksCLI(LightningCLI):
         return self.config[self.config.subcommand]
 
     def _parse_ckpt_path(self) -> None:
-        """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all."""
-        path = self.settings.get("ckpt_path")
+        """Check a checkpoint before anything is built. Its settings are not merged: the configuration says them all.
+
+        The words ``last`` and ``hpc`` become the path of the file that they stand for, None where there is none.
+        """
+        settings = self.settings
+        path, root = settings.get("ckpt_path"), Path(settings.trainer.default_root_dir or ".")
+        if settings.weights_only is False:
+            raise SettingError("weights_only is false; a checkpoint could then run any code: leave the setting out")
+        settings.weights_only = True
         if path in ("best", "registry"):
             raise SettingError(f"--ckpt_path {path}: no score chooses a checkpoint here; give last, or a .ckpt file")
-        if path and path not in ("last", "hpc"):
-            check_file(Path(path))
+        names = {"last": str(LAST), "hpc": "hpc_ckpt_*.ckpt"}  # which Lightning writes where SLURM requeues
+        if path in names:
+            paths = sorted(root.glob(names[path]), key=lambda path: (len(path.name), path))
+            path = settings.ckpt_path = str(paths[-1]) if paths else None
+        for each in [path] if path else root.glob(names["hpc"]):  # under SLURM, Lightning takes it without a word
+            check_file(Path(each))
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder, settle the seed of the samples, W&B's mode and what the run is called there."""
@@ -149,10 +160,6 @@ class TagsToMasksCLI(LightningCLI):
             return
         root, overwrite = Path(self.trainer.default_root_dir), self.settings.overwrite
         self.datamodule.setup("fit")
-        names = {"last": str(LAST), "hpc": "hpc_ckpt_*.ckpt"}  # which Lightning writes where SLURM requeues
-        if ckpt_path in names:
-            paths = sorted(root.glob(names[ckpt_path]), key=lambda path: (len(path.name), path))
-            ckpt_path = str(paths[-1]) if paths else None
         start = Path(ckpt_path) if ckpt_path else None
         own = start is not None and root.resolve() in start.resolve().parents
         if own and overwrite:
@@ -228,6 +235,7 @@ class TagsToMasksCLI(LightningCLI):
 
 def lightning(words: list[str]) -> None:
     """Run the verb that ``words`` begin with."""
+    words = take_trusted(words)
     check_yaml(words)
     quiet()
     if launched():  # by Lightning: end with the process that did, NCCL would wait for minutes
@@ -243,7 +251,7 @@ def lightning(words: list[str]) -> None:
         trainer_defaults={"callbacks": EndOnTermination()},
         args=words,
         parser_class=_Parser,
-        parser_kwargs={"prog": "tag2mask", **names_errors} | dict.fromkeys(LIGHTNING, names_errors),
+        parser_kwargs={"prog": "tag2mask", **names_errors} | dict.fromkeys(LIGHTNING, names_errors | {"epilog": TRUST}),
     )
 
 

@@ -27,8 +27,8 @@ from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError, OccupiedError, SettingError, UnreachableError
 from tag2mask.inference import photographs
 from tag2mask.inference.photographs import Shares, printable
-from tag2mask.io.files import read_json, remove_parts
-from tag2mask.io.records import RUN_FILE, write_run
+from tag2mask.io.files import remove_parts
+from tag2mask.io.records import record_of, write_run
 from tag2mask.refine.dense_crf import TEST_TIME
 from tag2mask.tasks.settings import MaskInference
 from tag2mask.utils.progress import progress, warn
@@ -79,8 +79,8 @@ def _targets(args: argparse.Namespace, photos: Sequence[Path]) -> dict[Path, lis
     targets = photographs.outputs(photos, args.out, args.overlay)
     if args.out.exists() and not args.out.is_dir():
         raise OccupiedError(f"--out {args.out} is a file; name a folder")
-    record = args.out / RUN_FILE
-    if record.is_file() and read_json(record).get("config", {}).get("stage") != "segment":
+    record = record_of(args.out)
+    if record and record["config"].get("stage") != "segment":
         raise OccupiedError(f"{args.out} holds the run of another stage; name another folder with --out")
     photographs.check_outputs(targets, args.overwrite)
     renamed = [paths[0].stem for photo, paths in targets.items() if paths[0].stem != photo.stem]

@@ -8,6 +8,7 @@ from tag2mask import classes
 from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.folders import read_list, read_text
+from tag2mask.io.names import checked, lines_of
 
 SPLITS = ("train", "val")
 PUBLISHED = {"all": {"train": 82783, "val": 40504}, "annotated": {"train": 82081, "val": 40137}}
@@ -49,7 +50,7 @@ def read_table(path: Path) -> dict[str, Row]:
     """Read the table of a split, name by name."""
     value_of = {name: value for value, name in enumerate(classes.COCO) if value != classes.BACKGROUND}
     again = "delete it and make it again with `tag2mask prepare coco`"
-    header, *lines = read_text(path, f"{HEADER}; {again}").splitlines() or [""]
+    header, *lines = lines_of(read_text(path, f"{HEADER}; {again}").removesuffix("\n"))
     if header != HEADER:
         raise DamagedError(f"{path} does not start with {HEADER}; {again}")
     rows: dict[str, Row] = {}
@@ -57,7 +58,7 @@ def read_table(path: Path) -> dict[str, Row]:
         try:
             name, tags, height, width, mask = line.split(",")
             values = tuple(value_of[tag] for tag in tags.split(";")) if tags else ()
-            rows[name] = Row(values, int(height), int(width), mask)
+            rows[checked(name, path)] = Row(values, int(height), int(width), mask)
         except (ValueError, KeyError):
             raise DamagedError(f"{path}, line {number}: {line[:40]!r}; expected {HEADER}; {again}") from None
     return rows

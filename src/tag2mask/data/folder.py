@@ -16,7 +16,9 @@ from tag2mask.classes import is_background
 from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io import folders
+from tag2mask.io.files import decoding
 from tag2mask.io.folders import plain
+from tag2mask.io.names import checked, lines_of
 
 
 def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
@@ -24,13 +26,15 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 
     A tag that is none of the ``known`` classes is an error, where these are given.
     """
-    fields = _read_fields(path)
+    with decoding(path, "a table", "expected the columns name,tags: mend it"):
+        fields = _read_fields(path)
     blanks_belong = any(re.search("[;|]", field) for _, field in fields.values())
     tags_of: dict[str, tuple[str, ...]] = {}
     for name, (where, field) in fields.items():
         whole = blanks_belong or "," in field or plain(field) in known
         parts = re.split("[;|,]", field) if whole else field.split()
-        tags_of[name] = tuple(dict.fromkeys(plain(part) for part in parts if part.strip()))
+        tags = (plain(checked(part, where, of_file=False)) for part in parts if part.strip())
+        tags_of[name] = tuple(dict.fromkeys(tags))
         for tag in tags_of[name]:
             if is_background(tag):
                 raise DamagedError(
@@ -46,12 +50,12 @@ def read_tags(path: Path, known: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
     """Read ``tags.csv`` as name -> its file and line, and its tags as they stand there."""
     expected = "a table with the columns name,tags; name the folder that holds it and images/ (--data.init_args.root)"
-    lines = folders.read_text(path, expected).splitlines() or [""]
+    lines = lines_of(folders.read_text(path, expected))
     delimiter = next((sign for sign in ",;\t" if sign in lines[0]), ",")
     columns = [field.strip().lower() for field in next(csv.reader(lines[:1], delimiter=delimiter), [])]
     if "name" not in columns or "tags" not in columns:
         raise DamagedError(
-            f"{path} starts with {lines[0]!r}; expected a first line that names the columns name and tags, with a "
+            f"{path} starts with {lines[0][:60]!r}; expected a first line that names the columns name and tags, with a "
             "comma, a semicolon or a tab between them: name,tags"
         )
     at_name, at_tags = columns.index("name"), columns.index("tags")
@@ -66,7 +70,7 @@ def _read_fields(path: Path) -> dict[str, tuple[str, str]]:
             continue
         if len(row) <= max(at_name, at_tags) or (tags_end and len(row) > len(columns)):
             raise DamagedError(f"{where}: {len(row)} column(s); expected {','.join(columns)}")
-        name = folders.without_ending(row[at_name].strip())
+        name = folders.photo_name(row[at_name], where)
         if name in fields:
             raise DamagedError(f"{where}: {name!r} stands there twice; keep one line a photograph")
         mark = "," if delimiter == "," else ";"

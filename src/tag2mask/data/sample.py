@@ -30,8 +30,11 @@ def write_sample(root: Path, count: int = 160, validation: int = 40, seed: int =
         return False
     if not 0 <= validation < count:
         raise SettingError(f"{validation} of {count} scenes for validation; expected fewer than there are")
+    (root / records.RUN_FILE).unlink(missing_ok=True)  # first: what is killed now is not "there already"
     for old in (*(root / "images").glob("scene_*.jpg"), *(root / "masks").glob("scene_*.png")):
         old.unlink()
+    for folder in ("images", "masks"):
+        files.remove_parts(root / folder, {f"scene_{number:04d}" for number in range(count)})
     rows, names = ["name,tags"], [f"scene_{number:04d}" for number in range(count)]
     for number, name in enumerate(progress(names, count, "scenes")):
         image, mask = draw_scene(np.random.default_rng([seed, number]))

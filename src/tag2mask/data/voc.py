@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 from tag2mask import classes
 from tag2mask.data.photos import Photo, require_photos
 from tag2mask.errors import DamagedError, MissingError
-from tag2mask.io.folders import read_list, without_ending
+from tag2mask.io.files import MEGABYTE, decoding
+from tag2mask.io.folders import photo_name, read_list
 
 SPLITS = {"train": 1464, "val": 1449, "test": 1456, "trainaug": 10582}  # trainaug: VOC's train and SBD, less VOC's val
 
@@ -26,7 +27,7 @@ def split_names(root: Path, split: str) -> list[str]:
 
 def read_ids(path: Path) -> list[str]:
     """Read the ids of a list, one a line; the columns of 1, 0 and -1 in lists of a class are left out."""
-    return list(dict.fromkeys(without_ending(re.sub(r"\s+-?[01]$", "", name)) for name in read_list(path)))
+    return list(dict.fromkeys(photo_name(re.sub(r"\s+-?[01]$", "", name), path) for name in read_list(path)))
 
 
 def packaged_names(split: str) -> list[str]:
@@ -50,12 +51,8 @@ def voc_photos(root: Path, split: str) -> list[Photo]:
 
 def read_tags(path: Path) -> tuple[int, ...]:
     """Return the mask values of the classes that an annotation file names, in rising order."""
-    try:
+    with decoding(path, "XML", "extract it again: each id of a split needs its annotation (its tags)", MEGABYTE):
         named = {(node.text or "").strip() for node in ElementTree.parse(path).iterfind("object/name")}
-    except FileNotFoundError:
-        raise MissingError(f"{path} does not exist; each id of a split needs its annotation (its tags)") from None
-    except ElementTree.ParseError as error:
-        raise DamagedError(f"{path} is not whole XML ({error}); extract it again") from None
     if unknown := sorted(named.difference(classes.VOC[1:])):
         raise DamagedError(f"{path} names {unknown[0]!r}; expected the 20 classes of VOC")
     return tuple(sorted(classes.VOC.index(name) for name in named))

@@ -1,13 +1,67 @@
-"""Files that a killed process cannot spoil: each is written beside its place and then moved over it."""
+"""Files that a killed process cannot spoil: each is written beside its place and then moved over it.
 
+What reads a file goes through `decoding`: whatever a decoder raises for a damaged file becomes one error.
+"""
+
+import errno
 import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZIP_STORED, ZipFile
 
-from tag2mask.errors import DamagedError, MissingError
+from tag2mask.errors import DamagedError, InputError, MissingError, SpaceError
+
+MEGABYTE = 1_000_000
+TEXT = 100 * MEGABYTE
+"""Bytes of a list, a table, an XML or JSON file (but COCO's annotations) at most."""
+
+
+@contextmanager
+def decoding(path: Path, kind: str, remedy: str, most: int | None = None) -> Iterator[None]:
+    """Turn whatever a decoder raises in the block into one error, which names the file, its ``kind`` and a ``remedy``.
+
+    Decoders of damaged files raise dozens of kinds: ``struct.error``, ``zlib.error``, ``KeyError``, ``RecursionError``.
+
+    Raises:
+        MissingError: there is no such file.
+        SpaceError: the file has more than ``most`` bytes.
+        DamagedError: whatever else, but a full disk; an ``InputError`` that names the file passes.
+    """
+    try:
+        if most is not None and (size := path.stat().st_size) > most:
+            raise SpaceError(f"{path} has {size:,} bytes, more than {most:,}, the limit of {kind}; {remedy}")
+        yield
+    except FileNotFoundError:
+        raise MissingError(f"{path} does not exist; {remedy.removeprefix('delete it and ')}") from None
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or (isinstance(error, InputError) and str(path) in str(error)):
+            raise
+        raise DamagedError(f"{path} cannot be read as {kind} ({brief(error)}); {remedy}") from None
+
+
+def brief(error: BaseException) -> str:
+    """Return the text of an error as part of a line, its kind where it has none."""
+    text = " ".join(str(error).split())
+    return (f"{text} is missing" if isinstance(error, KeyError) else text or type(error).__name__)[:160]
+
+
+def require_whole_zip(path: Path, most: int, stored: bool = False) -> None:
+    """Raise ``ValueError`` for a zip file with a damaged member, or with more than ``most`` bytes in all members.
+
+    ``stored``: members that are compressed are refused.
+    """
+    with ZipFile(path) as archive:
+        members = archive.infolist()
+        if (size := sum(member.file_size for member in members)) > most or len(members) > 100_000:
+            raise ValueError(f"{len(members):,} parts of {size:,} bytes, more than {most:,}")
+        if stored and any(member.compress_type != ZIP_STORED for member in members):
+            raise ValueError("a part is compressed")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 @contextmanager
@@ -41,9 +95,5 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; ``MissingError`` where there is none, ``DamagedError`` where it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingError(f"{path} does not exist; make it again, or correct the path") from None
-    except (ValueError, OSError) as error:
-        raise DamagedError(f"{path} is not a JSON file ({error}); delete it and make it again") from error
+    with decoding(path, "JSON", "delete it and make it again, or correct the path", TEXT):
+        return json.loads(path.read_bytes())

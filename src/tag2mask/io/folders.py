@@ -11,7 +11,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from tag2mask.classes import IGNORE, is_background
-from tag2mask.errors import DamagedError, MismatchError, MissingError
+from tag2mask.errors import DamagedError, MismatchError
+from tag2mask.io.files import TEXT, decoding
+from tag2mask.io.names import checked, lines_of
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_ENDINGS = (".png",)
@@ -87,12 +89,17 @@ def without_ending(name: str) -> str:
     return unified(os.path.splitext(name)[0] if _ending(name) in PHOTO_ENDINGS else name)
 
 
+def photo_name(text: str, where: object) -> str:
+    """Return the name of a photograph that a file of the user's gives, `checked`; see `without_ending`."""
+    return without_ending(checked(text.strip(" \t").replace("\t", " "), where).strip())
+
+
 def read_text(path: Path, expected: str) -> str:
     """Read a text file of the user's; ``MissingError`` or ``DamagedError`` where that fails, with what was expected."""
+    with decoding(path, "a text", f"expected {expected}", TEXT):
+        content = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MissingError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = f"{error.reason} at byte {error.start}"
         raise DamagedError(f"{path} is not UTF-8 text ({place}); save it as UTF-8") from None
@@ -100,13 +107,14 @@ def read_text(path: Path, expected: str) -> str:
 
 def read_list(path: Path) -> list[str]:
     """Read names of photographs, one a line, with or without ending; a name that is repeated counts once."""
-    lines = (line.strip() for line in read_text(path, "a list of names, one a line").splitlines())
-    return list(dict.fromkeys(without_ending(line) for line in lines if line))
+    lines = lines_of(read_text(path, "a list of names, one a line"))
+    return list(dict.fromkeys(photo_name(line, path) for line in lines if line.strip()))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Read the foreground classes, one a line in the order of the mask values; the first line may be the background."""
-    names = [name for name in map(plain, read_text(path, "a class a line").splitlines()) if name]
+    lines = lines_of(read_text(path, "a class a line"))
+    names = [name for line in lines if (name := plain(checked(line.strip("\t"), path, of_file=False)))]
     names = names[1:] if names and is_background(names[0]) else names
     if wrong := next(filter(is_background, names), None):
         raise DamagedError(

@@ -10,29 +10,38 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from tag2mask.errors import DamagedError, InputError, MissingError, SpaceError
+from tag2mask.errors import DamagedError, InputError, SpaceError
 from tag2mask.io import folders
-from tag2mask.io.files import atomic
+from tag2mask.io.files import MEGABYTE, atomic, decoding
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""What is opened, whatever a file is called: of Pillow's other formats, one calls another program."""
+MOST_IN_SMALL = 60_000_000
+"""Pixels of a photograph of less than 10 MB, half of that where `rgb` scales it: it takes up to 1 GB of memory."""
+
+
+def most_pixels() -> int:
+    """Return Pillow's limit of the pixels of a picture; at half of that Pillow warns."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 @contextmanager
 def open_picture(path: Path, kind: str = "photograph") -> Iterator[Image.Image]:
     """Open a picture file; what goes wrong in the block becomes an error that names the file and the ``kind`` of it.
 
-    The error is a ``MissingError``, a ``SpaceError`` (too many pixels) or a ``DamagedError``.
+    The error is a ``MissingError``, a ``SpaceError`` (too many pixels) or a ``DamagedError``; see `files.decoding`.
     """
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise MissingError(f"{path} does not exist; put the {kind} there or take its name off the list") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at half of that
-        raise SpaceError(f"{path} has more than {limit:,} pixels, the limit; shrink it, and its mask with it") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DamagedError(
-            f"{path} cannot be read as a {kind} ({error}); replace it or take its name off the list"
-        ) from None
+    with decoding(path, f"a {kind}", "replace it or take its name off the list"):
+        limit = most_pixels()
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if kind == "photograph" and path.stat().st_size < 10 * MEGABYTE:
+                    limit = min(limit, MOST_IN_SMALL // (2 if _is_deep(image) else 1))
+                if image.width * image.height > limit:
+                    raise Image.DecompressionBombError
+                yield image
+        except Image.DecompressionBombError:
+            raise SpaceError(f"{path} has more than {limit:,} pixels, the limit; shrink it, and its mask too") from None
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -83,8 +92,12 @@ def sizes_hint(photo: Path | None, size: Iterable[int], other: Iterable[int]) ->
 def is_deep(path: Path) -> bool:
     """Say whether a picture has grey values of more than 8 bits, or floats, which `rgb` scales; False where unread."""
     with suppress(InputError), open_picture(path) as image:
-        return image.mode.startswith(("I", "F"))
+        return _is_deep(image)
     return False
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
@@ -104,13 +117,16 @@ def rgb(image: Image.Image) -> np.ndarray:
     finite, or far below zero, is a ``DamagedError``.
     """
     if image.mode.startswith(("I", "F")):  # Pillow would cut these off at 255
-        values = np.asarray(image, np.float64)
+        values = np.array(image, np.float64)
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all() or low < -high / 100:
             raise DamagedError(f"grey values from {low:g} to {high:g}: save it with values from 0 to 255")
         ranges = (1, 255, 4095, 65535) if image.mode == "F" else (255, 4095, 65535)
         top = next((top for top in ranges if high <= top), high)
-        image = Image.fromarray((values.clip(0) / top * 255).round().astype(np.uint8))
+        np.clip(values, 0, None, out=values)
+        np.divide(values, top, out=values)
+        np.multiply(values, 255, out=values)
+        image = Image.fromarray(values.round(out=values).astype(np.uint8))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # no copy more than needed
 
 
@@ -128,7 +144,7 @@ def write_jpeg(path: Path, picture: np.ndarray, note: str) -> None:
 
 def read_note(path: Path) -> str | None:
     """Return the note in a picture that `write_jpeg` or `labels.write_label` wrote; None where there is none."""
-    with suppress(InputError), open_picture(path) as image:
+    with suppress(InputError), open_picture(path, "picture") as image:
         note = image.info.get("Comment", image.info.get("comment"))
         return note.decode(errors="replace") if isinstance(note, bytes) else note
     return None

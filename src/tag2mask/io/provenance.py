@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tag2mask.errors import DamagedError, MismatchError, MissingError
-from tag2mask.io.files import atomic
+from tag2mask.io.files import TEXT, atomic, decoding
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, changed_setting, digest_of_data, digest_of_file, made_with
 from tag2mask.io.records import record_of as record_of  # other rooms take it from here
 
@@ -38,7 +38,8 @@ def read_inputs(folder: Path) -> dict[str, str] | None:
     path = folder / INPUTS_FILE
     if not path.is_file():
         return None
-    rows = list(csv.reader(io.StringIO(path.read_bytes().decode(errors="surrogateescape"))))
+    with decoding(path, "a table", "delete what is in the folder, or restore it", TEXT):
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode(errors="surrogateescape"))))
     if rows[:1] != [COLUMNS] or any(len(row) != len(COLUMNS) for row in rows):
         raise DamagedError(
             f"{path} is damaged; expected {','.join(COLUMNS)}; delete what is in the folder, or restore it"
@@ -69,7 +70,7 @@ def of_cam(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = sorted((part.filename, part.CRC, part.file_size) for part in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile and zlib raise half a dozen kinds for a damaged file
         return "no whole CAM file"
     return f"CAM {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 

@@ -15,6 +15,7 @@ from typing import Any
 from tag2mask import __version__
 from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io.files import read_json, write_json
+from tag2mask.io.names import checked
 
 RUN_FILE = "run.json"
 STEPS, SOFT, EDGES = "steps", "soft", "edges"  # folders beside the label PNGs
@@ -34,9 +35,14 @@ def record_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+    config: Any = record.get("config") if isinstance(record, dict) else None
+    names: Any = (config.get("classes") or []) if isinstance(config, dict) else None
+    texts = [record.get("checkpoint", ""), config.get("cams", ""), *names] if isinstance(names, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
         raise DamagedError(f"{path} is not the record of a run; delete it, and the files beside it that are not known")
-    return record
+    for name in texts[2:]:
+        checked(str(name), path, of_file=False)
+    return record  # type: ignore[no-any-return]
 
 
 def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> bool:

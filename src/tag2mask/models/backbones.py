@@ -209,6 +209,8 @@ def read_weights(name: str, source: str) -> Mapping[str, Tensor]:
         raise DamagedError(f"{path} cannot be read as weights ({first_line(error)}); download it again") from error
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise DamagedError(f"{path} holds something else than names and tensors; name a file of weights")
+    if spoilt := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise DamagedError(f"{path} holds values that are no finite numbers, in {spoilt[0]}; download it again")
     return state
 
 

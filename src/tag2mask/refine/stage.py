@@ -16,6 +16,7 @@ from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import remove_parts
 from tag2mask.io.images import read_image, read_note, read_size, sizes_hint, write_picture
 from tag2mask.io.labels import write_label
+from tag2mask.io.names import file_in
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
 from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
@@ -42,12 +43,12 @@ class Job:
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: steps, ``soft``, ``edges``, the label itself (the last step) last."""
         *before, last = self.recipe.step_names
-        paths = {step: self.out / STEPS / step / f"{name}.png" for step in before if self.steps}
+        paths = {step: file_in(self.out / STEPS / step, name, ".png") for step in before if self.steps}
         if self.soft:
-            paths[SOFT] = self.out / SOFT / f"{name}.npz"
+            paths[SOFT] = file_in(self.out / SOFT, name, ".npz")
             if isinstance(self.recipe.walk, EdgeWalk):
-                paths[EDGES] = self.out / EDGES / f"{name}.png"
-        return {**paths, last: self.out / f"{name}.png"}
+                paths[EDGES] = file_in(self.out / EDGES, name, ".png")
+        return {**paths, last: file_in(self.out, name, ".png")}
 
     def expected_bytes(self, name: str) -> list[float]:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
@@ -71,9 +72,10 @@ def made_of(path: Path) -> Made | None:
     """Read what a label PNG was made from; None where there is no such file or its note is not of this stage."""
     try:
         note = json.loads(read_note(path) or "")
-        return Made(note["cam"], tuple(note["vanished"]), note["tags"])
-    except (ValueError, TypeError, KeyError):
+        made = Made(str(note["cam"]), tuple(map(int, note["vanished"])), int(note["tags"]))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return made if all(0 < value < IGNORE for value in made.vanished) else None
 
 
 def stale(job: Job, names: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tag2mask.errors import DamagedError
+from tag2mask.io.files import TEXT, decoding
 
 
 class Log(NamedTuple):
@@ -43,11 +44,9 @@ def read_log(run: Path) -> Log:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, float]]]:
     """Return the iteration and the values of each line."""
-    try:
+    with decoding(path, "a CSV log", "move it away, or restore it", TEXT):
         text = path.read_text(encoding="utf-8")
         head, *lines = list(csv.reader(text.splitlines(), strict=True)) or [["step"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DamagedError(f"{path} is no CSV log ({error}); move it away, or restore it") from None
     if "step" not in head:
         raise DamagedError(f"{path} is no log of a training: its first line has no column step; move it away")
     rows = []

@@ -55,9 +55,8 @@ class Album:
         if path is None:
             return {"gap": "no picture"}
         try:
-            with Image.open(path) as picture:
-                return self.picture(np.asarray(picture.convert("RGB")), alt, 1150)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return self.picture(read_image(path), alt, 1150)
+        except InputError:
             self.damaged += 1
             return {"gap": "picture cannot be read"}
 

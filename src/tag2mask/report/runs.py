@@ -3,9 +3,10 @@
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from tag2mask.errors import DamagedError, MissingError
+from tag2mask.errors import MissingError
 from tag2mask.io import provenance
-from tag2mask.io.files import read_json
+from tag2mask.io.files import decoding, read_json
+from tag2mask.io.names import checked
 from tag2mask.io.records import RUN_FILE, record_of
 from tag2mask.report.logs import read_log
 
@@ -41,19 +42,18 @@ class Evaluation:
     def __init__(self, path: Path) -> None:
         """Read a file; ``DamagedError`` where it holds no scores."""
         result = read_json(path)
-        try:
+        with decoding(path, "an evaluation", "delete it and run `tag2mask evaluate`"):
             best, images = ("fixed", "other") if "fixed" in result else ("best", "the scored")
             self.path, self.images = path, int(result["images"])
             self.score = _score(result[best], f"on {images} images")
             self.steps = {str(name): _score(step) for name, step in result.get("steps", {}).items()}
             worst = result.get("images_worst")
-            self.worst = None if worst is None else [(str(image["name"]), float(image["miou"])) for image in worst]
+            named = [(checked(image["name"], path), float(image["miou"])) for image in worst or ()]
+            named = [(checked(image["name"], path), float(image["miou"])) for image in worst or ()]
+            self.worst = None if worst is None else named
             self.config = {key: str(value) for key, value in result.get("config", {}).items()}
             keys = ("commit", "images_digest", "predictions_state")
             self.commit, self.names, self.state = (result.get(key) for key in keys)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise DamagedError(f"{path} is no evaluation ({reason}); delete it and run `tag2mask evaluate`") from None
 
     def same_images(self, other: "Evaluation") -> bool:
         """Say whether ``other`` was scored on the same images and masks, as far as is known."""

@@ -1,6 +1,7 @@
 """Checkpoints: what they say of themselves, and the one place that loads them."""
 
 import hashlib
+import pickletools
 import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -8,11 +9,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from tag2mask.errors import DamagedError, MismatchError, MissingError
+from tag2mask.classes import IGNORE
+from tag2mask.errors import MismatchError, MissingError
+from tag2mask.io.files import decoding, require_whole_zip
+from tag2mask.io.names import checked
 from tag2mask.tasks import settings  # noqa: F401  it names the types that checkpoints hold
 
 Task = TypeVar("Task", bound=Any)
+REMEDY = "use another one or train again"
+KINDS = {
+    **dict.fromkeys(("state_dict", "hyper_parameters", "loops", "callbacks"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("epoch", "global_step"), int),
+    "pytorch-lightning_version": str,
+}
+"""Types of what Lightning reads of a checkpoint."""
 
 
 def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
@@ -25,21 +38,50 @@ def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MissingError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
-    try:
-        reason = "cut short, or another file"
-        content = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else None
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        content, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    if content is None:
-        raise DamagedError(f"{path} is not a whole checkpoint ({reason}); use another one or train again")
-    require_kind(content, kind, str(path))
+    with decoding(path, "a checkpoint", REMEDY):
+        require_whole_zip(path, path.stat().st_size, stored=True)
+        _require_small_pickle(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        require_kind(content, kind, str(path))
+        _require_sane(content)
     checked: dict[str, Any] = content
     return checked
 
 
+def _require_small_pickle(path: Path) -> None:
+    """Raise ``ValueError`` for a pickle that would make arrays of any size out of a number; torch allows these."""
+    with zipfile.ZipFile(path) as archive:
+        pickle = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    for operation, argument, _ in pickletools.genops(pickle):
+        if operation.name == "GLOBAL" and argument in ("builtins bytearray", "__builtin__ bytearray", "torch Tensor"):
+            raise ValueError(f"it holds a {argument}")
+
+
+def _require_sane(content: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a checkpoint holds values of wrong types, or weights that are no finite numbers."""
+    if wrong := [key for key, kind in KINDS.items() if not isinstance(content.get(key, kind()), kind)]:
+        raise ValueError(f"{wrong[0]} is of type {type(content[wrong[0]]).__name__}")
+    ours, state = content["tag2mask"], content["state_dict"]
+    names, prepared, given = ours["classes"], ours.get("preprocessing"), content.get("hyper_parameters", {})
+    if not isinstance(names, list | tuple) or not 0 < len(names) < IGNORE:
+        raise ValueError("no list of 1 to 254 classes")
+    for name in names:
+        checked(name, "its classes", of_file=False)
+    if not isinstance(prepared, dict | None) or given.get("num_classes", len(names)) != len(names):
+        raise ValueError("no preprocessing, or another number of classes")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{name} is no array of weights")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} has more values than the file holds")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds values that are no finite numbers")
+
+
 def require_kind(content: Any, kind: str | None, path: str = "the checkpoint") -> None:
     """Raise ``MismatchError`` where a checkpoint is not of tag2mask, or of another network than the ``kind``."""
-    trained = content["tag2mask"]["task"] if isinstance(content, dict) and "tag2mask" in content else None
+    ours = content.get("tag2mask") if isinstance(content, dict) else None
+    trained = ours.get("task") if isinstance(ours, dict) else None
     if trained is None or kind not in (None, trained):
         of = f"a checkpoint of the {trained} network" if trained else "not a checkpoint of tag2mask"
         wanted = f"with a configuration {kind}_*.yaml" if kind else "into its run folder"
@@ -53,7 +95,8 @@ def load(task_class: type[Task], path: str | Path, device: str = "cpu") -> Task:
         InputError: as for `check_file`; also where the checkpoint does not say how images are normalised.
     """
     check_file(Path(path), task_class.kind)
-    task: Task = task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    with decoding(Path(path), "a checkpoint", REMEDY):  # its settings and weights may not belong together
+        task: Task = task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     if not task.preprocessing:
         raise MismatchError(f"{path} does not say how images are normalised; train with a data module of tag2mask")
     task.to(device).eval()

@@ -2,12 +2,14 @@
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+LONGEST = 2000  # characters of a message
 
 
 class Lines:
@@ -44,4 +46,11 @@ def progress(items: Iterable[Item], total: int, unit: str, seconds: float = 30) 
 
 def warn(message: str) -> None:
     """Print a line on standard error, above the bar if there is one."""
-    tqdm.write(f"tag2mask: {message}", file=sys.stderr)
+    tqdm.write(f"tag2mask: {shown(message)}", file=sys.stderr)
+
+
+def shown(message: str) -> str:
+    """Return a message as a terminal may have it: not longer than `LONGEST`, control characters as their codes."""
+    short = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    controls = "Cc", "Zl", "Zp"
+    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) in controls else sign for sign in short)

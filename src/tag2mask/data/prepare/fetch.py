@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-from tag2mask.errors import DamagedError, MissingError, UnreachableError
+from tag2mask.errors import MissingError, UnreachableError
 from tag2mask.io import disk
+from tag2mask.io.files import decoding
 from tag2mask.io.records import digest_of_file
 from tag2mask.utils.progress import progress
 
@@ -86,15 +87,14 @@ def unpacked(path: Path, only: str = "") -> Iterator[Path]:
     print(f"unpacking {path}", file=sys.stderr)
     shutil.rmtree(part, ignore_errors=True)  # of a killed process
     try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as packed:
-                packed.extractall(part)
-        else:
-            with tarfile.open(path) as tar:
-                tar.extractall(part, (member for member in tar if only in member.name), filter="data")
+        with decoding(path, "an archive", "delete it and give the same command"):
+            if path.suffix == ".zip":
+                with zipfile.ZipFile(path) as packed:
+                    packed.extractall(part)
+            else:
+                with tarfile.open(path) as tar:
+                    tar.extractall(part, (member for member in tar if only in member.name), filter="data")
         yield part
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise DamagedError(f"{path} cannot be unpacked ({error}); delete it and give the same command") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from tag2mask.data import folder
 from tag2mask.data.photos import Photo, check_tags, classes_in, compared, read_mask, unlearnable, untagged
 from tag2mask.errors import DamagedError, InputError
 from tag2mask.io import folders, images, labels
-from tag2mask.utils.progress import progress
+from tag2mask.utils.progress import progress, shown
 
 
 def prepare_folder(root: Path) -> str:
@@ -28,7 +28,7 @@ def prepare_folder(root: Path) -> str:
         *filter(None, checks),
     ]
     if faults:
-        print("\n".join(faults))
+        print("\n".join(map(shown, faults)))
         raise DamagedError(f"{len(faults)} thing(s) to mend in {root}, listed above; the first: {faults[0]}")
     tags = [photo.tags for photo in photos]
     empty, unknown, masked = tags.count(()), tags.count(None), sum(photo.mask is not None for photo in photos)

@@ -14,11 +14,15 @@ from pycocotools import mask
 
 from tag2mask import classes
 from tag2mask.errors import DamagedError, MismatchError
+from tag2mask.io.files import MEGABYTE, decoding
+from tag2mask.io.names import checked
 
 RULE = 1  # version of the mask rule in `paint`; another rule makes other masks of the same annotations
 NAME = re.compile(r"\w[\w.-]*\.(jpg|png)")
 CODE = re.compile("([P-o]*[0-O])+")  # a compressed run-length code, each number as in pycocotools' maskApi.c
 LONGEST = 65535  # side of a JPEG, in pixels
+MOST_PIXELS = 25_000_000  # of a photograph; those of COCO have 410,000 at most
+LONGEST_OUTLINE = 1_000_000  # pycocotools takes 100 bytes of memory for each pixel of a polygon's sides
 ID = (lambda value: type(value) is int, "a whole number")  # `type`, for True is an int, too
 SIDE = (lambda value: type(value) is int and 1 <= value <= LONGEST, f"a whole number, 1 to {LONGEST}")
 AREA = (lambda value: type(value) in (int, float) and 0 <= value < 1e18, "a number of at least 0")
@@ -61,24 +65,24 @@ def paint(scene: Scene) -> np.ndarray:
 
 def read_scenes(path: Path) -> list[Scene]:
     """Read an annotation file, in the order of names; the error names a damaged or contradictory entry."""
-    try:
+    with decoding(path, "JSON", MEND, 1000 * MEGABYTE):
         content = json.loads(path.read_bytes())
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise DamagedError(f"{path} is cut short or no JSON ({error}); {MEND}") from None
     categories = sorted((entry["id"], entry["name"]) for _, entry in _entries(path, content, "categories"))
     for name, wanted in zip_longest([name for _, name in categories], classes.COCO[1:]):
         if name != wanted:
             raise MismatchError(
                 f"{path} has {len(categories)} categories that are not the 80 of COCO: in the order of their ids, "
-                f"{name!r} stands in the place of {wanted!r}; {MEND}"
+                f"{short(name)} stands in the place of {wanted!r}; {MEND}"
             )
     values = {key: value for value, (key, _) in enumerate(categories, 1)}
     pictures: dict[int, tuple[str, int, int]] = {}
     names: set[str] = set()
     for where, entry in _entries(path, content, "images"):
-        key, name = entry["id"], os.path.splitext(entry["file_name"])[0]
+        key, name = entry["id"], checked(os.path.splitext(entry["file_name"])[0], where)
         if key in pictures or name in names:
             raise _fault(where, f"the id {key} or the name {name} for the second time", "each once")
+        if entry["height"] * entry["width"] > MOST_PIXELS:
+            raise _fault(where, f"{entry['height']} x {entry['width']} pixels", f"at most {MOST_PIXELS:,}")
         names.add(name)
         pictures[key] = name, entry["height"], entry["width"]
     objects: dict[int, list[tuple[float, int, Any]]] = {key: [] for key in pictures}
@@ -117,6 +121,10 @@ def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
             whole = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
             if not whole or not all(type(number) in (int, float) and abs(number) <= LONGEST for number in polygon):
                 raise _fault(where, f"a polygon {short(polygon)}", "x and y of three points or more, in pixels")
+            most = len(polygon) * (max(polygon) - min(polygon))  # of its sides together
+            points = np.reshape(polygon, (-1, 2)) if most > LONGEST_OUTLINE else np.zeros((1, 2))
+            if np.abs(points - np.roll(points, 1, 0)).sum() > LONGEST_OUTLINE:
+                raise _fault(where, f"a polygon {short(polygon)}", f"an outline of at most {LONGEST_OUTLINE:,} pixels")
         return segmentation
     counts = segmentation.get("counts")
     code = {"size": list(size), "counts": counts}

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tag2mask import classes
 from tag2mask.data import voc
 from tag2mask.data.prepare.fetch import Archive, obtain, put, unpacked
-from tag2mask.errors import DamagedError, InputError, MissingError
+from tag2mask.data.prepare.mat import read_mat
+from tag2mask.errors import InputError, MissingError
+from tag2mask.io.files import MEGABYTE, decoding
 from tag2mask.io.folders import files_in, masks_in
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.utils.progress import progress
@@ -103,10 +106,10 @@ def derive_aug(devkit: Path, sbd: Path) -> list[str]:
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """Read the class segmentation of an SBD file, (H, W) uint8."""
-    from scipy.io import loadmat
-
-    try:
-        return np.asarray(loadmat(str(path))["GTcls"]["Segmentation"][0, 0], np.uint8)
-    except Exception as error:  # scipy and zlib raise half a dozen kinds for a damaged file
-        raise DamagedError(f"{path} is not a whole SBD annotation ({error}); unpack benchmark.tgz again") from None
+    """Read the class segmentation of an SBD file, (H, W) uint8 of 0 to 20 and 255."""
+    with decoding(path, "an SBD annotation", "unpack benchmark.tgz again", 10 * MEGABYTE):
+        label = read_mat(path.read_bytes(), "GTcls", "Segmentation")
+        if label.ndim != 2 or 0 in label.shape or not np.isin(label, (*range(len(classes.VOC)), classes.IGNORE)).all():
+            values = np.unique(label)[-3:].tolist()
+            raise ValueError(f"an array {label.shape} with values up to {values}; expected a map of 0 to 20 and 255")
+        return label.astype(np.uint8)
