@@ -108,19 +108,21 @@ def test_the_cam_can_be_written(cams: PhotoCAMs, tmp_path: Path) -> None:
 def test_branches_are_those_of_training(maker: CAMMaker) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     with torch.no_grad():
-        steps = two_steps(
-            maker.task.net, EvaluationTransform(PREPROCESSING)(image)[None], 2, Attention("exp_cosine", layer="bn1")
-        )
+        tiles, pixels = maker.task.tiles, EvaluationTransform(PREPROCESSING)(image)[None]
+        assert tiles is not None
+        steps = two_steps(maker.task.net, pixels, 2, tiles.attention, tiles.min_side, tiles.refined)
     branches = maker.branches(image)
     assert steps.entropy is not None
     assert branches.entropy == pytest.approx(steps.entropy.item())
     maps = np.stack(list(branches.scores.values()))
-    for branch, expected in ((0, steps.full), (2, steps.tiled)):
+    for branch, expected in ((0, steps.full), (1, steps.tiled), (2, steps.target)):
         np.testing.assert_allclose(maps[:, branch], expected[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (0.3, 0.8), (1.0, 0.2), (1.0, 1.0)])
-def test_attention_is_what_refines_the_tiles(maker: CAMMaker, photo: Path, x: float, y: float) -> None:
+def test_attention_is_what_refines_the_tiles(runs: Path, photo: Path, x: float, y: float) -> None:
+    maker = CAMMaker(runs / "full" / LAST)
+    maker.task.tiles = replace(maker.task.tiles, attention=Attention("exp_cosine", 0.5, layer="layer3"), refined="all")
     branches = maker.branches(photo)
     weights = branches.attention(x, y)
     rows, columns = weights.shape
@@ -139,7 +141,7 @@ def test_attention_is_what_refines_the_tiles(maker: CAMMaker, photo: Path, x: fl
 def test_attention_within_the_image_on_a_lower_layer(runs: Path, photo: Path) -> None:
     maker = CAMMaker(runs / "full" / LAST)
     attention = Attention("exp_cosine", 0.5, layer="layer3", region="image")
-    maker.task.tiles = replace(maker.task.tiles, attention=attention)
+    maker.task.tiles = replace(maker.task.tiles, attention=attention, refined="all")
     branches = maker.branches(photo)
     weights, middle = branches.attention(0.5, 0.5), tuple(side // 2 for side in branches.guide.shape[-2:])
     assert (weights > 0).all()  # all tiles

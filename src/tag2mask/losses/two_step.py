@@ -4,6 +4,7 @@ Shape letters in this file: B images, C foreground classes, H x W a map. ``label
 else 0, (B, C).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ def equivariance_loss(
     label: Tensor,
     distance: Literal["l1", "correlation"] = "l1",
     learns: Literal["both", "full", "tiled"] = "both",
+    counted: Callable[[Tensor], Tensor] = lambda count: count,
 ) -> Tensor:
     r"""Return the distance between the CAM of the whole image and a CAM merged from its tiles, Eq. 15.
 
@@ -33,16 +35,23 @@ def equivariance_loss(
     its code: absent classes add nothing, but count in the denominator. ``distance`` ``correlation`` takes
     `correlation_loss` in place of it. Both CAMs are (B, C, H, W), before ReLU and scaling.
 
-    The loss moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it.
+    The loss moves the branch that ``learns``, ``both`` as printed; the other branch has no gradient of it. ``counted``
+    is that of `correlation_loss`.
     """
     full, target = full.detach() if learns == "tiled" else full, target.detach() if learns == "full" else target
     if distance == "correlation":
-        return correlation_loss(full, target, label)
+        return correlation_loss(full, target, label, counted=counted)
     _same_size(full, target)
     return ((full.float() - target.float()).abs().mean((2, 3)) * label.float()).mean()
 
 
-def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor, least: float = 1.0) -> Tensor:
+def correlation_loss(
+    full: Tensor,
+    tiled: Tensor,
+    label: Tensor,
+    least: float = 1.0,
+    counted: Callable[[Tensor], Tensor] = lambda count: count,
+) -> Tensor:
     r"""Return how little the CAM of the whole image looks like the CAM merged from its tiles: a reading of Eq. 15.
 
     .. math:: L_{re} = 1 - \frac{1}{\sum y} \sum_{b,c} y_{bc} \, \rho (C_{bc}, \hat{C}^*_{bc})
@@ -56,24 +65,26 @@ def correlation_loss(full: Tensor, tiled: Tensor, label: Tensor, least: float = 
     moved most. So no deviation counts as less than ``least``, in units of class scores.
 
     Both CAMs are (B, C, H, W). The loss is within [0, 2]. A map that is constant has no shape: it counts 1. A batch
-    without any tag counts 0.
+    without any tag counts 0. ``counted`` turns the number of tags into what the sum is divided by: under DDP their mean
+    over ranks, which makes the mean of the ranks' losses that of the joint batch.
     """
     _same_size(full, tiled)
     ours, target = (x.float().flatten(2) for x in (full, tiled))  # (B, C, H W)
     ours, target = (x - x.mean(2, keepdim=True) for x in (ours, target))
     spread = [x.square().mean(2).clamp_min(least**2).sqrt() for x in (ours, target)]
     correlation = (ours * target).mean(2) / (spread[0] * spread[1])  # (B, C)
-    return ((1 - correlation) * label).sum() / label.sum().clamp_min(1)
+    return ((1 - correlation) * label).sum() / counted(label.sum()).clamp_min(1e-6)
 
 
-def found_tags(scores: Tensor, label: Tensor) -> Tensor:
+def found_tags(scores: Tensor, label: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda summed: summed) -> Tensor:
     """Return ``label`` without the tags of classes that the network does not find yet, (B, C).
 
     A class is found where the mean of the class scores before the sigmoid, (B, C), over the images of the batch that
-    have the tag, is above 0: a probability of one half. Under DDP each rank looks at the images that it has. This is
-    not in the paper: the CAM of a class that is not learnt yet says little about the place of the class.
+    have the tag, is above 0: a probability of one half. ``over_ranks`` sums or averages a tensor over the ranks of DDP,
+    (C,), so that all ranks find the same classes. This is not in the paper: the CAM of a class that is not learnt yet
+    says little about the place of the class.
     """
-    summed = (scores.detach().float() * label).sum(0)  # (C,)
+    summed = over_ranks((scores.detach().float() * label).sum(0))  # (C,)
     return label * (summed > 0)
 
 

@@ -89,11 +89,14 @@ class CAMTask(NetworkTask):
     def two_step_loss(self, tiles: Tiles, steps: TwoSteps, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return `losses.two_step_loss` at this step of the training, and all that is logged."""
         beta = tiles.beta * losses.ramp(self.global_step, self.total_steps, tiles.ramp, tiles.start)
-        tags = label if tiles.tags == "all" else losses.found_tags(steps.tiled.mean((2, 3)), label)
+        tags = (
+            label if tiles.tags == "all" else losses.found_tags(steps.tiled.mean((2, 3)), label, self.mean_over_ranks)
+        )
         full, tile_cam = steps.full, steps.tile_cam  # those that L_re and CFC move
         if tiles.moves == "classifier":
             full, tile_cam = (self.net.classifier(x.detach()) for x in (steps.features, steps.tile_features))
-        equivariance = losses.equivariance_loss(full, steps.target, tags, tiles.distance, tiles.learns)
+        how = tiles.distance, tiles.learns, self.mean_over_ranks
+        equivariance = losses.equivariance_loss(full, steps.target, tags, *how)
         terms = {"beta": steps.full.new_tensor(beta), "loss_re": equivariance}
         if steps.entropy is not None:
             terms["attention_entropy"] = steps.entropy
