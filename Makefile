@@ -76,7 +76,7 @@ $(VENV)/.done: requirements.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt -e .
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[crf]" 2>/dev/null; $(BIN)/python -c "import pydensecrf" 2>/dev/null || \
-	  echo "pydensecrf2 does not build here (no C++ compiler, or Python above 3.12): the dense CRF is our own, with the same labels"
+	  echo "pydensecrf2 could not be installed (no C++ compiler, no network, or Python above 3.12): the dense CRF is our own, with the same labels"
 	@touch $@
 
 setup: $(VENV)/.done ## Install everything into .venv (done once; again when requirements change)

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tag2mask.data.datamodules import FolderDataModule
 from tag2mask.errors import InputError
+from tag2mask.io.cams import CAMs, write_cam
 from tag2mask.utils.processes import cores
 from tests.folders import TINY
 
@@ -69,9 +71,28 @@ def test_soft_labels_are_read_from_beside_the_labels_or_missed(sample: Path, tmp
     photo = module(sample, subset=0.25, labels=str(tmp_path), soft=True).train_photos[0]
     assert (photo.cam, photo.edge) == (tmp_path / f"soft/{names[0]}.npz", tmp_path / f"edges/{names[0]}.png")
     assert module(sample, subset=0.25, labels=str(tmp_path)).train_photos[0].cam is None
-    (tmp_path / f"soft/{names[1]}.npz").unlink()
-    with pytest.raises(InputError, match=f"have no CAM file in .*soft, the first {names[1]}; .*--soft true"):
-        module(sample, subset=0.25, labels=str(tmp_path), soft=True)
+    for kind in ("edges/{}.png", "soft/{}.npz"):
+        (tmp_path / kind.format(names[1])).unlink()
+        with pytest.raises(InputError, match=f"have no CAM or edge map beside .*, the first {names[1]}; .*--soft true"):
+            module(sample, subset=0.25, labels=str(tmp_path), soft=True)
+
+
+def test_a_run_is_of_the_soft_labels_that_it_learns_from(sample: Path, tmp_path: Path) -> None:
+    names = [photo.name for photo in module(sample, subset=0.25).train_photos]
+    for folder, kind in (("", "png"), ("soft", "npz"), ("edges", "png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / folder / f"{name}.{kind}").touch()
+    data = module(sample, subset=0.25, labels=str(tmp_path), soft=True)
+    before = data.inputs()
+    (tmp_path / "edges" / f"{names[0]}.png").write_bytes(b"another")
+    write_cam(tmp_path / "soft" / f"{names[1]}.npz", CAMs(torch.zeros(1, 1, 1), torch.tensor([1]), (9, 9)))
+    assert [name for name in names if data.inputs()[name] != before[name]] == names[:2]
+
+
+def test_soft_labels_without_labels_are_refused(sample: Path) -> None:
+    with pytest.raises(InputError, match="soft is true and labels is null"):
+        module(sample, soft=True)
 
 
 @pytest.mark.parametrize("subset", [0.0, -1.0, 1.5])

@@ -50,7 +50,7 @@ def raised(error: BaseException) -> BaseException:
         return found
 
 
-@pytest.mark.parametrize("kind", [struct.error, KeyError, RecursionError, MemoryError, OSError, DamagedError])
+@pytest.mark.parametrize("kind", [struct.error, KeyError, RecursionError, OSError, DamagedError])
 def test_whatever_a_decoder_raises_is_one_error(kind: type[Exception]) -> None:
     reason = "'x' is missing" if kind is KeyError else "x"
     assert str(raised(kind("x"))) == f"a.x cannot be read as a thing ({reason}); mend it"
@@ -327,3 +327,20 @@ def test_a_bad_mask_in_an_archive_is_named(kind: str, tmp_path: Path) -> None:
     path = packed(tmp_path / "a.tgz", (entry, io.BytesIO(PICTURES[kind])))
     with pytest.raises(InputError, match=r"would be refused: a\.png "):
         check_archive(path, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "told"),
+    [
+        (PermissionError(13, "Permission denied"), MissingError, "kept back by the system .*Permission denied"),
+        (IsADirectoryError(21, "Is a directory"), MissingError, "kept back by the system"),
+        (OSError(22, "Invalid argument"), DamagedError, "cannot be read as a CAM file"),
+        (MemoryError(), SpaceError, "does not fit into memory, or is damaged; shrink it"),
+    ],
+)
+def test_a_file_is_not_called_damaged_for_what_the_system_does(
+    error: Exception, expected: type[Exception], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(expected, match=told) as raised, decoding(tmp_path / "a.npz", "a CAM file", "delete it"):
+        raise error
+    assert ("delete it" in str(raised.value)) == (expected is not MissingError)

@@ -13,6 +13,24 @@ from tag2mask import losses
 from tests.arrays import reference
 
 
+def test_the_mean_of_two_ranks_is_the_loss_of_the_joint_batch() -> None:
+    torch.manual_seed(0)
+    full, tiled, scores = torch.randn(4, 3, 6, 6), torch.randn(4, 3, 6, 6), torch.randn(4, 3)
+    label = torch.tensor([[1.0, 1, 1], [1, 1, 0], [0, 0, 1], [0, 0, 0]])  # the ranks have unequal numbers of tags
+    halves = list(zip(full.split(2), tiled.split(2), label.split(2), strict=True))
+    count = label.sum() / 2
+    joint = losses.correlation_loss(full, tiled, label)
+    each = [losses.equivariance_loss(*half, "correlation", counted=lambda _: count) for half in halves]
+    torch.testing.assert_close(torch.stack(each).mean(), joint)
+    assert torch.stack([losses.correlation_loss(*half) for half in halves]).mean() != pytest.approx(joint.item())
+    summed = (scores * label).sum(0) / 2
+    found = [
+        losses.found_tags(*half, over_ranks=lambda _: summed)
+        for half in zip(scores.split(2), label.split(2), strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(found), losses.found_tags(scores, label))
+
+
 def test_classification_equals_torchs_soft_margin_on_extreme_scores() -> None:
     arrays = reference("multilabel_soft_margin")
     torch.testing.assert_close(losses.classification_loss(arrays["logits"], arrays["labels"]), arrays["loss_mean"])

@@ -91,6 +91,9 @@ def test_steps_and_soft_maps_come_on_request(
     assert list(result["steps"]) == ["seed", "walk", "crf"]
     assert result["steps"]["crf"] == result["best"]
     assert result["steps"]["seed"]["miou"] != result["best"]["miou"]
+    seeds = ["--recipe.init_args.walk", "null", "--recipe.init_args.crf", "null", "--overwrite"]
+    assert main(command(cams, sample, out, *seeds)) == 0
+    assert {path.parent for path in out.rglob("*.*z")} | {path.parent for path in out.rglob("*.png")} == {out}
 
 
 @pytest.fixture

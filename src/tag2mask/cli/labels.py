@@ -159,7 +159,7 @@ def _clear(job: Job, names: Sequence[str], config: dict[str, Any], state: str | 
     if not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
         raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")
     old = stale(job, names) if goes_on else names
-    for path in (path for name in old for path in job.outputs(name).values()):
+    for path in (path for name in old for path in job.leavings(name)):  # also what is not made again
         path.unlink(missing_ok=True)
     if not goes_on:
         write_run(job.out, config, cams_state=state, finished=False)

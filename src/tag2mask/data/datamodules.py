@@ -1,7 +1,7 @@
 """LightningDataModules: from a folder on disk to batches. A new data set is one small class."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,10 @@ class WSSSDataModule(LightningDataModule):
             self.val_photos = self._drawn(self.val_split)
 
     def inputs(self) -> dict[str, str]:
-        """Return what each photograph is trained with: its tags, or the digest of its label, and its size."""
+        """Return what each photograph is trained with: its tags, or digests of its labels, and its size."""
         if self.labels is None:
             return self.describe(self.train_photos)
-        labels = {p: provenance.of_label(p.mask) for p in self.train_photos if p.mask is not None}
-        return {photo.name: f"{label}, {provenance.of_photo(photo.image)}" for photo, label in labels.items()}
+        return {photo.name: ", ".join(_digests(photo)) for photo in self.train_photos}
 
     def labelled(self) -> list[Photo]:
         """Return the photographs that are trained on with their labels as masks; none where tags are trained on."""
@@ -137,18 +136,25 @@ class WSSSDataModule(LightningDataModule):
             files = folders.masks_in(self.labels)
             photos = [replace(photo, mask=files.get(photo.name)) for photo in photos]
             lacking = [photo.name for photo in photos if photo.mask is None]
-        if self.soft and self.labels is not None and not lacking:
-            need, remedy = f"CAM file in {self.labels / SOFT}", "make the labels with `tag2mask labels --soft true`"
-            cams = folders.files_in(self.labels / SOFT, folders.CAM_ENDINGS)
-            edges = folders.masks_in(self.labels / EDGES)
-            photos = [replace(photo, cam=cams.get(photo.name), edge=edges.get(photo.name)) for photo in photos]
-            lacking = [photo.name for photo in photos if photo.cam is None]
+        if self.soft and not lacking:
+            photos = self._with_soft_labels(photos)
+            edges = any(photo.edge for photo in photos)  # a batch has those of all its photographs, or of none
+            need, remedy = "CAM or edge map beside its label", "make the labels with `tag2mask labels --soft true`"
+            lacking = [photo.name for photo in photos if photo.cam is None or (edges and photo.edge is None)]
         if lacking:
             raise MissingError(
                 f"{len(lacking)} of {len(photos)} photographs of the split {self.train_split!r} have no {need}, "
                 f"the first {lacking[0]}; {remedy}"
             )
         return photos
+
+    def _with_soft_labels(self, photos: list[Photo]) -> list[Photo]:
+        """Return photographs with the CAMs and the edge maps that stand beside their labels, where there are any."""
+        if self.labels is None:
+            raise SettingError("soft is true and labels is null; give --data.init_args.labels, or leave soft false")
+        cams = folders.files_in(self.labels / SOFT, folders.CAM_ENDINGS)
+        edges = folders.masks_in(self.labels / EDGES)
+        return [replace(photo, cam=cams.get(photo.name), edge=edges.get(photo.name)) for photo in photos]
 
     def _ranks(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
@@ -187,6 +193,14 @@ class WSSSDataModule(LightningDataModule):
         done = [each.photos_done(trainer, trainer.lightning_module) for each in asked]  # names; weights are loaded
         left_out = frozenset.intersection(*done) if done else frozenset()
         return self._whole([photo for photo in self.predict_photos if photo.name not in left_out], masks=False)
+
+
+def _digests(photo: Photo) -> Iterator[str]:
+    """Describe what a photograph is trained with: label, and edge map and CAM where there are any; its size."""
+    yield from (provenance.of_label(path) for path in (photo.mask, photo.edge) if path is not None)
+    if photo.cam is not None:
+        yield provenance.of_cam(photo.cam)
+    yield provenance.of_photo(photo.image)
 
 
 class VOCDataModule(WSSSDataModule):

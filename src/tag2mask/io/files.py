@@ -17,6 +17,8 @@ from tag2mask.errors import DamagedError, InputError, MissingError, SpaceError
 MEGABYTE = 1_000_000
 TEXT = 100 * MEGABYTE
 """Bytes of a list, a table, an XML or JSON file (but COCO's annotations) at most."""
+KEPT_BACK = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+"""Errors of the system that say nothing of what a file holds."""
 
 
 @contextmanager
@@ -26,8 +28,8 @@ def decoding(path: Path, kind: str, remedy: str, most: int | None = None) -> Ite
     Decoders of damaged files raise dozens of kinds: ``struct.error``, ``zlib.error``, ``KeyError``, ``RecursionError``.
 
     Raises:
-        MissingError: there is no such file.
-        SpaceError: the file has more than ``most`` bytes.
+        MissingError: there is no such file, or the system does not let it be read.
+        SpaceError: the file has more than ``most`` bytes, or does not fit into memory.
         DamagedError: whatever else, but a full disk; an ``InputError`` that names the file passes.
     """
     try:
@@ -36,11 +38,17 @@ def decoding(path: Path, kind: str, remedy: str, most: int | None = None) -> Ite
         yield
     except FileNotFoundError:
         raise MissingError(f"{path} does not exist; {remedy.removeprefix('delete it and ')}") from None
+    except MemoryError as error:
+        raise SpaceError(f"{path} does not fit into memory, or is damaged; shrink it, or {remedy}") from error
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if full or (isinstance(error, InputError) and str(path) in str(error)):
+        number = error.errno if isinstance(error, OSError) else None
+        if number in KEPT_BACK:
+            raise MissingError(
+                f"{path} is kept back by the system ({brief(error)}); look at its permissions and its disk"
+            ) from error
+        if number == errno.ENOSPC or (isinstance(error, InputError) and str(path) in str(error)):
             raise
-        raise DamagedError(f"{path} cannot be read as {kind} ({brief(error)}); {remedy}") from None
+        raise DamagedError(f"{path} cannot be read as {kind} ({brief(error)}); {remedy}") from error
 
 
 def brief(error: BaseException) -> str:

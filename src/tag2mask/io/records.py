@@ -18,8 +18,9 @@ from tag2mask.io.files import read_json, write_json
 from tag2mask.io.names import checked
 
 RUN_FILE = "run.json"
-STEPS, SOFT, EDGES = "steps", "soft", "edges"  # folders beside the label PNGs
-"""Folder, within a folder of labels, of the label maps after each step before the last: ``steps/<step>``."""
+STEPS, SOFT, EDGES = "steps", "soft", "edges"
+"""Folders within a folder of labels: label maps after each step before the last, ``steps/<step>``; the CAMs that the
+labels were cut from; the edge maps that stopped the walk."""
 
 
 def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:

@@ -50,6 +50,11 @@ class Job:
                 paths[EDGES] = file_in(self.out / EDGES, name, ".png")
         return {**paths, last: file_in(self.out, name, ".png")}
 
+    def leavings(self, name: str) -> list[Path]:
+        """Return all files that any recipe and options may have left of one photograph, the label first."""
+        folders = [self.out, self.out / EDGES, *(self.out / STEPS).glob("*")]
+        return [*(file_in(folder, name, ".png") for folder in folders), file_in(self.out / SOFT, name, ".npz")]
+
     def expected_bytes(self, name: str) -> list[float]:
         """Estimate the sizes of these files; none where the CAM file cannot be read: that is reported in its turn."""
         path = self.cams / f"{name}.npz"
