@@ -1,6 +1,8 @@
 # Verbs for a person. ARGS adds options to fit and predict, SEED_ARGS to the seeds of the edge network, LABEL_ARGS to
 # labels; DATA names another data folder:
 #   make train-voc ARGS="--trainer.max_epochs 1" DATA=/data/VOCdevkit/VOC2012
+# ROUNDS=2 trains the segmentation network twice, the second time on labels made of what the first one sees; ROUND=2 is
+# the second round of labels-voc or seg-voc alone.
 # DATA of COCO holds train2014, val2014 and annotations; PREPARED, the same folder unless given, what is made of those.
 # Folders are those that the configurations name. A variable of yours wins over them; make alone fills in only what they
 # leave open.
@@ -23,6 +25,12 @@ SEGMENTATION ?= configs/$(SET)/segmentation_resnet50.yaml
 RUN ?= $(call folder,$(CONFIG))
 AFFINITY_RUN ?= $(call folder,$(AFFINITY))
 SEGMENTATION_RUN ?= $(call folder,$(SEGMENTATION))
+ROUND ?= 1
+ROUNDS ?= 1
+round = $(if $(filter-out 1,$(1)),_round$(1))
+# Added to the folders of a later round
+NETWORK = $(SEGMENTATION_RUN)$(call round,$(shell expr $(ROUND) - 1))/checkpoints/last.ckpt
+# that labels of a later round are made with
 DATA ?= $(or $(call setting,root,$(CONFIG)),$(DATA_$(SET)))
 PREPARED ?= $(or $(call setting,prepared,$(CONFIG)),$(DATA))
 
@@ -34,6 +42,7 @@ folder = $(or $(call setting,default_root_dir,$(1)),runs/$(SET)/$(basename $(not
 given = $(filter command environment,$(foreach each,$(1),$(origin $(each))))
 # Whether one of these variables comes from the person
 run = $(if $(call given,$(1)),--trainer.default_root_dir $($(1)))
+SEGMENTATION_TO = $(if $(call round,$(ROUND)),--trainer.default_root_dir $(SEGMENTATION_RUN)$(call round,$(ROUND)),$(call run,SEGMENTATION_RUN))
 labels = $(if $(call setting,labels,$(1)),$(call moved,$(1)),--data.init_args.labels $(2))
 # The labels to train on: those of a configuration, in DATA where they lie in its root; else those that make has made
 moved = $(if $(and $(call given,DATA PREPARED),$(call setting,root,$(1))),$(addprefix --data.init_args.labels ,\
@@ -42,10 +51,10 @@ moved = $(if $(and $(call given,DATA PREPARED),$(call setting,root,$(1))),$(addp
 TUNED = $(if $(findstring _tuned,$(CONFIG)),_tuned)
 # thresholds belong to the CAMs
 SEEDS_FILE = configs/$(SET)/seeds$(TUNED).yaml
-LABELS_FILE = configs/$(SET)/labels$(TUNED).yaml
+LABELS_FILE = configs/$(SET)/labels$(or $(if $(call round,$(ROUND)),_round2),$(TUNED)).yaml
 place = $(or $(if $(call given,RUN),,$(call setting,$(1),$(2))),$(RUN)/$(3))
 SEEDS = $(call place,out,$(SEEDS_FILE),seeds)
-LABELS = $(call place,out,$(LABELS_FILE),labels)
+LABELS = $(call place,out,$(LABELS_FILE),labels)$(call round,$(ROUND))
 PHOTOS = $(if $(call given,DATA),--photos $(PHOTOS_$(SET)))
 EDGES = $(or $(if $(call given,AFFINITY_RUN),,$(call setting,checkpoint,$(LABELS_FILE))),$(AFFINITY_RUN)/checkpoints/last.ckpt)
 WALK = $(if $(shell grep -s 'class_path:.*EdgeWalk' $(LABELS_FILE)),--recipe.init_args.walk.checkpoint $(EDGES))
@@ -106,8 +115,11 @@ demo-seg:
 	$(TAG2MASK) predict --config $(CONFIG) $(ARGS)
 	$(TAG2MASK) evaluate $(RUN)/masks/val --masks $(SAMPLE)/masks --list $(SAMPLE)/val.txt
 
-voc coco: setup ## Everything on VOC 2012 or COCO 2014, from nothing to the report; interrupted, it goes on
-	for stage in $(STAGES); do $(MAKE) --no-print-directory $$stage-$@ || exit; done
+voc coco: setup ## Everything on VOC 2012 or COCO 2014, from nothing to the report; interrupted, it goes on (ROUNDS=2)
+	for stage in train cams affinity; do $(MAKE) --no-print-directory $$stage-$@ || exit; done
+	for round in $$(seq $(ROUNDS)); do for stage in labels seg; do \
+	  $(MAKE) --no-print-directory $$stage-$@ ROUND=$$round || exit; done || exit; done
+	for stage in eval report; do $(MAKE) --no-print-directory $$stage-$@ || exit; done
 
 train-voc train-coco: setup ## Train the CAM network; the data set is fetched if it is missing (CONFIG=configs/voc/...)
 	$(PREPARE_$(SET))
@@ -123,17 +135,18 @@ affinity-voc affinity-coco: setup ## Train the edge network on confident labels 
 
 labels-voc labels-coco: setup ## Make pseudo-labels from the CAMs: random walk along those edges, dense CRF (LABEL_ARGS=...)
 	$(TAG2MASK) labels --config $(LABELS_FILE) --cams $(call place,cams,$(LABELS_FILE),cams) --out $(LABELS) \
-	  $(PHOTOS) $(WALK) $(LABEL_ARGS)
+	  $(PHOTOS) $(WALK) $(if $(call round,$(ROUND)),--network $(NETWORK)) $(LABEL_ARGS)
 
 seg-voc seg-coco: setup ## Train DeepLabV3+ on the pseudo-labels, write its masks of val (SEGMENTATION=configs/...)
-	$(TAG2MASK) fit --config $(SEGMENTATION) $(ROOT_$(SET)) $(call run,SEGMENTATION_RUN) \
-	  $(call labels,$(SEGMENTATION),$(LABELS)) $(ARGS)
-	$(TAG2MASK) predict --config $(SEGMENTATION) $(ROOT_$(SET)) $(call run,SEGMENTATION_RUN) $(ARGS)
+	$(TAG2MASK) fit --config $(SEGMENTATION) $(ROOT_$(SET)) $(SEGMENTATION_TO) \
+	  $(if $(call round,$(ROUND)),--data.init_args.labels $(LABELS),$(call labels,$(SEGMENTATION),$(LABELS))) $(ARGS)
+	$(TAG2MASK) predict --config $(SEGMENTATION) $(ROOT_$(SET)) $(SEGMENTATION_TO) $(ARGS)
 
 eval-voc eval-coco: setup ## Score CAMs and pseudo-labels against masks of train, the segmentation network against val's
-	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(LABELS)) --masks $(TRAIN_MASKS_$(SET))
+	$(TAG2MASK) evaluate $(RUN)/cams $(wildcard $(LABELS) $(LABELS)_round*) --masks $(TRAIN_MASKS_$(SET))
 	if test -d $(SEGMENTATION_RUN)/masks/val; then \
-	  $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val --masks $(VAL_MASKS_$(SET)); fi
+	  $(TAG2MASK) evaluate $(SEGMENTATION_RUN)/masks/val $(wildcard $(SEGMENTATION_RUN)_round*/masks/val) \
+	  --masks $(VAL_MASKS_$(SET)); fi
 
 report-voc report-coco: setup ## Put all of it on one page: runs/voc/report.html, runs/coco/report.html
 	$(TAG2MASK) report runs/$(SET)

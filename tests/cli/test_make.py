@@ -154,6 +154,25 @@ def test_labels_settled_in_their_configurations_stay(
         assert not any("walk" in option for option in added(f"labels-{data}")[0])
 
 
+@pytest.mark.parametrize("data", ["voc", "coco"])
+def test_a_second_round_learns_from_labels_of_the_first_network(data: str) -> None:
+    network, labels = f"runs/{data}/segmentation_resnet50", f"runs/{data}/cam_resnet50/labels"
+    (made,) = told(f"labels-{data}", "ROUND=3")
+    assert f"--config configs/{data}/labels_round2.yaml" in made
+    assert f"--cams runs/{data}/cam_resnet50/cams --out {labels}_round3" in made
+    assert f"--network {network}_round2/checkpoints/last.ckpt" in made
+    for line in told(f"seg-{data}", "ROUND=3"):
+        assert f"--trainer.default_root_dir {network}_round3" in line
+    assert f"--data.init_args.labels {labels}_round3" in told(f"seg-{data}", "ROUND=3")[0]
+    assert f"--network {network}/checkpoints/last.ckpt" in told(f"labels-{data}", "ROUND=2")[0]
+    assert "--network" not in told(f"labels-{data}")[0]
+    whole = [line.split()[2:] for line in told(data, "ROUNDS=2") if line.startswith(("labels", "fit"))]
+    assert [line[0].split("/")[-1] for line in whole] == [
+        *("cam_resnet50.yaml", "seeds.yaml", "affinity_resnet50.yaml"),
+        *("labels.yaml", "segmentation_resnet50.yaml", "labels_round2.yaml", "segmentation_resnet50.yaml"),
+    ]
+
+
 def test_options_of_the_person_come_last() -> None:
     assert told("affinity-voc", "SEED_ARGS=--out x", "ARGS=--data.init_args.labels y")[0].endswith("--out x")
     assert told("affinity-voc", "ARGS=--data.init_args.labels y")[1].endswith("--data.init_args.labels y")

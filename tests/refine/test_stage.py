@@ -22,12 +22,13 @@ from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.inference.cams import load_guide
+from tag2mask.inference.photographs import TagMaps
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
-from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels
+from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels, Seed
 from tag2mask.refine.stage import Made, cam_names, made_of, shard
 from tag2mask.tasks.checkpoints import file_digest
 from tests.commands import fault
@@ -94,6 +95,33 @@ def test_steps_and_soft_maps_come_on_request(
     seeds = ["--recipe.init_args.walk", "null", "--recipe.init_args.crf", "null", "--overwrite"]
     assert main(command(cams, sample, out, *seeds)) == 0
     assert {path.parent for path in out.rglob("*.*z")} | {path.parent for path in out.rglob("*.png")} == {out}
+
+
+def test_labels_of_a_second_round_come_from_a_segmentation_network(
+    cams: Path, sample: Path, segmentation_checkpoint: Path, edge_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "labels"
+    few = ["--list", str(sample / "val.txt"), "--recipe.init_args.crf", "null", "--soft", "true"]
+    words = command(cams, sample, out, *few, "--recipe.init_args.seed.threshold", "0.5")
+    assert main([*words, "--network", str(segmentation_checkpoint)]) == 0
+    network, names = TagMaps(segmentation_checkpoint), (sample / "val.txt").read_text().split()
+    for name in names:
+        before = read_cam(cams / f"{name}.npz")
+        own = network(read_image(sample / "images" / f"{name}.jpg"), before)
+        torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
+        expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
+        assert (read_label(out / f"{name}.png") == expected).all()
+        assert set(np.unique(expected)) <= {0, *before.classes.tolist()}
+    assert read_json(out / "run.json")["config"]["network"] == file_digest(segmentation_checkpoint)
+    assert main([*words, "--network", str(segmentation_checkpoint)]) == 0  # all is there
+    assert "network" in str(fault(words))  # labels of the first round are not mixed with those of the second
+    assert "affinity" in str(fault([*words, "--network", str(edge_checkpoint)]))
+    assert "no checkpoint" in str(fault([*words, "--network", str(tmp_path / "none.ckpt")]))
+    old = read_json(cams / "run.json")["config"]
+    other = Path(shutil.copytree(cams, tmp_path / "cams"))
+    write_run(other, old | {"classes": ["apple", *old["classes"][1:]]})
+    elsewhere = [*command(other, sample, tmp_path / "other"), "--network", str(segmentation_checkpoint)]
+    assert "apple" in str(fault(elsewhere))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
 from tag2mask.refine.recipes import FeatureWalk, Recipe
-from tag2mask.refine.stage import Job, LoadGuide, cam_names, made_of, make_labels, remaining, shard, stale
+from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress, warn
 
@@ -29,7 +29,7 @@ from tag2mask.utils.progress import progress, warn
 def labels(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be done."""
     args = parse(words)
-    job, load_guide = _job(args)
+    job, load = _job(args)
     names = cam_names(args.cams, args.list)
     index, count = which_shard(args.shard, os.environ)
     share = shard(names, index, count)
@@ -51,7 +51,7 @@ def labels(words: list[str]) -> int:
     workers = max(1, cores() // processes)
     if device != "cpu":
         workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
-    damaged, made = [], make_labels(job, todo, load_guide, args.workers or workers, device)
+    damaged, made = [], make_labels(job, todo, load, args.workers or workers, device)
     for name, fault in progress(made, len(todo), "photographs"):
         if fault is not None:
             warn(f"skipped {name}: {fault}")
@@ -100,20 +100,19 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
     return 0, 1
 
 
-def _job(args: Namespace) -> tuple[Job, LoadGuide | None]:
-    """The job and the loader of the walk's network, once photographs, network and classes of one's own data fit."""
-    photos, recipe, load = args.photos, args.recipe, None
+def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
+    """The job and the loader of its networks, once photographs, network and classes of one's own data fit."""
+    photos, recipe, network, load = args.photos, args.recipe, args.network, None
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
-    if recipe.needs_photo and photos is None:
+    needs_photo = recipe.needs_photo or network is not None
+    if needs_photo and photos is None:
         raise MissingError("the recipe looks at the photographs; give their folder with --photos")
-    if recipe.needs_photo and not photos.is_dir():
+    if needs_photo and not photos.is_dir():
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
     if (walk := recipe.walk) is not None:
-        from tag2mask.inference.cams import load_guide
-
         if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
             walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
             recipe = replace(recipe, walk=walk)
@@ -121,18 +120,25 @@ def _job(args: Namespace) -> tuple[Job, LoadGuide | None]:
             place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
             remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
             raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
-        load = partial(load_guide, walk)
+    if recipe.walk is not None or network is not None:
+        from tag2mask.inference.photographs import load_networks
+
+        load = partial(load_networks, recipe.walk, network)
         load("cpu")  # refuses another network, or a missing layer, before worker processes would end of it
     classes = record_of(args.cams).get("config", {}).get("classes")
     own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
     if classes and own and (names := class_names(args.photos)) != tuple(classes):
         before, remedy = ", ".join(classes), "mend classes.txt, or train and predict again"
         raise MismatchError(f"{args.cams} was made for the classes {before}, the data has {', '.join(names)}; {remedy}")
-    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps), load
+    if classes and network is not None:
+        from tag2mask.tasks.checkpoints import check_file, require_same_classes
+
+        require_same_classes(check_file(network), classes)
+    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps, network), load
 
 
 def _config(job: Job) -> dict[str, Any]:
-    """What the labels depend on: the recipe, and what CAMs and the network of the walk were made from."""
+    """What the labels depend on: the recipe, the networks, and what the CAMs were made from."""
     recipe = job.recipe
     config = {
         "recipe": {
@@ -146,10 +152,12 @@ def _config(job: Job) -> dict[str, Any]:
         "soft": job.soft,
         "step_names": list(recipe.step_names),
     }
-    if recipe.walk is not None:
-        from tag2mask.tasks.checkpoints import file_digest
+    walk_network = None if recipe.walk is None else Path(str(recipe.walk.checkpoint))
+    for key, checkpoint in {"walk_network": walk_network, "network": job.network}.items():
+        if checkpoint is not None:
+            from tag2mask.tasks.checkpoints import file_digest
 
-        config["walk_network"] = file_digest(Path(str(recipe.walk.checkpoint)))
+            config[key] = file_digest(checkpoint)
     return config
 
 

@@ -11,17 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from tag2mask.classes import BACKGROUND
 from tag2mask.data.transforms import EvaluationTransform, Preprocessing
-from tag2mask.errors import InputError, MissingError, OccupiedError, SpaceError
+from tag2mask.errors import InputError, MismatchError, MissingError, OccupiedError, SpaceError
+from tag2mask.inference.cams import load_guide
 from tag2mask.io import folders
+from tag2mask.io.cams import CAMs
 from tag2mask.io.images import read_image, read_note, write_jpeg
 from tag2mask.io.labels import write_label
 from tag2mask.models.segmentation import class_probabilities, label_map
 from tag2mask.refine.dense_crf import CRF
+from tag2mask.refine.recipes import Walk
+from tag2mask.refine.stage import Networks
 from tag2mask.tasks import checkpoints
 from tag2mask.tasks.segmentation import SegmentationTask
 from tag2mask.tasks.settings import MaskInference
@@ -39,12 +44,13 @@ class Segmenter:
         self,
         checkpoint: str | Path,
         device: str = "cpu",
-        inference: MaskInference = MaskInference(scales=(1.0,), flip=False),
+        inference: MaskInference | None = MaskInference(scales=(1.0,), flip=False),
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:
         """Load the network of a checkpoint of `SegmentationTask`; ``crf`` works on the probabilities.
 
+        ``inference`` None is that of the training's configuration.
         Photographs of a longer side than ``max_side`` pixels are shrunk for it; None is the side of the training's
         evaluation, or else of the largest of its images.
         """
@@ -53,17 +59,52 @@ class Segmenter:
         self.preprocessing = replace(trained, max_side=max_side or trained.max_side or max(trained.long_side))
         self.transform = EvaluationTransform(self.preprocessing)
         self.net, self.class_names = task.net, task.class_names
-        self.device, self.inference, self.crf = device, inference, crf
+        self.device, self.inference, self.crf = device, inference or task.inference, crf
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Shares]:
         """Return the mask values of a photograph (H, W, 3) uint8, (H, W) uint8, and the share of each class."""
-        pixels, scales, flip = self.transform(image), self.inference.scales, self.inference.flip
-        probabilities = class_probabilities(self.net, pixels.to(self.device), scales, flip)
+        pixels = self.transform(image)
+        probabilities = self.probabilities(pixels)
         final = probabilities if self.crf is None else self.crf.sharpen(self.preprocessing.undo(pixels), probabilities)
         shares = class_shares(final.argmax(0), probabilities)
         named = {self.class_names[value - 1]: share for value, share in shares.items()}
         return label_map(final, image.shape[:2]).cpu().numpy(), named
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Return the probability of each class at each pixel, (G, h, w), of a transformed photograph (3, h, w)."""
+        return class_probabilities(self.net, pixels.to(self.device), self.inference.scales, self.inference.flip)
+
+
+class TagMaps:
+    """Maps of a segmentation network for the tags of a photograph, in place of its CAMs: labels of a second round.
+
+    The map of a tag is p / (p + q), for the probabilities p of its class and q of the background. So tags that the
+    photograph does not have count as absent, and at a threshold of 0.5 the most probable of the others wins. The maps
+    have a quarter of the sides that the network sees, as edges have.
+    """
+
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        """Load the network of a checkpoint of `SegmentationTask`; scales and flips are those of its configuration."""
+        self.segmenter = Segmenter(checkpoint, device, None)
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray, cams: CAMs) -> CAMs:
+        """Return the maps of a photograph (H, W, 3) uint8 for the tags of its CAMs, (K, h, w) in [0, 1]."""
+        names, highest = self.segmenter.class_names, max(cams.classes.tolist(), default=0)
+        if highest > len(names):
+            raise MismatchError(f"the CAM file holds the class {highest}, the network has {len(names)} classes")
+        probabilities = self.segmenter.probabilities(self.segmenter.transform(image))
+        sides = [max(1, round(side / 4)) for side in probabilities.shape[1:]]
+        small = F.interpolate(probabilities[None], sides, mode="area")[0].cpu()
+        chosen = small[cams.classes.long()]
+        return cams._replace(cam=chosen / (chosen + small[BACKGROUND]).clamp_min(1e-12))
+
+
+def load_networks(walk: Walk | None, network: Path | None, device: str) -> Networks:
+    """Load the networks that make labels: of the random walk, and a segmentation network for a second round."""
+    guide = None if walk is None else load_guide(walk, device)
+    return Networks(guide, None if network is None else TagMaps(network, device))
 
 
 def class_shares(label: Tensor, probabilities: Tensor) -> dict[int, tuple[float, float]]:

@@ -21,13 +21,25 @@ from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
 from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result
 from tag2mask.utils.processes import one_thread, spread
 
-LoadGuide = Callable[[str], Guide]  # loads the network that guides the walk to a device
+Maps = Callable[[np.ndarray, CAMs], CAMs]  # of a photograph (H, W, 3) uint8 and its CAMs: what stands in place of them
+
+
+class Networks(NamedTuple):
+    """The networks of a job, on a device."""
+
+    guide: Guide | None = None  # of the walk
+    maps: Maps | None = None  # of a second round
+
+
+LoadNetworks = Callable[[str], Networks]  # to a device
 
 
 @dataclass(frozen=True)
 class Job:
-    """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the recipe needs none.
+    """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the job needs none.
 
+    ``network``, a checkpoint of a segmentation network, gives the maps that labels are made of; the CAM files then
+    only say which tags each photograph has (`inference.photographs.TagMaps`).
     ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
     stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
     ``out/steps/<step>``.
@@ -39,6 +51,12 @@ class Job:
     recipe: Recipe
     soft: bool = False
     steps: bool = False
+    network: Path | None = None
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether the labels depend on the photographs, not on the CAMs alone."""
+        return self.recipe.needs_photo or self.network is not None
 
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: steps, ``soft``, ``edges``, the label itself (the last step) last."""
@@ -123,16 +141,16 @@ def remaining(job: Job, names: Sequence[str]) -> list[str]:
 
 
 def make_labels(
-    job: Job, names: Sequence[str], load_guide: LoadGuide | None = None, workers: int = 1, device: str = "cpu"
+    job: Job, names: Sequence[str], load: LoadNetworks | None = None, workers: int = 1, device: str = "cpu"
 ) -> Iterator[tuple[str, str | None]]:
     """Make the labels of ``names``; yield each name as it is done, and what was wrong with its files, or None.
 
-    ``load_guide``, needed where the recipe walks, is called with the device of torch in each of ``workers`` processes.
+    ``load``, needed where the job has networks, is called with the device of torch in each of ``workers`` processes.
     """
     if workers > 1:
-        yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load_guide, device))
+        yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load, device))
         return
-    worker = _Worker(job, load_guide, device)
+    worker = _Worker(job, load, device)
     with one_thread():  # as the processes of a pool: the same files, bit by bit
         for name in names:
             yield worker(name)
@@ -141,9 +159,9 @@ def make_labels(
 class _Worker:
     """Makes the files of one photograph after another."""
 
-    def __init__(self, job: Job, load_guide: LoadGuide | None, device: str) -> None:
+    def __init__(self, job: Job, load: LoadNetworks | None, device: str) -> None:
         self.job, self.device = job, device
-        self.guide = load_guide(device) if load_guide is not None and job.recipe.walk is not None else None
+        self.networks = Networks() if load is None else load(device)
         self.photos = {} if job.photos is None else folders.photos_in(job.photos)
         classes = record_of(job.cams).get("config", {}).get("classes")
         self.num_classes = len(classes) if classes else IGNORE - 1
@@ -160,14 +178,17 @@ class _Worker:
                     "delete it and run `tag2mask predict` again"
                 )
             image = self._photo(name, cams.size)
+            if self.networks.maps is not None:
+                assert image is not None
+                cams = self.networks.maps(image, cams)
         except InputError as error:
             return name, str(error)
-        self._write(name, cams, self.job.recipe(cams, image, self.guide, self.device))
+        self._write(name, cams, self.job.recipe(cams, image, self.networks.guide, self.device))
         return name, None
 
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
-        """Read the photograph if the recipe needs it; where it is not needed but there, compare its size alone."""
-        path, needed = self.photos.get(folders.unified(name)), self.job.recipe.needs_photo
+        """Read the photograph if the job needs it; where it is not needed but there, compare its size alone."""
+        path, needed = self.photos.get(folders.unified(name)), self.job.needs_photo
         if path is None:
             if not needed:
                 return None
@@ -201,9 +222,9 @@ class _Worker:
 _workers: list[_Worker] = []  # the one of this process
 
 
-def _start(job: Job, load_guide: LoadGuide | None, device: str) -> None:
+def _start(job: Job, load: LoadNetworks | None, device: str) -> None:
     torch.set_num_threads(1)  # the processes are the parallelism
-    _workers.append(_Worker(job, load_guide, device))
+    _workers.append(_Worker(job, load, device))
 
 
 def _work(name: str) -> tuple[str, str | None]:
