@@ -124,6 +124,34 @@ def test_labels_of_a_second_round_come_from_a_segmentation_network(
     assert "apple" in str(fault(elsewhere))
 
 
+def test_a_threshold_is_chosen_from_the_cams(cams: Path, sample: Path, tmp_path: Path, capsys: Any) -> None:
+    auto, out = ["--recipe.init_args.seed.threshold", "auto", "--recipe.init_args.crf", "null"], tmp_path / "labels"
+    maps = [read_cam(path).cam.float() for path in sorted(cams.glob("*.npz"))]
+    expected = round(float(np.mean([(each.amax(0) ** 1.5).mean() for each in maps]) ** (2 / 3)), 2)
+    assert main([*command(cams, sample, out, *auto), "--list", str(sample / "val.txt")]) == 0
+    assert f"chosen from the CAMs: threshold {expected}" in capsys.readouterr().out
+    assert main(command(cams, sample, out, *auto)) == 0  # the others, with the same threshold
+    assert main(command(cams, sample, tmp_path / "by_hand", *auto[:1], str(expected), *auto[2:])) == 0
+    assert contents(out) == contents(tmp_path / "by_hand")
+    assert read_json(out / "run.json")["config"]["recipe"]["init_args"]["seed"]["threshold"] == expected
+
+    both = ["--recipe.init_args.foreground", "auto", "--recipe.init_args.background", "auto"]
+    confident = "tag2mask.refine.recipes.ConfidentSeeds"
+    assert main(command(cams, sample, tmp_path / "seeds", *both, recipe=confident)) == 0
+    chosen = read_json(tmp_path / "seeds" / "run.json")["config"]["recipe"]["init_args"]
+    assert (chosen["foreground"], chosen["background"]) == pytest.approx((1.5 * expected, expected / 2), abs=1e-3)
+    error = str(fault(command(cams, sample, tmp_path / "seeds", *both[:2], recipe=confident)))
+    assert "expected auto for both" in error
+
+
+def test_a_threshold_cannot_be_chosen_from_nothing(cams: Path, sample: Path, tmp_path: Path) -> None:
+    empty = Path(shutil.copytree(cams, tmp_path / "cams"))
+    for path in empty.glob("*.npz"):
+        write_cam(path, read_cam(path)._replace(cam=torch.zeros(0, 3, 4), classes=torch.zeros(0, dtype=torch.int16)))
+    error = str(fault(command(empty, sample, tmp_path / "out", "--recipe.init_args.seed.threshold", "auto")))
+    assert f"no CAM in {empty} to choose a threshold from" in error
+
+
 @pytest.fixture
 def cams_of_a_network(cams: Path, runs: Path, tmp_path: Path) -> Path:
     """CAM files whose record names the network that made them, as `tag2mask predict` writes it."""

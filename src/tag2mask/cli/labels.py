@@ -21,7 +21,7 @@ from tag2mask.io import disk, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
 from tag2mask.refine.recipes import FeatureWalk, Recipe
-from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, shard, stale
+from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, settled, shard, stale
 from tag2mask.utils.processes import cores
 from tag2mask.utils.progress import progress, warn
 
@@ -36,6 +36,12 @@ def labels(words: list[str]) -> int:
     if count > 1:
         print(f"shard {index} of {count}: {len(share)} of {len(names)} photographs")
     provenance.require_current(job.cams, "make them again with `tag2mask predict --overwrite`")
+    local, processes = on_this_machine(os.environ)
+    gpu = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    device = gpu if args.device == "auto" else args.device
+    if job.recipe.auto:
+        job = settled(job, load, device)
+        print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
     config, state = _config(job), provenance.state(job.cams)
     _clear(job, share, config, state, args.overwrite)
     todo = remaining(job, share)
@@ -45,9 +51,6 @@ def labels(words: list[str]) -> int:
         sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
         files = len(todo) * len(job.outputs("")) * count
         print(disk.require_room(job.out, files, sizes, "labels" if count == 1 else "labels of all shards"))
-    local, processes = on_this_machine(os.environ)
-    gpu = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    device = gpu if args.device == "auto" else args.device
     workers = max(1, cores() // processes)
     if device != "cpu":
         workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything

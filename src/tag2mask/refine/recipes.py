@@ -6,9 +6,9 @@ its CAM.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from tag2mask.refine.random_walk import edge_transition, feature_transition, ran
 
 Guide = Callable[[np.ndarray], Tensor]  # of a photograph (H, W, 3) uint8 its edges (h, w) or features (D, h, w)
 Refine = Callable[[Tensor, int], Tensor]  # smooths labels: (h, w) int64 of 0..L-1, and L -> probabilities (L, h, w)
+Threshold = float | Literal["auto"]  # a score in [0, 1]; "auto" is chosen by `auto_threshold`
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Seed:
     """The background's score, beside those of the classes. One of the two settings is given, the other is None.
 
     Attributes:
-        threshold: a constant score in [0, 1], as IRN and Puzzle-CAM take it.
+        threshold: a constant score in [0, 1], as IRN and Puzzle-CAM take it; "auto" chooses it from the CAMs.
         alpha: (1 - highest CAM) ** alpha instead, as AffinityNet takes it: a higher one makes less background.
     """
 
-    threshold: float | None = 0.3
+    threshold: Threshold | None = 0.3
     alpha: float | None = None
 
     def __post_init__(self) -> None:
@@ -44,10 +45,24 @@ class Seed:
 
     def scores(self, cam: Tensor) -> Tensor:
         """Put the background's score before those of the classes: (K, h, w) -> (1 + K, h, w) float32; K may be 0."""
+        assert self.threshold != "auto"  # `stage.settled` chose
         scores = F.pad(cam.float(), (0, 0, 0, 0, 1, 0), value=self.threshold)
         if self.alpha is not None:
             scores[0] = (1 - scores.amax(0)) ** self.alpha
         return scores
+
+
+def auto_threshold(maps: Sequence[Tensor]) -> float:
+    """Choose the background's score for CAMs of some photographs, without any mask; two digits.
+
+    It is the power mean, of exponent 1.5, of the highest CAM at each position. Each photograph counts alike. Of some
+    thirty such statistics this one came nearest to the best threshold (docs/experiments/thresholds-without-masks.md).
+
+    Args:
+        maps: (K, h, w) in [0, 1] of each photograph, with K above 0.
+    """
+    means = [each.float().amax(0).pow(1.5).mean() for each in maps]
+    return round(torch.stack(means).mean().pow(1 / 1.5).item(), 2)
 
 
 def seed(scores: Tensor, classes: Tensor) -> Tensor:
@@ -170,6 +185,24 @@ class Recipe(ABC):
         """Names of the steps, in order."""
         return ("seed",)
 
+    @property
+    def thresholds(self) -> dict[str, Threshold | None]:
+        """The thresholds, by name."""
+        return {}
+
+    @property
+    def auto(self) -> bool:
+        """Whether thresholds are still to be chosen."""
+        return "auto" in self.thresholds.values()
+
+    def judged(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Tensor:
+        """Return the maps of one photograph, (K, h, w), of which a threshold is chosen."""
+        return cams.cam
+
+    def settled(self, threshold: float) -> "Recipe":
+        """Return the recipe with the chosen threshold in place of "auto"."""
+        return self
+
     @abstractmethod
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph (H, W, 3) uint8; what the recipe does not need may be None."""
@@ -208,16 +241,36 @@ class PseudoLabels(Recipe):
         """``seed``, and ``walk`` and ``crf`` where they are not left out."""
         return ("seed", *(["walk"] if self.walk else []), *(["crf"] if self.crf else []))
 
+    @property
+    def thresholds(self) -> dict[str, Threshold | None]:
+        """The score of the background."""
+        return {"threshold": self.seed.threshold}
+
+    def judged(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Tensor:
+        """Return the CAMs of one photograph after the walk, (K, h, w)."""
+        photo, _ = self._shrunk(image, cams.size)
+        return self._walked(cams.cam.float().to(device), photo, guide)[0]
+
+    def settled(self, threshold: float) -> "PseudoLabels":
+        """Return the recipe with the chosen score of the background."""
+        return replace(self, seed=replace(self.seed, threshold=threshold)) if self.auto else self
+
+    def _walked(self, maps: Tensor, photo: np.ndarray, guide: Guide | None) -> tuple[Tensor, Tensor | None]:
+        """Return the maps after the walk, and what guided it."""
+        if self.walk is None:
+            return maps, None
+        assert guide is not None
+        guided = guide(photo)
+        return self.walk.spread(maps, guided), guided
+
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
         photo, size = self._shrunk(image, cams.size)
         maps = cams.cam.float().to(device)
         scores, edges = {"seed": self.seed.scores(at_size(maps, size))}, None
         if self.walk is not None:
-            assert guide is not None
-            guided = guide(photo)
-            maps = self.walk.spread(maps, guided)
-            edges = guided.cpu() if isinstance(self.walk, EdgeWalk) else None
+            maps, guided = self._walked(maps, photo, guide)
+            edges = guided.cpu() if guided is not None and isinstance(self.walk, EdgeWalk) else None
             scores["walk"] = self.seed.scores(at_size(maps, size))
         if self.crf is not None:
             scores["crf"] = self.crf.from_scores(photo, list(scores.values())[-1])
@@ -230,32 +283,46 @@ class ConfidentSeeds(Recipe):
     """Labels where CAM and CRF are sure, ``IGNORE`` elsewhere: what the edge network learns from (IRN).
 
     Attributes:
-        foreground: a class is sure where it stands above this threshold.
-        background: it is sure where nothing stands above this one.
+        foreground: a class is sure where it stands above this threshold; "auto" is half above the threshold that is
+            chosen from the CAMs, but at most half-way from there to 1.
+        background: it is sure where nothing stands above this one; "auto" is half the chosen threshold.
         crf: applied to both label maps; null leaves it out.
         max_side: longer side to which larger photographs are shrunk, as in `PseudoLabels`.
     """
 
-    foreground: float = 0.3
-    background: float = 0.05
+    foreground: Threshold = 0.3
+    background: Threshold = 0.05
     crf: CRF | None = CRF()
     max_side: int | None = 1024
 
     def __post_init__(self) -> None:
-        if not 0 <= self.background <= self.foreground <= 1:
-            raise SettingError(
-                f"background {self.background}, foreground {self.foreground}; "
-                "expected 0 <= background <= foreground <= 1"
-            )
+        high, low = self.foreground, self.background
+        if high != low and "auto" in (high, low):
+            raise SettingError(f"foreground {high}, background {low}; expected auto for both, or for neither")
+        if not isinstance(high, str) and not isinstance(low, str) and not 0 <= low <= high <= 1:
+            raise SettingError(f"background {low}, foreground {high}; expected 0 <= background <= foreground <= 1")
         if self.crf is not None and self.crf.certainty is None:
             raise SettingError("certainty is null, but these seeds are label maps; give crf.certainty, such as 0.7")
+
+    @property
+    def thresholds(self) -> dict[str, Threshold | None]:
+        """Where a class is sure, and where the background is."""
+        return {"foreground": self.foreground, "background": self.background}
+
+    def settled(self, threshold: float) -> "ConfidentSeeds":
+        """Return the recipe with thresholds above and below the chosen one."""
+        sure = min(1.5 * threshold, (1 + threshold) / 2)
+        return replace(self, foreground=round(sure, 3), background=round(threshold / 2, 3)) if self.auto else self
 
     def __call__(self, cams: CAMs, image: np.ndarray | None, guide: Guide | None, device: str) -> Result:
         """Make the labels of one photograph."""
         photo, size = self._shrunk(image, cams.size)
         maps = at_size(cams.cam.float().to(device), size)
         refine = None if self.crf is None else partial(self.crf.from_labels, photo)
-        label = confident(maps, cams.classes, self.foreground, self.background, refine)
+        high, low = self.foreground, self.background
+        assert not isinstance(high, str)  # `stage.settled` chose
+        assert not isinstance(low, str)
+        label = confident(maps, cams.classes, high, low, refine)
         whole = Image.fromarray(label.cpu().numpy()).resize(cams.size[::-1], Image.Resampling.NEAREST)
         return Result({"seed": np.array(whole)}, cams)
 

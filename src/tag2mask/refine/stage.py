@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from tag2mask.io.images import read_image, read_note, read_size, sizes_hint, wri
 from tag2mask.io.labels import write_label
 from tag2mask.io.names import file_in
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
-from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result
+from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result, auto_threshold
 from tag2mask.utils.processes import one_thread, spread
 
 Maps = Callable[[np.ndarray, CAMs], CAMs]  # of a photograph (H, W, 3) uint8 and its CAMs: what stands in place of them
@@ -123,6 +123,28 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
     return [there[name].stem for name in names]
 
 
+def settled(job: Job, load: LoadNetworks | None = None, device: str = "cpu") -> Job:
+    """Return the job with numbers in place of thresholds "auto", chosen from the maps of 50 to 99 of its CAM files.
+
+    These are evenly spaced among all files, so a command that goes on, or makes another shard, chooses the same.
+    """
+    if not job.recipe.auto:
+        return job
+    worker, maps = _Worker(job, load, device), []
+    with one_thread(), torch.inference_mode():
+        names = cam_names(job.cams)
+        for name in names[:: max(1, len(names) // 50)]:
+            try:
+                cams, image = worker.inputs(name)
+            except InputError:  # named when its turn comes
+                continue
+            if len(cams.classes):
+                maps.append(job.recipe.judged(cams, image, worker.networks.guide, device).cpu())
+    if not maps:
+        raise MissingError(f"no CAM in {job.cams} to choose a threshold from; give a number in place of auto")
+    return replace(job, recipe=job.recipe.settled(auto_threshold(maps)))
+
+
 def shard(names: Sequence[str], index: int, count: int) -> list[str]:
     """Return the share ``index`` (1 to ``count``) of ``names``: every ``count``-th."""
     if not 1 <= index <= count:
@@ -169,22 +191,27 @@ class _Worker:
     @torch.inference_mode()
     def __call__(self, name: str) -> tuple[str, str | None]:
         """Write the files of one photograph; return its name, and what was wrong with what it is made from."""
-        path = self.job.cams / f"{name}.npz"
         try:
-            cams = read_cam(path)
-            if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
-                raise MismatchError(
-                    f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
-                    "delete it and run `tag2mask predict` again"
-                )
-            image = self._photo(name, cams.size)
-            if self.networks.maps is not None:
-                assert image is not None
-                cams = self.networks.maps(image, cams)
+            cams, image = self.inputs(name)
         except InputError as error:
             return name, str(error)
         self._write(name, cams, self.job.recipe(cams, image, self.networks.guide, self.device))
         return name, None
+
+    def inputs(self, name: str) -> tuple[CAMs, np.ndarray | None]:
+        """Return what a label is made of: CAMs, or the maps in place of them, and the photograph if it is needed."""
+        path = self.job.cams / f"{name}.npz"
+        cams = read_cam(path)
+        if (highest := max(cams.classes.tolist(), default=0)) > self.num_classes:
+            raise MismatchError(
+                f"{path} holds the class {highest} of {self.num_classes} that {RUN_FILE} beside it names; "
+                "delete it and run `tag2mask predict` again"
+            )
+        image = self._photo(name, cams.size)
+        if self.networks.maps is not None:
+            assert image is not None
+            cams = self.networks.maps(image, cams)
+        return cams, image
 
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
         """Read the photograph if the job needs it; where it is not needed but there, compare its size alone."""
