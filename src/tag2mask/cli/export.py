@@ -1,6 +1,8 @@
-"""Write a trained segmentation or CAM network as one ONNX file for images of any size.
+"""Write a trained network as one file: ONNX for images of any size, or small weights for tag2mask.
 
-The file is compared with PyTorch on the CPU. Needs onnx and onnxruntime.
+An ONNX file, of a segmentation or CAM network, runs without PyTorch. It needs onnx and onnxruntime
+to be written. A .safetensors file, of a segmentation network, has a quarter of the size of the
+checkpoint; `segment` takes it as one. Either is compared with the network on the CPU.
 
 reads   the checkpoint alone
 writes  the file of --out. One that `tag2mask export` wrote before is replaced, nothing else ever
@@ -8,14 +10,17 @@ writes  the file of --out. One that `tag2mask export` wrote before is replaced, 
 
 Example:
   tag2mask export --checkpoint runs/folder/segmentation/checkpoints/last.ckpt --out cats.onnx
+  tag2mask export --checkpoint runs/folder/segmentation/checkpoints/last.ckpt --out cats.safetensors
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from tag2mask.cli.options import Parser
 from tag2mask.inference import export as exporting
 from tag2mask.inference.photographs import printable
+from tag2mask.tasks import weights
 from tag2mask.utils.progress import progress, warn
 
 
@@ -23,13 +28,29 @@ def export(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where the file does not do what the network does."""
     parser = Parser("tag2mask export", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a segmentation or CAM network")
-    parser.add_argument("--out", type=Path, default=Path("model.onnx"), help="file to write (model.onnx)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("model.onnx"), help="NAME.onnx or NAME.safetensors (model.onnx)"
+    )
     args = parser.parse_args(words)
-    exporting.packages()
-    exporting.check_target(args.out)
+    small = args.out.suffix == weights.ENDING
+    exporting.check_target(args.out, exporting.is_weights if small else exporting.is_onnx)
     from tag2mask.cli.lightning import quiet
 
     quiet()
+    return _small(args) if small else _onnx(args)
+
+
+def _small(args: Namespace) -> int:
+    """Write small weights, and say how far they are from the network."""
+    difference, names = exporting.write_weights(args.checkpoint, args.out)
+    size = args.out.stat().st_size / 1e6
+    print(f"written to {printable(args.out)}: {size:.1f} MB, half precision; {', '.join(names)}")
+    print(f"largest difference from the checkpoint {difference:.1e} of the range of scores")
+    return 0
+
+
+def _onnx(args: Namespace) -> int:
+    """Write ONNX, and compare it with the network; status 1 where it does something else."""
     network = exporting.load(args.checkpoint)
     print("writing the network as ONNX: seconds for EfficientNet-Lite0, longer for larger ones", file=sys.stderr)
     exporting.write(args.out, network)

@@ -1,10 +1,10 @@
-"""Trained networks as ONNX files, which run without PyTorch."""
+"""Trained networks as files: ONNX, which runs without PyTorch, and small weights for `segment`."""
 
 import importlib
 import io
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from tag2mask.errors import DamagedError, MismatchError, MissingError, OccupiedE
 from tag2mask.inference.cams import CAMMaker
 from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.files import atomic
-from tag2mask.tasks import checkpoints
+from tag2mask.tasks import checkpoints, weights
+from tag2mask.tasks.segmentation import SegmentationTask
 
 MARK = "tag2mask"  # key in the metadata of our files; its value is our version
 OPSET = 17  # of the ONNX operators; every onnxruntime since 1.13 has them
@@ -102,16 +103,45 @@ def write(path: Path, network: Exportable) -> None:
         file.write(model.SerializeToString())
 
 
-def check_target(path: Path) -> None:
+def write_weights(checkpoint: Path, path: Path) -> tuple[float, tuple[str, ...]]:
+    """Write the segmentation network of a checkpoint as `weights.write` does; return its difference, and its classes.
+
+    The difference of the scores on noise is a share of their range.
+    """
+    task = checkpoints.load(SegmentationTask, checkpoint)
+    weights.write(path, task)
+    images = torch.randn(
+        2, 3, *check_sizes(task.net.config.output_stride)[1], generator=torch.Generator().manual_seed(0)
+    )
+    with torch.inference_mode():
+        expected, written = task(images), checkpoints.load(SegmentationTask, path)(images)
+    span = (expected.max() - expected.min()).clamp_min(1e-30)
+    return ((written - expected).abs().max() / span).item(), task.class_names
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is an ONNX file of ours."""
+    entries = packages()[0].load_model_from_string(path.read_bytes()).metadata_props
+    return any(entry.key == MARK for entry in entries)
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is one of `write_weights`."""
+    return bool(weights.read(path))
+
+
+def check_target(path: Path, is_ours: Callable[[Path], bool] = is_onnx) -> None:
     """Raise ``OccupiedError`` where ``path`` cannot be written, or is a folder or a file that is not of ours."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise OccupiedError(f"--out {path}: {parent} is a file, not a folder; name another place")
     try:
-        entries = packages()[0].load_model_from_string(path.read_bytes()).metadata_props
+        ours = is_ours(path)
+    except MissingError:  # of a package
+        raise
     except Exception:  # protobuf and its implementations raise several kinds for anything else
-        entries = []
-    if path.exists() and not any(entry.key == MARK for entry in entries):
+        ours = False
+    if path.exists() and not ours:
         raise OccupiedError(f"{path} is a folder, or a file not of `tag2mask export`; name another file with --out")
 
 

@@ -15,7 +15,10 @@ from tag2mask.classes import IGNORE
 from tag2mask.errors import MismatchError, MissingError
 from tag2mask.io.files import decoding, require_whole_zip
 from tag2mask.io.names import checked
-from tag2mask.tasks import settings  # noqa: F401  it names the types that checkpoints hold
+from tag2mask.tasks import (
+    settings,  # noqa: F401  it names the types that checkpoints hold
+    weights,
+)
 
 Task = TypeVar("Task", bound=Any)
 REMEDY = "use another one or train again"
@@ -31,6 +34,8 @@ KINDS = {
 def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
     """Return the content of a checkpoint of ours, of the ``kind`` cam, affinity or segmentation (None: any).
 
+    A file of `weights.write` counts as one.
+
     Raises:
         MissingError: there is no such file.
         DamagedError: it is cut short, or not a checkpoint.
@@ -39,9 +44,12 @@ def check_file(path: Path, kind: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise MissingError(f"no checkpoint {path}; give the .ckpt file that `tag2mask fit` wrote into its run folder")
     with decoding(path, "a checkpoint", REMEDY):
-        require_whole_zip(path, path.stat().st_size, stored=True)
-        _require_small_pickle(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == weights.ENDING:
+            content = weights.read(path)
+        else:
+            require_whole_zip(path, path.stat().st_size, stored=True)
+            _require_small_pickle(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         require_kind(content, kind, str(path))
         _require_sane(content)
     checked: dict[str, Any] = content
@@ -94,9 +102,15 @@ def load(task_class: type[Task], path: str | Path, device: str = "cpu") -> Task:
     Raises:
         InputError: as for `check_file`; also where the checkpoint does not say how images are normalised.
     """
-    check_file(Path(path), task_class.kind)
+    content = check_file(Path(path), task_class.kind)
     with decoding(Path(path), "a checkpoint", REMEDY):  # its settings and weights may not belong together
-        task: Task = task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        task: Task
+        if Path(path).suffix == weights.ENDING:
+            task = task_class(**content["hyper_parameters"])
+            task.load_state_dict(content["state_dict"])
+            task.on_load_checkpoint(content)
+        else:
+            task = task_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     if not task.preprocessing:
         raise MismatchError(f"{path} does not say how images are normalised; train with a data module of tag2mask")
     task.to(device).eval()
