@@ -123,6 +123,8 @@ def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
             place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
             remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
             raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
+    if recipe.regions is not None:
+        recipe.regions.require()
     if recipe.walk is not None or network is not None:
         from tag2mask.inference.photographs import load_networks
 

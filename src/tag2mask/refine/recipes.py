@@ -21,6 +21,7 @@ from tag2mask.errors import SettingError
 from tag2mask.io.cams import CAMs
 from tag2mask.refine.dense_crf import CRF
 from tag2mask.refine.random_walk import edge_transition, feature_transition, random_walk
+from tag2mask.refine.regions import Regions
 
 Guide = Callable[[np.ndarray], Tensor]  # of a photograph (H, W, 3) uint8 its edges (h, w) or features (D, h, w)
 Refine = Callable[[Tensor, int], Tensor]  # smooths labels: (h, w) int64 of 0..L-1, and L -> probabilities (L, h, w)
@@ -173,12 +174,14 @@ class Recipe(ABC):
 
     walk: Walk | None = None
     crf: CRF | None = None
+    regions: Regions | None = None
     max_side: int | None
 
     @property
     def needs_photo(self) -> bool:
         """Whether the labels depend on the photograph, not on the CAMs alone."""
-        return self.walk is not None or self.crf is not None
+        superpixels = self.regions is not None and self.regions.folder is None
+        return self.walk is not None or self.crf is not None or superpixels
 
     @property
     def step_names(self) -> tuple[str, ...]:
@@ -221,12 +224,13 @@ class Recipe(ABC):
 
 @dataclass(frozen=True)
 class PseudoLabels(Recipe):
-    """CAM -> random walk -> seed -> dense CRF. The walk and the CRF can be left out.
+    """CAM -> random walk -> seed -> dense CRF -> regions. Walk, CRF and regions can be left out.
 
     Attributes:
         seed: the background's score.
         walk: null leaves the random walk out.
         crf: null leaves the CRF out.
+        regions: that the label is snapped to at the end; null leaves them out.
         max_side: longer side, in pixels, to which larger photographs are shrunk for walk and CRF; the label has the
             size of the photograph all the same. Null never shrinks.
     """
@@ -234,12 +238,13 @@ class PseudoLabels(Recipe):
     seed: Seed = Seed()
     walk: Walk | None = None
     crf: CRF | None = CRF()
+    regions: Regions | None = None
     max_side: int | None = 1024
 
     @property
     def step_names(self) -> tuple[str, ...]:
-        """``seed``, and ``walk`` and ``crf`` where they are not left out."""
-        return ("seed", *(["walk"] if self.walk else []), *(["crf"] if self.crf else []))
+        """``seed``, and ``walk``, ``crf`` and ``regions`` where they are not left out."""
+        return ("seed", *(step for step in ("walk", "crf", "regions") if getattr(self, step)))
 
     @property
     def thresholds(self) -> dict[str, Threshold | None]:

@@ -195,7 +195,13 @@ class _Worker:
             cams, image = self.inputs(name)
         except InputError as error:
             return name, str(error)
-        self._write(name, cams, self.job.recipe(cams, image, self.networks.guide, self.device))
+        result = self.job.recipe(cams, image, self.networks.guide, self.device)
+        if (regions := self.job.recipe.regions) is not None:
+            try:
+                result.steps["regions"] = regions.snap(list(result.steps.values())[-1], image, name)
+            except InputError as error:
+                return name, str(error)
+        self._write(name, cams, result)
         return name, None
 
     def inputs(self, name: str) -> tuple[CAMs, np.ndarray | None]:

@@ -16,10 +16,10 @@ from tag2mask import classes
 from tag2mask.errors import DamagedError, MismatchError
 from tag2mask.io.files import MEGABYTE, decoding
 from tag2mask.io.names import checked
+from tag2mask.io.rle import compressed
 
 RULE = 1  # version of the mask rule in `paint`; another rule makes other masks of the same annotations
 NAME = re.compile(r"\w[\w.-]*\.(jpg|png)")
-CODE = re.compile("([P-o]*[0-O])+")  # a compressed run-length code, each number as in pycocotools' maskApi.c
 LONGEST = 65535  # side of a JPEG, in pixels
 MOST_PIXELS = 25_000_000  # of a photograph; those of COCO have 410,000 at most
 LONGEST_OUTLINE = 1_000_000  # pycocotools takes 100 bytes of memory for each pixel of a polygon's sides
@@ -126,19 +126,11 @@ def _outline(where: str, segmentation: Any, size: tuple[int, int]) -> Any:
             if np.abs(points - np.roll(points, 1, 0)).sum() > LONGEST_OUTLINE:
                 raise _fault(where, f"a polygon {short(polygon)}", f"an outline of at most {LONGEST_OUTLINE:,} pixels")
         return segmentation
-    counts = segmentation.get("counts")
-    code = {"size": list(size), "counts": counts}
     try:
-        if isinstance(counts, str):  # one that is too short would be painted as chance values
-            whole = CODE.fullmatch(counts) is not None and mask.encode(mask.decode(code))["counts"] == counts.encode()
-        else:
-            whole = all(type(run) is int and run >= 0 for run in counts) and sum(counts) == size[0] * size[1]
-    except (TypeError, ValueError):
-        whole = False
-    if not whole or segmentation.get("size") != code["size"]:
-        expected = f"size {code['size']} and counts that add up to all of its pixels"
-        raise _fault(where, f"a run-length code {short(segmentation)}", expected)
-    return code if isinstance(counts, str) else mask.frPyObjects(code, *size)
+        return compressed(segmentation, size)
+    except ValueError:
+        expected = f"size {list(size)} and counts that add up to all of its pixels"
+        raise _fault(where, f"a run-length code {short(segmentation)}", expected) from None
 
 
 def _fault(where: str, content: str, expected: str) -> DamagedError:
