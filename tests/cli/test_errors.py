@@ -198,3 +198,12 @@ def test_another_broken_pipe_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
     ending(monkeypatch, lost)
     assert main(["report"]) == 2
     assert line(capsys) == "tag2mask: Broken pipe"
+
+
+def test_a_checkpoint_of_another_backbone_is_one_line(
+    sample: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = str(runs / "plain" / "checkpoints" / "last.ckpt")
+    assert main([*words("predict", "configs/demo/cam_plain.yaml", sample, tmp_path), "--ckpt_path", trained]) == 2
+    assert "is of another network than the configuration's" in line(capsys)
+    assert not list(tmp_path.rglob("*.npz"))

@@ -1,10 +1,12 @@
 """Files are written whole or not at all; JSON that cannot be read is named."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from tag2mask.cli.main import mendable
 from tag2mask.errors import DamagedError, MissingError
 from tag2mask.io.files import atomic, read_json, remove_parts
 
@@ -22,6 +24,13 @@ def test_atomic_leaves_the_old_file_where_the_block_fails(tmp_path: Path) -> Non
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_says_where(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, atomic(tmp_path / "x.png"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as `write` does, without a path
+    assert str(tmp_path / "x.png") in str(mendable(raised.value))
+    assert not list(tmp_path.iterdir())
 
 
 def test_atomic_replaces_the_old_file_when_the_block_ends(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from tag2mask.errors import InputError, OccupiedError
-from tag2mask.io import disk, provenance
+from tag2mask.io import disk, locks, provenance
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import atomic, remove_parts
 from tag2mask.io.images import read_size
@@ -71,6 +71,9 @@ class PredictionWriter(Callback, ABC):
             **self.settings,
         }
         self.facts = {"checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else {}
+        if trainer.is_global_zero:
+            locks.take(self.out)
+            locks.take(Path(trainer.default_root_dir), shared=True)  # no `fit --overwrite` takes it away meanwhile
         same = same_run(self.out, self.config, self.overwrite)
         if not (self.out / RUN_FILE).exists() and self._files():
             raise OccupiedError(f"{self.out} holds {self.ending} files not of `tag2mask predict`; name another folder")

@@ -17,7 +17,7 @@ from tag2mask.cli.options import check_options
 from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
-from tag2mask.io import disk, provenance
+from tag2mask.io import disk, locks, provenance
 from tag2mask.io.folders import photos_in
 from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
 from tag2mask.refine.recipes import FeatureWalk, Recipe
@@ -42,6 +42,7 @@ def labels(words: list[str]) -> int:
     if job.recipe.auto:
         job = settled(job, load, device)
         print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
+    locks.take(job.out, shared=count > 1)
     config, state = _config(job), provenance.state(job.cams)
     _clear(job, share, config, state, args.overwrite)
     todo = remaining(job, share)

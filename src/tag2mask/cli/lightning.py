@@ -26,7 +26,7 @@ from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_truste
 from tag2mask.data.datamodules import WSSSDataModule
 from tag2mask.data.photos import check_masks, check_sampled_tags, unlearnable
 from tag2mask.errors import MismatchError, MissingError, SettingError
-from tag2mask.io import provenance
+from tag2mask.io import locks, provenance
 from tag2mask.io.labels import require_classes
 from tag2mask.io.provenance import LAST
 from tag2mask.io.records import digest_of_file, made_with, record_of
@@ -165,14 +165,22 @@ class TagsToMasksCLI(LightningCLI):
         if own and overwrite:
             raise SettingError(f"--overwrite would delete {start}, which --ckpt_path names; leave one of them out")
         record = self._record(None if own else start)
-        state = "unfinished" if own and record.difference(root) else record.state(root, overwrite)
+
+        def state_of() -> str:
+            return "unfinished" if own and record.difference(root) else record.state(root, overwrite)
+
+        state = state_of()
+        if state != "finished":
+            self._check_data()
+            if self.trainer.is_global_zero:
+                locks.take(root)
+            state = state_of()  # another process may have held the folder, and ended
         if state == "finished":
             check_file(root / LAST, self.model.kind)
             more = "--trainer.max_epochs N --ckpt_path last trains it longer, --overwrite anew"
             rank_zero_info(f"{root} is trained to its end with these settings and this data: nothing to do; {more}")
             record.compare_masks(root)
             return
-        self._check_data()
         if state == "new":
             self.model.fill()  # the weights to start from are there: now the earlier training can go
             rank_zero_only(provenance.discard)(root)

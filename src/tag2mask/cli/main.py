@@ -18,7 +18,16 @@ from tag2mask.cli import help
 from tag2mask.cli.configs import with_paths
 from tag2mask.cli.help import LIGHTNING
 from tag2mask.cli.options import chain, did_you_mean, explain
-from tag2mask.errors import DamagedError, InputError, MissingError, SettingError, SpaceError, UnreachableError
+from tag2mask.errors import (
+    DamagedError,
+    InputError,
+    MismatchError,
+    MissingError,
+    SettingError,
+    SpaceError,
+    UnreachableError,
+)
+from tag2mask.io import locks
 from tag2mask.utils.progress import warn
 
 VERBS = ("prepare", "configs", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
@@ -58,7 +67,10 @@ def dispatch(words: list[str]) -> int:
         words = with_paths(["--help" if word == "--help-all" else word for word in words])
     name = "lightning" if verb in LIGHTNING else verb
     run: Callable[[list[str]], int | None] = getattr(_loaded(f"tag2mask.cli.{name}"), name)
-    return run(words if verb in LIGHTNING else words[1:]) or 0
+    try:
+        return run(words if verb in LIGHTNING else words[1:]) or 0
+    finally:
+        locks.release_all()
 
 
 def _loaded(name: str) -> ModuleType:
@@ -122,6 +134,11 @@ def _translated(error: BaseException) -> InputError | None:
         return MissingError(f"the package {error.name} is not installed; `tag2mask doctor` says what else is missing")
     if kind == "MisconfigurationException":
         return SettingError(text)
+    if kind == "RuntimeError" and (found := re.match(r"Error\(s\) in loading state_dict for \w+: (.{1,120})", text)):
+        remedy = "give the configuration that it was trained with, or another checkpoint"
+        return MismatchError(
+            f"the checkpoint is of another network than the configuration's ({found[1]} ...); {remedy}"
+        )
     if kind == "OutOfMemoryError":
         return SpaceError("the GPU's memory is full; lower --data.init_args.batch_size and accumulate gradients")
     lost = ("DistBackendError", "DistNetworkError", "DistStoreError")  # of torch, where another process is gone

@@ -24,6 +24,7 @@ from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import prepare_voc
 from tag2mask.data.sample import write_sample
 from tag2mask.errors import SettingError
+from tag2mask.io import locks
 from tag2mask.utils.processes import cores
 
 
@@ -32,13 +33,13 @@ def prepare(words: list[str]) -> None:
     parser = Parser("tag2mask prepare", __doc__)
     kinds = parser.add_subparsers(dest="data", required=True, metavar="voc|coco|sample|folder")
     voc = kinds.add_parser("voc", help="download VOC 2012 and SBD, derive SegmentationClassAug, check the counts")
-    voc.add_argument("--root", type=Path, default="data", help="folder of VOCdevkit and archives, or VOC2012 (data)")
+    voc.add_argument("--root", type=Path, default=Path("data"), help="of VOCdevkit and archives, or VOC2012 (data)")
     voc.add_argument("--devkit", type=Path, help="in place of --root: the folder of JPEGImages, by any name")
     voc.add_argument("--sbd", type=Path, help="SBD's folder with cls/*.mat, where it is on disk already")
     voc.add_argument("--tags", action="store_true", help="masks of trainaug may be missing: tags need none")
     voc.add_argument("--no-download", action="store_true", help="only unpack, derive and check")
     coco = kinds.add_parser("coco", help="download COCO 2014, paint its masks, write tags and lists, check the counts")
-    coco.add_argument("--root", type=Path, default="data/coco", help="folder of train2014 and so on (data/coco)")
+    coco.add_argument("--root", type=Path, default=Path("data/coco"), help="folder of train2014 and so on (data/coco)")
     coco.add_argument("--out", type=Path, help="folder that receives masks, tags and lists (ROOT)")
     lists = "names in train.txt and val.txt: of all images, or of those with an object that is no crowd (all)"
     coco.add_argument("--lists", choices=tuple(PUBLISHED), default="all", help=lists)
@@ -55,6 +56,8 @@ def prepare(words: list[str]) -> None:
     folder = kinds.add_parser("folder", help="check a folder of one's own photographs")
     folder.add_argument("root", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
     args = parser.parse_args(words)
+    if args.data != "folder":
+        locks.take((args.data == "voc" and args.devkit) or (args.data == "coco" and args.out) or args.root)
     if args.data == "voc":
         print(prepare_voc(args.root, args.sbd, not args.no_download, args.devkit, not args.tags))
     elif args.data == "coco":

@@ -27,6 +27,7 @@ from tag2mask.cli.options import Parser
 from tag2mask.errors import InputError, OccupiedError, SettingError, UnreachableError
 from tag2mask.inference import photographs
 from tag2mask.inference.photographs import Shares, printable
+from tag2mask.io import locks
 from tag2mask.io.files import remove_parts
 from tag2mask.io.records import record_of, write_run
 from tag2mask.refine.dense_crf import TEST_TIME
@@ -52,6 +53,7 @@ def segment(words: list[str]) -> int:
     photos = photographs.find_photos(args.photos, args.out)
     targets = _targets(args, photos)
     segmenter, config = _segmenter(args)
+    locks.take(args.out)
     write_run(args.out, config, finished=False)
     remove_parts(args.out, {path.stem for paths in targets.values() for path in paths})
     damaged = []
