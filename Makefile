@@ -173,6 +173,9 @@ ablation: setup ## Ablation of RSA and CFC (PRESET=sample, voc-head, voc-fast, v
 	if test $(PRESET) = sample; then $(TAG2MASK) prepare sample --root $(SAMPLE); fi
 	$(BIN)/python -m benchmarks.ablation $(PRESET) --data $(if $(filter sample,$(PRESET)),$(SAMPLE),$(DATA)) $(ARGS)
 
+faults: setup ## Spoil files, kill commands, fill disks: does all end well? (ARGS="--share 0.05 --seed 1")
+	$(BIN)/python -m benchmarks.faults $(ARGS)
+
 gpu-evidence: DATA_evidence := $(DATA_voc)
 gpu-evidence: setup ## What a GPU must show: speed, memory, resumed training, voc-full with seeds; call it again to go on (DATA=...)
 	$(BIN)/python -m benchmarks.gpu --data $(DATA) $(ARGS)

@@ -165,6 +165,7 @@ ROWS = {
     "cfc-printed": Row(replace(PUZZLE, contrast=PRINTED_CFC)),
     "rsa-printed": Row(replace(PUZZLE, attention=PRINTED_RSA)),
     "both-printed": Row(PRINTED),
+    "both-printed-attended": Row(PRINTED, MIDDLE),
 }
 # ``former-tuned`` was cam_lite0_tuned.yaml until b6c5b23; that file now is ``paper-attended``
 MAIN = ("plain", "puzzle", "tiles", "cfc", "rsa", "both")

@@ -3,7 +3,6 @@
 import errno
 import gzip
 import io
-import json
 import random
 import struct
 import subprocess
@@ -16,25 +15,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 from scipy.io import loadmat, savemat
 
+from benchmarks.faults.readers import READERS, Read, bad_end, jpeg, mutant, sbd
 from tag2mask.cli.archive import check_archive
 from tag2mask.cli.settings import check_yaml
-from tag2mask.data import folder, voc
+from tag2mask.data import folder
 from tag2mask.data.prepare.folder import prepare_folder
 from tag2mask.data.prepare.voc import read_sbd
 from tag2mask.errors import DamagedError, InputError, MissingError, SpaceError
-from tag2mask.io.cams import CAMs, read_cam, write_cam
+from tag2mask.io.cams import read_cam
 from tag2mask.io.files import decoding, read_json
-from tag2mask.io.folders import read_classes, read_list
 from tag2mask.io.images import read_image, read_size
-from tag2mask.io.labels import read_label, write_label
+from tag2mask.io.labels import read_label
 from tag2mask.io.provenance import read_inputs
-from tests.folders import annotation, photograph
-
-Read = Callable[[Path], Any]
+from tests.folders import photograph
 
 
 def read_config(path: Path) -> None:
@@ -69,95 +64,18 @@ def test_what_says_the_file_already_passes_and_so_does_ctrl_c() -> None:
 # Mutants
 
 
-def cam(path: Path) -> None:
-    maps = torch.from_numpy(np.random.default_rng(0).random((2, 8, 10), np.float32))
-    write_cam(path, CAMs(maps, torch.tensor([1, 3]), (32, 40)))
-
-
-def sbd(path: Path) -> None:
-    label = np.random.default_rng(0).choice([0, 5, 15, 255], (32, 40)).astype(np.uint8)
-    savemat(path, {"GTcls": {"Boundaries": np.zeros(3), "Segmentation": label}}, do_compression=path.stem == "packed")
-
-
-def jpeg(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "text"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)).save(path, "JPEG", exif=exif)
-
-
-def label(path: Path) -> None:
-    write_label(path, np.random.default_rng(0).integers(0, 5, (30, 40)), "note")
-
-
-def tags(path: Path) -> None:
-    path.write_text('name,tags\ncat_01,cat dog\nbeach.jpg,"dog;sofa bed"\nx,\n')
-
-
-def names(path: Path) -> None:
-    path.write_text("cat_01\nbeach\nx\n")
-
-
-def record(path: Path) -> None:
-    path.write_text(json.dumps({"config": {"classes": ["a", "b"], "x": [1, 2.5, None]}, "seed": 3}))
-
-
-def config(path: Path) -> None:
-    path.write_text("trainer: {max_epochs: 3, callbacks: [a, b]}\ndata:\n  root: x # c\n  seed: 1e-3\n")
-
-
-def xml(path: Path) -> None:
-    annotation(path, "cat", "dog")
-
-
-READERS: list[tuple[Callable[[Path], None], Read]] = [
-    (cam, read_cam),
-    (sbd, read_sbd),
-    (jpeg, read_image),
-    (jpeg, read_size),
-    (label, read_label),
-    (tags, folder.read_tags),
-    (names, read_list),
-    (names, read_classes),
-    (record, read_json),
-    (config, read_config),
-    (xml, voc.read_tags),
-]
-
-
-def mutant(content: bytes, rng: random.Random) -> bytes:
-    """Flip a bit, cut, insert, exchange or overwrite."""
-    at, new, much = rng.randrange(len(content)), bytes(rng.choices(range(256), k=rng.randint(1, 8))), rng.random() < 0.3
-    new = rng.choice([b"\xff", b"\0"]) * 50 if much else new
-    flipped = content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
-    before, after = content[:at], content[at:]
-    return rng.choice([flipped, before, before + new + after, before + new + after[len(new) :]])
-
-
-def sane(value: Any) -> bool:
-    """Whether what a reader accepted can be true."""
-    if isinstance(value, CAMs):
-        cam, classes, size = value
-        in_range = bool(((cam >= -1e-3) & (cam <= 1.001)).all()) and 0 < classes.min() <= classes.max() < 255
-        return in_range and 1 <= cam.shape[1] <= size[0] and 1 <= cam.shape[2] <= size[1]
-    if isinstance(value, np.ndarray):
-        return value.dtype == np.uint8 and value.size > 0
-    if isinstance(value, list | dict):
-        return all(isinstance(name, str) and "\0" not in name and "/" not in name for name in value)
-    return True
-
-
-@pytest.mark.parametrize(("make", "read"), READERS, ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("name", "make", "read"), READERS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_mutant_is_refused_in_one_error_or_can_be_true(
-    make: Callable[[Path], None], read: Read, tmp_path: Path
+    name: str, make: Callable[[Path], None], read: Read, tmp_path: Path
 ) -> None:
-    make(tmp_path / "a")
-    rng, whole = random.Random(21), next(tmp_path.iterdir()).read_bytes()
-    for _ in range(150):
-        (tmp_path / "m").write_bytes(mutant(whole, rng))
-        try:
-            assert sane(read(tmp_path / "m"))
-        except InputError as error:
-            assert str(tmp_path / "m") in str(error)  # noqa: PT017
+    path = tmp_path / name
+    make(path)
+    rng, whole = random.Random(21), path.read_bytes()
+    assert bad_end(read, path) is None
+    read(path)
+    for _ in range(100):
+        path.write_bytes(mutant(whole, rng))
+        assert bad_end(read, path) is None, path.read_bytes()
 
 
 # One by one

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from tag2mask.errors import DamagedError, MismatchError, MissingError
 from tag2mask.io.files import TEXT, atomic, decoding
+from tag2mask.io.names import checked
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, changed_setting, digest_of_data, digest_of_file, made_with
 from tag2mask.io.records import record_of as record_of  # other rooms take it from here
 
@@ -44,7 +45,7 @@ def read_inputs(folder: Path) -> dict[str, str] | None:
         raise DamagedError(
             f"{path} is damaged; expected {','.join(COLUMNS)}; delete what is in the folder, or restore it"
         )
-    return dict(rows[1:])  # type: ignore[arg-type]
+    return {checked(name, path): made for name, made in rows[1:]}
 
 
 def of_photo(image: Path) -> str:
