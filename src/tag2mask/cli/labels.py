@@ -39,8 +39,12 @@ def labels(words: list[str]) -> int:
     local, processes = on_this_machine(os.environ)
     gpu = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     device = gpu if args.device == "auto" else args.device
+    workers = max(1, cores() // processes)
+    if device != "cpu":
+        workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
+    workers = args.workers or workers
     if job.recipe.auto:
-        job = settled(job, load, device)
+        job = settled(job, load, workers, device)
         print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
     locks.take(job.out, shared=count > 1)
     config, state = _config(job), provenance.state(job.cams)
@@ -52,10 +56,7 @@ def labels(words: list[str]) -> int:
         sizes = [size for name in disk.sample(todo) for size in job.expected_bytes(name)]
         files = len(todo) * len(job.outputs("")) * count
         print(disk.require_room(job.out, files, sizes, "labels" if count == 1 else "labels of all shards"))
-    workers = max(1, cores() // processes)
-    if device != "cpu":
-        workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
-    damaged, made = [], make_labels(job, todo, load, args.workers or workers, device)
+    damaged, made = [], make_labels(job, todo, load, workers, device)
     for name, fault in progress(made, len(todo), "photographs"):
         if fault is not None:
             warn(f"skipped {name}: {fault}")

@@ -25,6 +25,7 @@ from tag2mask.refine.regions import Regions
 
 Guide = Callable[[np.ndarray], Tensor]  # of a photograph (H, W, 3) uint8 its edges (h, w) or features (D, h, w)
 Refine = Callable[[Tensor, int], Tensor]  # smooths labels: (h, w) int64 of 0..L-1, and L -> probabilities (L, h, w)
+POWER = 1.5  # of `auto_threshold`
 Threshold = float | Literal["auto"]  # a score in [0, 1]; "auto" is chosen by `auto_threshold`
 
 
@@ -53,17 +54,18 @@ class Seed:
         return scores
 
 
-def auto_threshold(maps: Sequence[Tensor]) -> float:
-    """Choose the background's score for CAMs of some photographs, without any mask; two digits.
+def strength(maps: Tensor) -> float:
+    """Return what `auto_threshold` needs of the CAMs of one photograph, (K, h, w) in [0, 1], K above 0."""
+    return maps.float().amax(0).pow(POWER).mean().item()
+
+
+def auto_threshold(strengths: Sequence[float]) -> float:
+    """Choose the background's score from the `strength` of some photographs, without any mask; two digits.
 
     It is the power mean, of exponent 1.5, of the highest CAM at each position. Each photograph counts alike. Of some
     thirty such statistics this one came nearest to the best threshold (docs/experiments/thresholds-without-masks.md).
-
-    Args:
-        maps: (K, h, w) in [0, 1] of each photograph, with K above 0.
     """
-    means = [each.float().amax(0).pow(1.5).mean() for each in maps]
-    return round(torch.stack(means).mean().pow(1 / 1.5).item(), 2)
+    return round(float(np.mean(strengths) ** (1 / POWER)), 2)
 
 
 def seed(scores: Tensor, classes: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from tag2mask.io.images import read_image, read_note, read_size, sizes_hint, wri
 from tag2mask.io.labels import write_label
 from tag2mask.io.names import file_in
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
-from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result, auto_threshold
+from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result, auto_threshold, strength
 from tag2mask.utils.processes import one_thread, spread
 
 Maps = Callable[[np.ndarray, CAMs], CAMs]  # of a photograph (H, W, 3) uint8 and its CAMs: what stands in place of them
@@ -123,26 +123,24 @@ def cam_names(cams: Path, listed: Path | None = None) -> list[str]:
     return [there[name].stem for name in names]
 
 
-def settled(job: Job, load: LoadNetworks | None = None, device: str = "cpu") -> Job:
-    """Return the job with numbers in place of thresholds "auto", chosen from the maps of 50 to 99 of its CAM files.
+def settled(job: Job, load: LoadNetworks | None = None, workers: int = 1, device: str = "cpu") -> Job:
+    """Return the job with numbers in place of thresholds "auto", chosen from maps of `disk.sample` of its CAM files.
 
     These are evenly spaced among all files, so a command that goes on, or makes another shard, chooses the same.
     """
     if not job.recipe.auto:
         return job
-    worker, maps = _Worker(job, load, device), []
-    with one_thread(), torch.inference_mode():
-        names = cam_names(job.cams)
-        for name in names[:: max(1, len(names) // 50)]:
-            try:
-                cams, image = worker.inputs(name)
-            except InputError:  # named when its turn comes
-                continue
-            if len(cams.classes):
-                maps.append(job.recipe.judged(cams, image, worker.networks.guide, device).cpu())
-    if not maps:
+    names = disk.sample(cam_names(job.cams))
+    if workers > 1:
+        found = list(spread(_judge, names, min(workers, len(names)), _start, (job, load, device)))
+    else:
+        worker = _Worker(job, load, device)
+        with one_thread():
+            found = [worker.strength(name) for name in names]
+    strengths = [each for each in found if each is not None]
+    if not strengths:
         raise MissingError(f"no CAM in {job.cams} to choose a threshold from; give a number in place of auto")
-    return replace(job, recipe=job.recipe.settled(auto_threshold(maps)))
+    return replace(job, recipe=job.recipe.settled(auto_threshold(sorted(strengths))))
 
 
 def shard(names: Sequence[str], index: int, count: int) -> list[str]:
@@ -204,6 +202,17 @@ class _Worker:
         self._write(name, cams, result)
         return name, None
 
+    @torch.inference_mode()
+    def strength(self, name: str) -> float | None:
+        """Return the `strength` of the maps that the threshold of one photograph cuts; None where it has none."""
+        try:
+            cams, image = self.inputs(name)
+        except InputError:  # named when its turn comes
+            return None
+        if not len(cams.classes):
+            return None
+        return strength(self.job.recipe.judged(cams, image, self.networks.guide, self.device))
+
     def inputs(self, name: str) -> tuple[CAMs, np.ndarray | None]:
         """Return what a label is made of: CAMs, or the maps in place of them, and the photograph if it is needed."""
         path = self.job.cams / f"{name}.npz"
@@ -258,6 +267,10 @@ _workers: list[_Worker] = []  # the one of this process
 def _start(job: Job, load: LoadNetworks | None, device: str) -> None:
     torch.set_num_threads(1)  # the processes are the parallelism
     _workers.append(_Worker(job, load, device))
+
+
+def _judge(name: str) -> float | None:
+    return _workers[0].strength(name)
 
 
 def _work(name: str) -> tuple[str, str | None]:
