@@ -33,8 +33,6 @@ from tag2mask.tasks.settings import MaskInference
 from tag2mask.viz import plots
 
 MARK = "tag2mask segment"  # with which a note in our files begins
-ANIMALS = Path(__file__).parents[1] / "weights" / "animals_lite0.safetensors"  # in a checkout a link to weights/
-"""A network to try at once, trained from tags alone; animals_lite0.md beside it says on what."""
 Shares = dict[str, tuple[float, float]]
 """Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
 
