@@ -45,7 +45,9 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path: Path
     process = holder(tmp_path / "out")
     with pytest.raises(OccupiedError) as raised:
         locks.take(tmp_path / "out")
-    locks.take(tmp_path / "other")
+    locks.take(tmp_path / "a" / "b")
+    locks.release_all()
+    assert not (tmp_path / "a").exists()  # nothing was written there
     assert f"process {process.pid} on " in str(raised.value)
     assert "(tag2mask labels --out there ...)" in str(raised.value)
     process.send_signal(signal.SIGKILL)

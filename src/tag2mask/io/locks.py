@@ -16,7 +16,7 @@ from tag2mask.errors import OccupiedError
 LOCK = ".lock"
 PATIENCE = 10.0  # seconds: the loaders of a killed process live on for a moment, and hold what it held
 WITHOUT = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # of file systems that have no locks
-_held: dict[Path, IO[str]] = {}  # by this process
+_held: dict[Path, tuple[IO[str], list[Path]]] = {}  # by this process: the lock file, and the folders made for it
 
 
 def take(folder: Path, shared: bool = False) -> None:
@@ -30,7 +30,7 @@ def take(folder: Path, shared: bool = False) -> None:
     """
     if (key := folder.resolve()) in _held:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [each for each in (key, *key.parents) if not each.exists()]  # the innermost first
     end = time.monotonic() + PATIENCE
     while (file := _opened(key / LOCK)) and not _locked(file, shared):
         if time.monotonic() > end:
@@ -42,7 +42,7 @@ def take(folder: Path, shared: bool = False) -> None:
         time.sleep(0.2)
     if file is None:
         return
-    _held[key] = file
+    _held[key] = file, made
     with suppress(OSError):  # a full disk
         file.truncate(0)
         now = datetime.now().astimezone().strftime("%H:%M:%S")
@@ -51,19 +51,25 @@ def take(folder: Path, shared: bool = False) -> None:
 
 
 def release_all() -> None:
-    """Let all folders go that this process holds, and take the lock files of the last holder away."""
+    """Let all folders go that this process holds; take away lock files, and new folders that nothing was written to."""
     while _held:
-        folder, file = _held.popitem()
+        folder, (file, made) = _held.popitem()
         with file:
             if _locked(file, shared=False):  # no other shard is left
                 (folder / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):  # one that is not empty
+                    for each in made:
+                        each.rmdir()
             fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to processes that were forked meanwhile
 
 
 def _opened(path: Path) -> IO[str] | None:
-    """Open a lock file, which is made if it is missing; None where nothing can be written there."""
+    """Open a lock file, which is made if it is missing, with its folder; None where nothing can be written there."""
     try:
-        return open(path, "a+", encoding="utf-8", errors="backslashreplace")
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # its last holder has just taken the folder away
+                return open(path, "a+", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return None
