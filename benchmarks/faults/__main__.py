@@ -1,13 +1,13 @@
 """Spoil files, kill commands, fill disks: does everything end well?
 
-usage: python -m benchmarks.faults [--share 1] [--seed N] [--out benchmarks/out/faults.json] [--work FOLDER]
+usage: python -m benchmarks.faults [--share 1] [--seed N] [--only mutants|commands] [--out benchmarks/out/faults.json]
 
 Of every reader 300 mutants of a small file are read: each must be refused in one line that names the file, or give a
 value that can be true, within ten seconds. Of 100 commands each is killed, with all of its processes, at a random
 moment, and given again: it must end well, with the files of an unbroken run, byte by byte. Each of these commands is
-also given twice at once, and on disks that are too small. ``--share 0.05`` does a twentieth of it; the seed is the
-day's unless it is given, and it is printed. The status is 1 where something ended badly; the file or the command is
-printed then, the smallest first.
+also given twice at once, and on disks that are too small. ``--share 0.05`` does a twentieth
+of it, of the commands too; the seed is the day's unless it is given, and it is printed. The status is 1 where
+something ended badly; the file or the command is printed then, the smallest first.
 """
 
 import argparse

@@ -15,7 +15,8 @@ from tag2mask.cli.main import main
 from tag2mask.cli.segment import summary
 from tag2mask.data.transforms import IMAGENET_MEAN
 from tag2mask.errors import InputError, MismatchError, OccupiedError, SpaceError
-from tag2mask.inference.photographs import Segmenter, TagMaps, ahead, class_shares, find_photos, outputs, segment_all
+from tag2mask.inference.photographs import Segmenter, ahead, class_shares, find_photos, outputs, segment_all
+from tag2mask.inference.second_round import TagMaps
 from tag2mask.io.cams import CAMs
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image

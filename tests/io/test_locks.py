@@ -59,6 +59,12 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path: Path
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(OccupiedError, match="is a file"):
+        locks.take(tmp_path / "x")
+
+
 def test_shards_share_a_folder_and_nobody_else(tmp_path: Path) -> None:
     process = holder(tmp_path, shared=True)
     locks.take(tmp_path, shared=True)

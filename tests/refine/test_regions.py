@@ -135,4 +135,7 @@ def test_one_photograph_without_regions_ends_no_stage(
     assert main(words(cams, sample, tmp_path / "labels", FOLDER, str(tmp_path / "maps"))) == 1
     assert f"skipped {names[0]}: no regions" in capsys.readouterr().err
     assert len(list((tmp_path / "labels").glob("*.png"))) == len(names) - 1
+    save(tmp_path / "maps", np.ones((7, 9), np.uint8), names[1])
+    again = words(cams, sample, tmp_path / "labels", FOLDER, str(tmp_path / "maps"))
+    assert "was made with another configuration (regions" in str(fault(again))  # no labels of older regions are kept
     assert "no folder of regions" in str(fault(words(cams, sample, tmp_path / "x", FOLDER, f"{tmp_path}{os.sep}none")))

@@ -22,7 +22,7 @@ from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.inference.cams import load_guide
-from tag2mask.inference.photographs import TagMaps
+from tag2mask.inference.second_round import TagMaps
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, write_picture

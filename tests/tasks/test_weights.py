@@ -57,6 +57,15 @@ def test_segment_takes_small_weights_as_a_checkpoint(
     assert (one == other).mean() > 0.99
 
 
+def test_weights_that_half_precision_spoils_are_told(
+    segmentation_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "--checkpoint", str(segmentation_checkpoint), "--out", str(tmp_path / "x.safetensors")]
+    monkeypatch.setattr("tag2mask.inference.export.HALF_TOLERANCE", 1e-9)
+    assert main(words) == 1
+    assert "half precision is too coarse" in capsys.readouterr().err
+
+
 def test_a_file_of_somebody_else_is_not_replaced(small: Path, segmentation_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, path)

@@ -1,8 +1,8 @@
 """Write a trained network as one file: ONNX for images of any size, or small weights for tag2mask.
 
-An ONNX file, of a segmentation or CAM network, runs without PyTorch. It needs onnx and onnxruntime
-to be written. A .safetensors file, of a segmentation network, has a quarter of the size of the
-checkpoint; `segment` takes it as one. Either is compared with the network on the CPU.
+An ONNX file, of a segmentation or CAM network, runs without PyTorch; export needs onnx and
+onnxruntime for it. A .safetensors file, of a segmentation network, is a quarter as large as the
+checkpoint, and `segment` takes it as one. The file is compared with the network on the CPU.
 
 reads   the checkpoint alone
 writes  the file of --out. One that `tag2mask export` wrote before is replaced, nothing else ever
@@ -46,7 +46,7 @@ def _small(args: Namespace) -> int:
     size = args.out.stat().st_size / 1e6
     print(f"written to {printable(args.out)}: {size:.1f} MB, half precision; {', '.join(names)}")
     print(f"largest difference from the checkpoint {difference:.1e} of the range of scores")
-    return 0
+    return _verdict(args.out, difference, exporting.HALF_TOLERANCE, "half precision is too coarse for it")
 
 
 def _onnx(args: Namespace) -> int:
@@ -61,10 +61,16 @@ def _onnx(args: Namespace) -> int:
     worst = next((value for value in differences if value != value), max(differences))  # not a number comes first
     where = " and ".join(f"{height} x {width}" for height, width in sizes)
     print(f"largest difference from PyTorch {worst:.1e} of the range of {network.output} ({where}, batches 1 and 2)")
-    if worst <= exporting.TOLERANCE:
+    return _verdict(
+        args.out, worst, exporting.TOLERANCE, "try the versions of torch and onnxruntime that requirements.txt has"
+    )
+
+
+def _verdict(path: Path, difference: float, tolerance: float, remedy: str) -> int:
+    """Return the exit status: 1, with a warning, where a file differs by more than rounding."""
+    if difference <= tolerance:
         return 0
-    remedy = "do not use it: try the versions of torch and onnxruntime that requirements.txt has"
-    warn(f"{printable(args.out)} differs from the network by more than {exporting.TOLERANCE:g} of the range; {remedy}")
+    warn(f"{printable(path)} differs from the network by more than {tolerance:g} of the range; do not use it: {remedy}")
     return 1
 
 

@@ -128,7 +128,7 @@ def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
     if recipe.regions is not None:
         recipe.regions.require()
     if recipe.walk is not None or network is not None:
-        from tag2mask.inference.photographs import load_networks
+        from tag2mask.inference.second_round import load_networks
 
         load = partial(load_networks, recipe.walk, network)
         load("cpu")  # refuses another network, or a missing layer, before worker processes would end of it
@@ -159,6 +159,8 @@ def _config(job: Job) -> dict[str, Any]:
         "soft": job.soft,
         "step_names": list(recipe.step_names),
     }
+    if recipe.regions is not None and recipe.regions.folder is not None:
+        config["regions"] = recipe.regions.state()
     walk_network = None if recipe.walk is None else Path(str(recipe.walk.checkpoint))
     for key, checkpoint in {"walk_network": walk_network, "network": job.network}.items():
         if checkpoint is not None:

@@ -26,8 +26,10 @@ def take(folder: Path, shared: bool = False) -> None:
     file systems without locks, are not held.
 
     Raises:
-        OccupiedError: another process writes into the folder; it says which one.
+        OccupiedError: another process writes into the folder, and the error says which one; or it is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OccupiedError(f"{folder} is a file, but files are to be written into it; name a folder")
     if (key := folder.resolve()) in _held:
         return
     made = [each for each in (key, *key.parents) if not each.exists()]  # the innermost first

@@ -18,10 +18,10 @@ from tag2mask.io.rle import compressed
 
 ENDINGS = (".png", ".json")
 REMEDY = "make the regions again, or take the file away"
-Regions = list[np.ndarray]  # of each region the numbers of its pixels, row by row; regions may overlap
+RegionPixels = list[np.ndarray]  # of each region the numbers of its pixels, row by row; regions may overlap
 
 
-def read_regions(folder: Path, name: str, size: tuple[int, int]) -> Regions:
+def read_regions(folder: Path, name: str, size: tuple[int, int]) -> RegionPixels:
     """Read the regions of a photograph of ``size`` H and W: ``NAME.png`` or else ``NAME.json``.
 
     A PNG of grey values or a palette holds the number of a region at each pixel; 0 is no region. A JSON file is a
@@ -41,7 +41,7 @@ def read_regions(folder: Path, name: str, size: tuple[int, int]) -> Regions:
     return [_pixels(found[0], each, size) for each in _entries(found[0], content)]
 
 
-def of_map(numbers: np.ndarray) -> Regions:
+def of_map(numbers: np.ndarray) -> RegionPixels:
     """Return the regions of a map (H, W) of their numbers; 0 is no region."""
     flat = numbers.reshape(-1)
     order = flat.argsort(kind="stable")

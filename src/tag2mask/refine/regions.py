@@ -12,6 +12,7 @@ import numpy as np
 from tag2mask.classes import BACKGROUND, IGNORE
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.io import regions as files
+from tag2mask.io.records import digest_of_data
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Regions:
         if self.folder is None and find_spec("skimage") is None:
             remedy = "run `pip install tag2mask[regions]`, or name a folder of regions"
             raise MissingError(f"superpixels need scikit-image, which is not installed; {remedy}")
+
+    def state(self) -> str:
+        """Return a digest of names and sizes of the files in the folder: labels of other regions are not mixed."""
+        assert self.folder is not None
+        paths = sorted(path for path in Path(self.folder).iterdir() if path.suffix in files.ENDINGS)
+        return digest_of_data([[path.name, path.stat().st_size] for path in paths])
 
     def snap(self, label: np.ndarray, image: np.ndarray | None, name: str) -> np.ndarray:
         """Return the label (H, W) uint8 of a photograph (H, W, 3) of that name, snapped to its regions.

@@ -39,7 +39,7 @@ class Job:
     """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the job needs none.
 
     ``network``, a checkpoint of a segmentation network, gives the maps that labels are made of; the CAM files then
-    only say which tags each photograph has (`inference.photographs.TagMaps`).
+    only say which tags each photograph has (`inference.second_round.TagMaps`).
     ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
     stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
     ``out/steps/<step>``.
@@ -140,7 +140,7 @@ def settled(job: Job, load: LoadNetworks | None = None, workers: int = 1, device
     strengths = [each for each in found if each is not None]
     if not strengths:
         raise MissingError(f"no CAM in {job.cams} to choose a threshold from; give a number in place of auto")
-    return replace(job, recipe=job.recipe.settled(auto_threshold(sorted(strengths))))
+    return replace(job, recipe=job.recipe.settled(auto_threshold(strengths)))
 
 
 def shard(names: Sequence[str], index: int, count: int) -> list[str]:
