@@ -140,6 +140,10 @@ class CAMWriter(PredictionWriter):
     def _finish(self, trainer: Any) -> str:
         files, class_names = self._files(), trainer.lightning_module.class_names
         untagged = [p.name for p in trainer.datamodule.predict_photos if p.tags is None and p.name in files]
+        looked_at = [read_cam(files[name]) for name in disk.sample(sorted(files))]
+        if empty := sum(bool(len(cams.classes)) and not cams.cam.any() for cams in looked_at):
+            told = f"warning: {empty} of {len(looked_at)} CAM files looked at are empty"
+            rank_zero_info(f"{told}: the network finds nothing of their tags; look at the curves of its training")
         if not untagged:
             return "; tags taken from the data"
         with atomic(self.out / PREDICTED) as file:
