@@ -58,7 +58,7 @@ class Draw:
 
     def features(self, layer: str) -> list[Tensor]:
         """Return the features of every photograph."""
-        network = Features(self.checkpoint, layer)
+        network = Features(self.checkpoint, [layer])
         return [network(image) for image in self.images]
 
     def walked(self, features: list[Tensor], setting: Setting) -> list[Tensor]:

@@ -1,10 +1,10 @@
 """Draw forty photographs of PASCAL VOC as a folder of one's own, for measurements on few photographs.
 
-usage: python -m benchmarks.forty VOC2012 photographs [--seed 6]
+usage: python -m benchmarks.forty VOC2012 photographs [--seed 6] [--split val]
 
-Of the photographs in ``trainaug.txt`` whose tags are all among cat, dog, horse and person, ten are drawn for each of
-these tags in turn. ``photographs`` gets ``images`` and ``tags.csv``. The masks, with the values of these four classes,
-go to ``photographs_masks`` beside it, so that only scoring sees them.
+Of the photographs in ``trainaug.txt``, or another list, whose tags are all among cat, dog, horse and person, ten are
+drawn for each of these tags in turn. ``photographs`` gets ``images`` and ``tags.csv``. The masks, with the values of
+these four classes, go to ``photographs_masks`` beside it, so that only scoring sees them.
 """
 
 import argparse
@@ -45,8 +45,9 @@ def main() -> None:
     parser.add_argument("voc", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--split", default="trainaug")
     options = parser.parse_args()
-    photos = draw(voc_photos(options.voc, "trainaug"), options.seed)
+    photos = draw(voc_photos(options.voc, options.split), options.seed)
     (options.out / "images").mkdir(parents=True)
     for photo in photos:
         assert photo.mask is not None

@@ -156,11 +156,22 @@ def segmentation_checkpoint(sample: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def vit_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a CAM network with random weights on a vision transformer, whose own attention spreads CAMs."""
-    torch.manual_seed(0)
     how = CAMInference((1.0,), attention=Attention("network"))
-    task = CAMTask(len(CLASSES), CLASSES, backbone=Backbone("test_vit", weights=None), tiles=None, inference=how)
+    return cam_checkpoint(tmp_path_factory.mktemp("vit"), "test_vit", how)
+
+
+@pytest.fixture(scope="session")
+def lite0_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a CAM network with random weights on EfficientNet-Lite0."""
+    return cam_checkpoint(tmp_path_factory.mktemp("lite0"), "tf_efficientnet_lite0", CAMInference((1.0,)))
+
+
+def cam_checkpoint(folder: Path, backbone: str, how: CAMInference) -> Path:
+    """Write a checkpoint of a CAM network with random weights, for the classes of the sample set."""
+    torch.manual_seed(0)
+    task = CAMTask(len(CLASSES), CLASSES, backbone=Backbone(backbone, weights=None), tiles=None, inference=how)
     task.preprocessing = asdict(Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD))
-    path = tmp_path_factory.mktemp("vit") / "last.ckpt"
+    path = folder / "last.ckpt"
     trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=path.parent)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)

@@ -47,11 +47,13 @@ def test_every_config_trains_and_validates(config: Path, tmp_path: Path, request
 
 @pytest.mark.parametrize("config", of_every(LABELS))
 def test_every_config_of_labels_makes_them(
-    config: Path, sample: Path, cams: Path, edge_checkpoint: Path, tmp_path: Path
+    config: Path, sample: Path, cams: Path, edge_checkpoint: Path, lite0_checkpoint: Path, tmp_path: Path
 ) -> None:
     over = {"cams": cams, "photos": sample / "images", "out": tmp_path / "out", "list": sample / "val.txt"}
     if config.stem.startswith("labels"):
         over |= {"recipe.init_args.walk": "EdgeWalk", "recipe.init_args.walk.checkpoint": edge_checkpoint}
+    if "probe:" in config.read_text():
+        over |= {"probe.labels": sample / "masks", "probe.checkpoint": lite0_checkpoint}
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4

@@ -196,13 +196,13 @@ def test_the_attention_of_a_vision_transformer_stays_within_its_tile(vit_checkpo
 def test_a_walk_is_guided_by_a_block_of_a_vision_transformer(vit_checkpoint: Path) -> None:
     image = np.zeros((70, 100, 3), np.uint8)
     image[40:, 80:] = 255
-    features = Features(vit_checkpoint, "blocks.0")(image)
+    features = Features(vit_checkpoint, ["blocks.0"])(image)
     assert features.shape == (64, 4, 6)  # 64 x 96 pixels
     background = features.flatten(1).median(1).values[:, None, None]
     assert divmod(int((features - background).norm(dim=0).argmax()), 6)[0] >= 2
     assert divmod(int((features - background).norm(dim=0).argmax()), 6)[1] >= 4
     with pytest.raises(InputError, match="the part 'patch_embed' of the backbone puts out no map"):
-        Features(vit_checkpoint, "patch_embed")(image)
+        Features(vit_checkpoint, ["patch_embed"])(image)
 
 
 # masks

@@ -88,14 +88,14 @@ def test_maps_of_a_second_round_leave_absent_tags_out(checkpoint: Path) -> None:
     maps = TagMaps(checkpoint)
     maps.segmenter.net, maps.segmenter.inference = Red(), MaskInference(scales=(1.0,), flip=False)
     cams = CAMs(torch.rand(2, 3, 4), torch.tensor([2, 3]), (40, 60))  # nobody says that there is a red class
-    made = maps(striped(60, 40), cams)
+    made = maps("striped", striped(60, 40), cams)
     assert (made.size, made.classes.tolist(), made.cam.shape) == ((40, 60), [2, 3], (2, 10, 15))
     e = np.exp
     for x, blue, other in ((2, 0, 0), (8, 0, 0), (14, 2, 0)):  # red, black, blue: whatever red has, it is left out
         assert made.cam[0, :, x].tolist() == pytest.approx([e(blue) / (e(blue) + e(1))] * 10)
         assert made.cam[1, :, x].tolist() == pytest.approx([e(other) / (e(other) + e(1))] * 10)
     with pytest.raises(MismatchError, match="class 6"):
-        maps(striped(60, 40), cams._replace(classes=torch.tensor([2, 6])))
+        maps("striped", striped(60, 40), cams._replace(classes=torch.tensor([2, 6])))
 
 
 def test_the_maps_of_a_second_round_have_the_scales_of_the_configuration(checkpoint: Path) -> None:

@@ -22,12 +22,13 @@ from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
 from tag2mask.errors import MissingError, SettingError
 from tag2mask.inference.cams import load_guide
-from tag2mask.inference.second_round import TagMaps
+from tag2mask.inference.second_round import ProbeMaps, TagMaps, fit_probe
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
+from tag2mask.refine.probe import Probe
 from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels, Seed
 from tag2mask.refine.stage import Made, cam_names, made_of, shard
 from tag2mask.tasks.checkpoints import file_digest
@@ -107,7 +108,7 @@ def test_labels_of_a_second_round_come_from_a_segmentation_network(
     network, names = TagMaps(segmentation_checkpoint), (sample / "val.txt").read_text().split()
     for name in names:
         before = read_cam(cams / f"{name}.npz")
-        own = network(read_image(sample / "images" / f"{name}.jpg"), before)
+        own = network(name, read_image(sample / "images" / f"{name}.jpg"), before)
         torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
         expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
         assert (read_label(out / f"{name}.png") == expected).all()
@@ -122,6 +123,78 @@ def test_labels_of_a_second_round_come_from_a_segmentation_network(
     write_run(other, old | {"classes": ["apple", *old["classes"][1:]]})
     elsewhere = [*command(other, sample, tmp_path / "other"), "--network", str(segmentation_checkpoint)]
     assert "apple" in str(fault(elsewhere))
+
+
+@pytest.fixture
+def probed(cams: Path, sample: Path, runs: Path, tmp_path: Path) -> list[str]:
+    """The command of a second round by a linear probe, once the first labels are made: into ``labels2``."""
+    first = tmp_path / "labels"
+    few = ["--recipe.init_args.crf", "null", "--recipe.init_args.seed.threshold", "0.5"]
+    assert main(command(cams, sample, first, *few)) == 0
+    probe = {"labels": str(first), "layers": "[layer3, layer4]", "folds": "3"}
+    probe["checkpoint"] = str(runs / "full" / "checkpoints" / "last.ckpt")
+    settings = [word for key, value in probe.items() for word in (f"--probe.{key}", value)]
+    return [*command(cams, sample, tmp_path / "labels2", *few, "--soft", "true"), *settings]
+
+
+def test_labels_of_a_second_round_come_from_a_linear_probe(
+    probed: list[str], cams: Path, sample: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "labels2"
+    assert main(probed) == 0
+    config = read_json(out / "run.json")["config"]
+    settings = {key: value for key, value in config["probe"].items() if key != "state"}
+    probe = Probe(**settings | {"layers": tuple(settings["layers"])})
+    names = sorted(path.stem for path in cams.glob("*.npz"))
+    paths = [(name, sample / "images" / f"{name}.jpg", tmp_path / "labels" / f"{name}.png") for name in names]
+    maps = ProbeMaps(probe, fit_probe(probe, paths, 5))
+    for name, photo, _ in paths[:3]:
+        before = read_cam(cams / f"{name}.npz")
+        own = maps(name, read_image(photo), before)
+        assert own.cam.shape[0] == len(before.classes)
+        assert 0.9 < own.cam.amax((1, 2)).min() <= own.cam.max() <= 1
+        torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
+        expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
+        assert (read_label(out / f"{name}.png") == expected).all()
+    two = [*probed, "--workers", "2", "--out", str(tmp_path / "labels3")]
+    assert main(two) == 0
+    assert contents(tmp_path / "labels3") == contents(out)
+    (out / f"{names[0]}.png").unlink()
+    assert main(probed) == 0  # makes what is missing
+    assert contents(tmp_path / "labels3") == contents(out)
+
+
+def test_a_probe_learns_from_first_labels_of_the_cams_of_now(
+    probed: list[str], cams: Path, sample: Path, segmentation_checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    first = tmp_path / "labels"
+    assert main(probed) == 0
+    name = next(iter(sorted(first.glob("*.png"))))
+    whole = name.read_bytes()
+    write_label(name, np.zeros_like(read_label(name)))
+    assert "probe" in str(fault(probed))  # labels of other first labels are not mixed
+    name.unlink()
+    capsys.readouterr()
+    assert main([*probed, "--overwrite"]) == 0
+    assert "1 of 12 photographs have no first label" in capsys.readouterr().err
+    name.write_bytes(whole)
+    other = Path(shutil.copytree(cams, tmp_path / "cams"))
+    write_cam(other / f"{name.stem}.npz", (old := read_cam(other / f"{name.stem}.npz"))._replace(cam=old.cam / 2))
+    elsewhere = ["--out", str(tmp_path / "other")]
+    assert "of other CAM files than now" in str(fault([*probed, *elsewhere, "--cams", str(other)]))
+    assert "name another folder" in str(fault([*probed, "--out", str(first)]))
+    assert "have a first label" in str(fault([*probed, *elsewhere, "--probe.labels", str(tmp_path / "none")]))
+    assert "no part 'layer9'" in str(fault([*probed, *elsewhere, "--probe.layers", "[layer9]"]))
+    assert "leave one of them out" in str(fault([*probed, *elsewhere, "--network", str(segmentation_checkpoint)]))
+    assert "cam network" in str(fault([*probed, *elsewhere, "--probe.checkpoint", str(tmp_path / "none.ckpt")]))
+    for path in first.glob("*.png"):
+        write_label(path, np.zeros_like(read_label(path)))
+    assert "a probe learns nothing" in str(fault([*probed, *elsewhere]))
+    write_label(name, np.full_like(read_label(name), 9))
+    assert "holds the class 9 of 5" in str(fault([*probed, *elsewhere]))
+    write_label(name, np.zeros((3, 4), np.uint8))
+    assert "3 x 4 pixels" in str(fault([*probed, *elsewhere]))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_threshold_is_chosen_from_the_cams(cams: Path, sample: Path, tmp_path: Path, capsys: Any) -> None:

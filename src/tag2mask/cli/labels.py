@@ -12,17 +12,19 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
+from tag2mask.classes import IGNORE
 from tag2mask.cli.help import LABEL_OPTIONS
 from tag2mask.cli.options import check_options
 from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, locks, provenance
-from tag2mask.io.folders import photos_in
-from tag2mask.io.records import RUN_FILE, made_with, record_of, same_run, write_run
+from tag2mask.io.folders import files_in, photos_in, unified
+from tag2mask.io.records import RUN_FILE, digest_of_data, made_with, record_of, same_run, write_run
+from tag2mask.refine.probe import Probe
 from tag2mask.refine.recipes import FeatureWalk, Recipe
 from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, settled, shard, stale
-from tag2mask.utils.processes import cores
+from tag2mask.utils.processes import cores, one_thread
 from tag2mask.utils.progress import progress, warn
 
 
@@ -43,6 +45,8 @@ def labels(words: list[str]) -> int:
     if device != "cpu":
         workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
     workers = args.workers or workers
+    if job.probe is not None:
+        load = _with_probe(job, job.probe, names, device)
     if job.recipe.auto:
         job = settled(job, load, workers, device)
         print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
@@ -75,8 +79,9 @@ def parse(words: list[str]) -> Namespace:
     words = take_trusted(words)
     check_yaml(words)
     parser = SettingsParser(prog="tag2mask labels", epilog=TRUST, exit_on_error=False)
-    for option, keywords in (LABEL_OPTIONS | {"--recipe": LABEL_OPTIONS["--recipe"] | {"type": Recipe}}).items():
-        parser.add_argument(option, **keywords)
+    types: dict[str, dict[str, Any]] = {"--recipe": {"type": Recipe}, "--probe": {"type": Probe | None}}
+    for option, keywords in LABEL_OPTIONS.items():
+        parser.add_argument(option, **keywords | types.get(option, {}))
     check_options(words, parser._option_string_actions, parser.prog)
     args: Namespace = parser.instantiate(parser.parse_args(words))
     return args
@@ -107,30 +112,34 @@ def on_this_machine(environment: Mapping[str, str]) -> tuple[int, int]:
 
 def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
     """The job and the loader of its networks, once photographs, network and classes of one's own data fit."""
-    photos, recipe, network, load = args.photos, args.recipe, args.network, None
+    photos, recipe, network, probe, load = args.photos, args.recipe, args.network, args.probe, None
+    if network is not None and probe is not None:
+        raise SettingError("network and probe are two ways to make a second round; leave one of them out")
     if photos is not None and (photos / "images").is_dir():
         photos /= "images"  # a folder of one's own, as `fit` and `predict` take it
-    needs_photo = recipe.needs_photo or network is not None
+    needs_photo = recipe.needs_photo or network is not None or probe is not None
     if needs_photo and photos is None:
         raise MissingError("the recipe looks at the photographs; give their folder with --photos")
     if needs_photo and not photos.is_dir():
         raise MissingError(f"no folder {photos}; name the one of the photographs with --photos")
     if photos is not None:
         photos_in(photos)  # refuses two of one name
-    if (walk := recipe.walk) is not None:
-        if isinstance(walk, FeatureWalk) and walk.checkpoint is None:
-            walk = replace(walk, checkpoint=record_of(args.cams).get("checkpoint"))
-            recipe = replace(recipe, walk=walk)
-        if walk.checkpoint is None or not Path(walk.checkpoint).is_file():
-            place = walk.checkpoint or f"in {args.cams / RUN_FILE}"
-            remedy = f"train one with `tag2mask fit` and {walk.task}_*.yaml, or leave the walk out (walk: null)"
-            raise MissingError(f"no checkpoint {place} of the {walk.task} network; {remedy}")
+    of_cams = record_of(args.cams).get("checkpoint")
+    if isinstance(recipe.walk, FeatureWalk) and recipe.walk.checkpoint is None:
+        recipe = replace(recipe, walk=replace(recipe.walk, checkpoint=of_cams))
+    if probe is not None and probe.checkpoint is None:
+        probe = replace(probe, checkpoint=of_cams)
+    for name, task, part in (("walk", getattr(recipe.walk, "task", ""), recipe.walk), ("probe", "cam", probe)):
+        if part is not None and (part.checkpoint is None or not Path(part.checkpoint).is_file()):
+            place = part.checkpoint or f"in {args.cams / RUN_FILE}"
+            remedy = f"train one with `tag2mask fit` and {task}_*.yaml, or leave the {name} out ({name}: null)"
+            raise MissingError(f"no checkpoint {place} of the {task} network; {remedy}")
     if recipe.regions is not None:
         recipe.regions.require()
-    if recipe.walk is not None or network is not None:
+    if recipe.walk is not None or network is not None or probe is not None:
         from tag2mask.inference.second_round import load_networks
 
-        load = partial(load_networks, recipe.walk, network)
+        load = partial(load_networks, recipe.walk, network, probe)
         load("cpu")  # refuses another network, or a missing layer, before worker processes would end of it
     classes = record_of(args.cams).get("config", {}).get("classes")
     own = args.photos is not None and any((args.photos / name).is_file() for name in ("classes.txt", "tags.csv"))
@@ -141,7 +150,35 @@ def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
         from tag2mask.tasks.checkpoints import check_file, require_same_classes
 
         require_same_classes(check_file(network), classes)
-    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps, network), load
+    return Job(args.cams, photos, args.out, recipe, args.soft, args.steps, network, probe), load
+
+
+def _with_probe(job: Job, probe: Probe, names: Sequence[str], device: str) -> LoadNetworks:
+    """Fit the probe of a job to the first labels, once these are known to be labels of the CAM files of now."""
+    from tag2mask.inference.second_round import fit_probe, load_networks
+
+    folder = Path(probe.labels)
+    if folder.resolve() == job.out.resolve():
+        raise SettingError(
+            f"{folder} holds the first labels, which the probe learns from; name another folder by --out"
+        )
+    labels, photos = files_in(folder, (".png",)) if folder.is_dir() else {}, photos_in(job.photos or Path())
+    there = [name for name in names if unified(name) in labels and unified(name) in photos]
+    remedy = "make them with `tag2mask labels`, or name their folder: --probe.labels"
+    if len(there) < 2:
+        raise MissingError(f"{len(there)} of {len(names)} photographs have a first label in {folder}; {remedy}")
+    if old := stale(replace(job, out=folder), there):
+        raise MismatchError(
+            f"{len(old)} labels in {folder} are of other CAM files than now, the first {old[0]}; {remedy}"
+        )
+    if len(there) < len(names):
+        warn(f"{len(names) - len(there)} of {len(names)} photographs have no first label in {folder}: not learned from")
+    classes = record_of(job.cams).get("config", {}).get("classes")
+    triples = [(name, photos[unified(name)], labels[unified(name)]) for name in there]
+    watch = partial(progress, total=len(triples), unit="photographs for the probe")
+    with one_thread():
+        fitted = fit_probe(probe, triples, len(classes) if classes else IGNORE - 1, device, watch)
+    return partial(load_networks, job.recipe.walk, None, probe, fitted=fitted)
 
 
 def _config(job: Job) -> dict[str, Any]:
@@ -161,8 +198,16 @@ def _config(job: Job) -> dict[str, Any]:
     }
     if recipe.regions is not None and recipe.regions.folder is not None:
         config["regions"] = recipe.regions.state()
+    if job.probe is not None:
+        labels = {path.stem: provenance.of_label(path) for path in sorted(Path(job.probe.labels).glob("*.png"))}
+        config["probe"] = json.loads(json.dumps(vars(job.probe))) | {"state": digest_of_data(labels)}
     walk_network = None if recipe.walk is None else Path(str(recipe.walk.checkpoint))
-    for key, checkpoint in {"walk_network": walk_network, "network": job.network}.items():
+    probe_network = None if job.probe is None else Path(str(job.probe.checkpoint))
+    for key, checkpoint in {
+        "walk_network": walk_network,
+        "probe_network": probe_network,
+        "network": job.network,
+    }.items():
         if checkpoint is not None:
             from tag2mask.tasks.checkpoints import file_digest
 

@@ -1,6 +1,7 @@
 """CAMs (h, w) and masks of photographs (H, W) from checkpoints alone, and what guides their random walk."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,26 +146,32 @@ class Edges:
 
 
 class Features:
-    """A layer of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w)."""
+    """Layers of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w).
 
-    def __init__(self, checkpoint: Path, layer: str, device: str = "cpu") -> None:
-        self.maker, self.layer = CAMMaker(checkpoint, device), layer
-        part(self.maker.task.net.backbone, layer)  # refuses a layer that it does not have
+    Those of several layers are put together at the size of the last one.
+    """
+
+    def __init__(self, checkpoint: Path, layers: Sequence[str], device: str = "cpu") -> None:
+        self.maker, self.layers = CAMMaker(checkpoint, device), layers
+        for layer in layers:
+            part(self.maker.task.net.backbone, layer)  # refuses a layer that it does not have
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return the features of one photograph, resized so that the map of every layer covers exactly all of it."""
         net = self.maker.task.net
         pixels = self.maker.pixels(image, net.stride, "bilinear")
         height, width = pixels.shape[-2:]
-        with torch.no_grad(), captured(net.backbone, self.layer, (height, width)) as maps:
+        with torch.no_grad(), ExitStack() as stack:
+            maps = [stack.enter_context(captured(net.backbone, each, (height, width))) for each in self.layers]
             net(pixels)
-        return maps[0][0].float()
+        rows, columns = maps[-1][0].shape[-2:]
+        return torch.cat([F.adaptive_avg_pool2d(each[0][0].float(), (rows, columns)) for each in maps])
 
 
 def load_guide(walk: Walk, device: str) -> Guide:
     """Load the network that a walk names, to a device."""
     checkpoint = Path(walk.checkpoint or "")
-    return Features(checkpoint, walk.layer, device) if isinstance(walk, FeatureWalk) else Edges(checkpoint, device)
+    return Features(checkpoint, [walk.layer], device) if isinstance(walk, FeatureWalk) else Edges(checkpoint, device)
 
 
 @dataclass(frozen=True)

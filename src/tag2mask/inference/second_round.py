@@ -1,19 +1,24 @@
-"""The networks that make labels: what guides the random walk, and maps of a segmentation network for a second round.
+"""The networks that make labels: what guides the random walk, and what gives maps in place of CAMs in a second round.
 
 Shape letters in this file: K tags of one photograph, H x W the photograph, h x w its maps.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tag2mask.classes import BACKGROUND
-from tag2mask.errors import MismatchError
-from tag2mask.inference.cams import load_guide
+from tag2mask.classes import BACKGROUND, IGNORE
+from tag2mask.errors import MismatchError, MissingError
+from tag2mask.inference.cams import Features, load_guide
 from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.cams import CAMs
+from tag2mask.io.images import read_image
+from tag2mask.io.labels import read_label
+from tag2mask.models.cam import scale_to_one
+from tag2mask.refine.probe import Fitted, Probe, class_shares, drawn, fit
 from tag2mask.refine.recipes import Walk
 from tag2mask.refine.stage import Networks
 
@@ -31,7 +36,7 @@ class TagMaps:
         self.segmenter = Segmenter(checkpoint, device, None)
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, cams: CAMs) -> CAMs:
+    def __call__(self, name: str, image: np.ndarray, cams: CAMs) -> CAMs:
         """Return the maps of a photograph (H, W, 3) uint8 for the tags of its CAMs, (K, h, w) in [0, 1]."""
         names, highest = self.segmenter.class_names, max(cams.classes.tolist(), default=0)
         if highest > len(names):
@@ -43,7 +48,71 @@ class TagMaps:
         return cams._replace(cam=chosen / (chosen + small[BACKGROUND]).clamp_min(1e-12))
 
 
-def load_networks(walk: Walk | None, network: Path | None, device: str) -> Networks:
-    """Load the networks that make labels: of the random walk, and a segmentation network for a second round."""
+class ProbeMaps:
+    """Maps of a linear probe for the tags of a photograph, in place of its CAMs.
+
+    The map of a tag is the probability of its class among the tags and the background, divided by its maximum in the
+    photograph, as in a CAM. The maps have a quarter of the sides that the network sees.
+    """
+
+    def __init__(self, settings: Probe, fitted: Fitted, device: str = "cpu") -> None:
+        """Load the CAM network that the features of the probe come from."""
+        self.features, self.fitted = load_features(settings, device), fitted
+        self.factor = self.features.maker.task.net.stride / 4
+
+    @torch.inference_mode()
+    def __call__(self, name: str, image: np.ndarray, cams: CAMs) -> CAMs:
+        """Return the maps of a photograph (H, W, 3) uint8 for the tags of its CAMs, (K, h, w) in [0, 1]."""
+        logits = self.fitted.logits(self.features(image), name)[[BACKGROUND, *cams.classes.tolist()]]
+        sides = [max(1, round(side * self.factor)) for side in logits.shape[1:]]
+        larger = F.interpolate(logits[None], sides, mode="bilinear", align_corners=False)[0]
+        return cams._replace(cam=scale_to_one(larger.softmax(0)[1:]).cpu())
+
+
+def load_features(settings: Probe, device: str = "cpu") -> Features:
+    """Load the CAM network that the features of a probe come from."""
+    return Features(Path(settings.checkpoint or ""), settings.layers, device)
+
+
+def fit_probe(
+    settings: Probe,
+    labelled: Sequence[tuple[str, Path, Path]],
+    num_classes: int,
+    device: str = "cpu",
+    watch: Callable[[Sequence[tuple[str, Path, Path]]], Iterable[tuple[str, Path, Path]]] = iter,
+) -> Fitted:
+    """Fit a probe to photographs, each with name, file and first label; ``watch`` passes them on and shows progress."""
+    features, share = load_features(settings, device), max(1, settings.positions // len(labelled))
+    names, inputs, targets = [], [], []
+    for name, photo, path in watch(labelled):
+        image, label = read_image(photo), read_label(path)
+        if label.shape != image.shape[:2]:
+            sizes = f"{label.shape[0]} x {label.shape[1]} pixels, the photograph {image.shape[0]} x {image.shape[1]}"
+            raise MismatchError(f"the label {path} has {sizes} (height x width); make it again")
+        if (wrong := label[label != IGNORE]).max(initial=0) > num_classes:
+            raise MismatchError(f"{path} holds the class {wrong.max()} of {num_classes}; name labels of these classes")
+        found = features(image).cpu()
+        shares = class_shares(torch.from_numpy(label), (found.shape[1], found.shape[2]), 1 + num_classes)
+        chosen = drawn(name, shares[0].numel(), share)
+        names.append(name)
+        inputs.append(found.flatten(1)[:, chosen].T)
+        targets.append(shares.flatten(1)[:, chosen].T)
+    fitted = fit(names, inputs, targets, settings)
+    if not fitted.learned.any():
+        raise MissingError(
+            f"no label in {settings.labels} shows a class, so a probe learns nothing; look at the labels"
+        )
+    return fitted
+
+
+def load_networks(
+    walk: Walk | None, network: Path | None, probe: Probe | None, device: str, fitted: Fitted | None = None
+) -> Networks:
+    """Load the networks that make labels: of the random walk, and of a second round by a network or a fitted probe."""
     guide = None if walk is None else load_guide(walk, device)
-    return Networks(guide, None if network is None else TagMaps(network, device))
+    maps: TagMaps | ProbeMaps | None = None
+    if network is not None:
+        maps = TagMaps(network, device)
+    elif probe is not None and fitted is not None:
+        maps = ProbeMaps(probe, fitted, device)
+    return Networks(guide, maps)

@@ -18,10 +18,11 @@ from tag2mask.io.images import read_image, read_note, read_size, sizes_hint, wri
 from tag2mask.io.labels import write_label
 from tag2mask.io.names import file_in
 from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, record_of
+from tag2mask.refine.probe import Probe
 from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result, auto_threshold, strength
 from tag2mask.utils.processes import one_thread, spread
 
-Maps = Callable[[np.ndarray, CAMs], CAMs]  # of a photograph (H, W, 3) uint8 and its CAMs: what stands in place of them
+Maps = Callable[[str, np.ndarray, CAMs], CAMs]  # of a photograph by name, (H, W, 3) uint8: in place of its CAMs
 
 
 class Networks(NamedTuple):
@@ -38,8 +39,9 @@ LoadNetworks = Callable[[str], Networks]  # to a device
 class Job:
     """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the job needs none.
 
-    ``network``, a checkpoint of a segmentation network, gives the maps that labels are made of; the CAM files then
-    only say which tags each photograph has (`inference.second_round.TagMaps`).
+    ``network``, a checkpoint of a segmentation network, or ``probe``, a linear probe learned from first labels, gives
+    the maps that labels are made of; the CAM files then only say which tags each photograph has
+    (`inference.second_round.TagMaps`, `ProbeMaps`).
     ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
     stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
     ``out/steps/<step>``.
@@ -52,11 +54,12 @@ class Job:
     soft: bool = False
     steps: bool = False
     network: Path | None = None
+    probe: Probe | None = None
 
     @property
     def needs_photo(self) -> bool:
         """Whether the labels depend on the photographs, not on the CAMs alone."""
-        return self.recipe.needs_photo or self.network is not None
+        return self.recipe.needs_photo or self.network is not None or self.probe is not None
 
     def outputs(self, name: str) -> dict[str, Path]:
         """Return the files of one photograph: steps, ``soft``, ``edges``, the label itself (the last step) last."""
@@ -225,7 +228,7 @@ class _Worker:
         image = self._photo(name, cams.size)
         if self.networks.maps is not None:
             assert image is not None
-            cams = self.networks.maps(image, cams)
+            cams = self.networks.maps(name, image, cams)
         return cams, image
 
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:

@@ -1,0 +1,129 @@
+"""A linear probe: a classifier of positions, learned from first labels on features that stay as they are.
+
+A probe has too few weights to follow every error of the labels, so its maps can be better than the labels that it
+learned from. It is cross-fitted: each photograph is judged by a probe of all photographs, and by a probe of the
+photographs in other folds, which has not learned the errors in the label of this one.
+
+Shape letters in this file: P positions of one photograph, N positions of all, D feature channels, G classes with the
+background, F folds, h x w a map.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tag2mask.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a linear probe learns from (docs/experiments/linear-probe.md).
+
+    Attributes:
+        labels: folder of the first labels, which `tag2mask labels` made without a probe.
+        layers: of the CAM network's backbone, by name; a position has the features of all of them, at the size of the
+            last one. ``blocks.4`` and ``bn2``, the last layer, are EfficientNet-Lite0's.
+        checkpoint: of the CAM network; null takes the one that made the CAMs.
+        folds: that the photographs are dealt into, at least 2.
+        weight_decay: factor of the squared weights beside the mean cross-entropy, for features of variance 1.
+        positions: to learn from, of all photographs together.
+    """
+
+    labels: str
+    layers: tuple[str, ...] = ("blocks.4", "bn2")
+    checkpoint: str | None = None
+    folds: int = 5
+    weight_decay: float = 1.0
+    positions: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Refuse what no probe can have."""
+        if self.folds < 2 or not self.weight_decay > 0 or self.positions < 1 or not self.layers:
+            raise SettingError(
+                f"folds {self.folds}, weight_decay {self.weight_decay}, positions {self.positions}, layers "
+                f"{list(self.layers)} of the probe; expected 2 folds or more, numbers above 0, and a layer"
+            )
+
+
+class Fitted(NamedTuple):
+    """Cross-fitted probes: the first of all photographs, each other of all but those of one fold."""
+
+    weight: Tensor  # (1 + F, G, D) float32
+    bias: Tensor  # (1 + F, G)
+    mean: Tensor  # of the features, (D,)
+    std: Tensor  # likewise
+    fold: dict[str, int]  # of the photographs that they learned from, from 0
+
+    @property
+    def learned(self) -> Tensor:
+        """Whether a label showed each class of the foreground, (G - 1,) bool."""
+        return self.bias[0, 1:] > -torch.inf
+
+    def logits(self, features: Tensor, name: str) -> Tensor:
+        """Return the class scores of a photograph before the softmax, (G, h, w), for its features (D, h, w).
+
+        They are the sum of those of two probes. A photograph that no probe has learned from has the first one's twice.
+        """
+        chosen = [0, 1 + self.fold[name] if name in self.fold else 0]
+        scaled = (features - self.mean.to(features)[:, None, None]) / self.std.to(features)[:, None, None]
+        weight, bias = self.weight[chosen].sum(0).to(features), self.bias[chosen].sum(0).to(features)
+        return torch.einsum("gd,dhw->ghw", weight, scaled) + bias[:, None, None]
+
+
+def class_shares(label: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
+    """Return the share of each class at each position of a map, (G, h, w), for a label map (H, W) uint8.
+
+    What is ``IGNORE`` counts as no class, so the shares of a position sum up to at most 1.
+    """
+    one_hot = F.one_hot(label.long().clamp_max(num_classes), num_classes + 1)[..., :num_classes]
+    return F.adaptive_avg_pool2d(one_hot.permute(2, 0, 1).float(), size)
+
+
+def drawn(name: str, count: int, most: int) -> list[int]:
+    """Return at most ``most`` of the positions 0 to ``count`` - 1, drawn at random by the name of the photograph."""
+    return sorted(random.Random(name).sample(range(count), min(count, most)))
+
+
+def fit(names: Sequence[str], features: Sequence[Tensor], shares: Sequence[Tensor], settings: Probe) -> Fitted:
+    """Fit the probes to positions of photographs: features (P, D) and shares of the classes (P, G).
+
+    In each photograph every class that its label shows weighs the same, however small it is. The loss is the
+    cross-entropy of the shares, and the squared weights times ``weight_decay``; L-BFGS finds its minimum. A class that
+    no label shows has the probability 0.
+    """
+    order = list(range(len(names)))
+    random.Random(0).shuffle(order)
+    folds = min(settings.folds, len(names))
+    fold = {names[place]: turn % folds for turn, place in enumerate(order)}
+    inputs = torch.cat(list(features))
+    mean, std = inputs.mean(0), inputs.std(0).clamp_min(1e-3)
+    inputs = (inputs - mean) / std
+    targets = torch.cat([share / share.sum(0).clamp_min(1) for share in shares])
+    owner = torch.cat([torch.full((len(each),), fold[name]) for name, each in zip(names, features, strict=True)])
+    parts = [owner >= 0, *(owner != k for k in range(folds))]
+    fitted = [_minimum(inputs[part], targets[part], settings.weight_decay) for part in parts]
+    weight, bias = (torch.stack(each) for each in zip(*fitted, strict=True))
+    bias[:, targets.sum(0) == 0] = -torch.inf  # nothing was learned of such a class
+    return Fitted(weight, bias, mean, std, fold)
+
+
+def _minimum(inputs: Tensor, targets: Tensor, weight_decay: float) -> tuple[Tensor, Tensor]:
+    """Return the weight (G, D) and bias (G,) of a softmax regression with targets (N, G) that weigh their sum."""
+    weight = torch.zeros(targets.shape[1], inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(targets.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        log_probabilities = F.linear(inputs, weight, bias).log_softmax(1)
+        value = -(targets * log_probabilities).sum() / targets.sum() + weight_decay * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
