@@ -156,12 +156,37 @@ def test_labels_of_a_second_round_come_from_a_linear_probe(
         torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
         expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
         assert (read_label(out / f"{name}.png") == expected).all()
+    unseen = [
+        (name, photo, sample / "masks" / f"{name}.png") for name, photo, label in paths if 1 not in read_label(label)
+    ]
+    lacking = ProbeMaps(probe, fit_probe(probe, unseen, 5))
+    name = next(name for name, _, label in paths if 1 in read_label(label))
+    own = lacking(name, read_image(sample / "images" / f"{name}.jpg"), read_cam(cams / f"{name}.npz"))
+    assert own.classes[0] == 1
+    assert own.cam[0].abs().max() == 0  # a class that no first label shows
+    assert own.cam.isfinite().all()
     two = [*probed, "--workers", "2", "--out", str(tmp_path / "labels3")]
     assert main(two) == 0
     assert contents(tmp_path / "labels3") == contents(out)
     (out / f"{names[0]}.png").unlink()
     assert main(probed) == 0  # makes what is missing
     assert contents(tmp_path / "labels3") == contents(out)
+
+
+def test_maps_that_are_no_numbers_make_no_labels(
+    cams: Path,
+    sample: Path,
+    segmentation_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.setattr(TagMaps, "__call__", lambda self, name, image, cams: cams._replace(cam=cams.cam / 0))
+    words = [*command(cams, sample, tmp_path / "out"), "--network", str(segmentation_checkpoint)]
+    assert main(words) == 1
+    assert "hold what is no finite number" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.png"))
+    assert "to choose a threshold from" in str(fault([*words, "--recipe.init_args.seed.threshold", "auto"]))
 
 
 def test_a_probe_learns_from_first_labels_of_the_cams_of_now(

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from tag2mask.errors import SettingError
 
+UNSEEN = -1e4
+"""Score of a class that no label shows: its probability is 0. Infinity would not survive interpolation."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -62,7 +65,7 @@ class Fitted(NamedTuple):
     @property
     def learned(self) -> Tensor:
         """Whether a label showed each class of the foreground, (G - 1,) bool."""
-        return self.bias[0, 1:] > -torch.inf
+        return self.bias[0, 1:] > UNSEEN
 
     def logits(self, features: Tensor, name: str) -> Tensor:
         """Return the class scores of a photograph before the softmax, (G, h, w), for its features (D, h, w).
@@ -108,7 +111,7 @@ def fit(names: Sequence[str], features: Sequence[Tensor], shares: Sequence[Tenso
     parts = [owner >= 0, *(owner != k for k in range(folds))]
     fitted = [_minimum(inputs[part], targets[part], settings.weight_decay) for part in parts]
     weight, bias = (torch.stack(each) for each in zip(*fitted, strict=True))
-    bias[:, targets.sum(0) == 0] = -torch.inf  # nothing was learned of such a class
+    bias[:, targets.sum(0) == 0] = UNSEEN
     return Fitted(weight, bias, mean, std, fold)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tag2mask.classes import IGNORE
-from tag2mask.errors import InputError, MismatchError, MissingError, SettingError
+from tag2mask.errors import DamagedError, InputError, MismatchError, MissingError, SettingError
 from tag2mask.io import disk, folders, provenance
 from tag2mask.io.cams import CAMs, read_cam, write_cam
 from tag2mask.io.files import remove_parts
@@ -229,6 +229,8 @@ class _Worker:
         if self.networks.maps is not None:
             assert image is not None
             cams = self.networks.maps(name, image, cams)
+            if not cams.cam.isfinite().all():
+                raise DamagedError(f"the network's maps of {name} hold what is no finite number; train it again")
         return cams, image
 
     def _photo(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
