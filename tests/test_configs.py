@@ -53,7 +53,7 @@ def test_every_config_of_labels_makes_them(
     if config.stem.startswith("labels"):
         over |= {"recipe.init_args.walk": "EdgeWalk", "recipe.init_args.walk.checkpoint": edge_checkpoint}
     if "probe:" in config.read_text():
-        over |= {"probe.labels": sample / "masks", "probe.checkpoint": lite0_checkpoint}
+        over |= {"probe.checkpoint": lite0_checkpoint}
     command = ["labels", "--config", str(config), "--workers", "1"]
     assert main([*command, *(word for key, value in over.items() for word in (f"--{key}", str(value)))]) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4

@@ -30,7 +30,7 @@ def test_its_maps_are_better_than_labels_with_errors() -> None:
     names, features, truth = scenes()
     generator = torch.Generator().manual_seed(1)
     labels = [label ^ (torch.rand(len(label), generator=generator) < 0.3).long() for label in truth]
-    fitted = fit(names, features, shares(labels), Probe("labels", weight_decay=0.01))
+    fitted = fit(names, features, shares(labels), Probe(weight_decay=0.12))
     right = [winners(fitted, *pair) == label for *pair, label in zip(features, names, truth, strict=True)]
     assert torch.cat(right).float().mean() > 0.95
     assert (torch.cat(labels) == torch.cat(truth)).float().mean() < 0.75
@@ -38,7 +38,7 @@ def test_its_maps_are_better_than_labels_with_errors() -> None:
 
 def test_a_photograph_is_judged_by_all_and_by_the_others() -> None:
     names, features, truth = scenes(count=6)
-    fitted = fit(names, features, shares(truth), Probe("labels", folds=3))
+    fitted = fit(names, features, shares(truth), Probe(folds=3, weight_decay=6))
     assert sorted(fitted.fold.values()) == [0, 0, 1, 1, 2, 2]
     others = [number for number, name in enumerate(names) if fitted.fold[name] != fitted.fold["photo0"]]
     inputs = (torch.cat([features[number] for number in others]) - fitted.mean) / fitted.std
@@ -60,7 +60,7 @@ def test_a_small_class_weighs_as_much_as_a_large_one() -> None:
     rare = [label * (torch.arange(len(label)) < 20).long() for label in truth]
     for each, label, old in zip(features, rare, truth, strict=True):
         each[:, 0] += 4.0 * (label - old)
-    fitted = fit(names, features, shares(rare), Probe("labels"))
+    fitted = fit(names, features, shares(rare), Probe())
     scaled = (torch.cat(features) - fitted.mean) / fitted.std
     probabilities = F.linear(scaled, fitted.weight[0], fitted.bias[0]).softmax(1)
     of_class = torch.cat(rare) == 1
@@ -70,14 +70,14 @@ def test_a_small_class_weighs_as_much_as_a_large_one() -> None:
 
 def test_a_class_that_no_label_shows_is_never_seen() -> None:
     names, features, truth = scenes(count=3)
-    fitted = fit(names, features, shares(truth, 3), Probe("labels"))
+    fitted = fit(names, features, shares(truth, 3), Probe())
     assert fitted.learned.tolist() == [True, False]
     assert (fitted.logits(features[0].T[:, None], "photo0").softmax(0)[2] == 0).all()
 
 
 def test_fewer_photographs_than_folds_are_a_fold_each() -> None:
     names, features, truth = scenes(count=2)
-    assert sorted(fit(names, features, shares(truth), Probe("labels")).fold.values()) == [0, 1]
+    assert sorted(fit(names, features, shares(truth), Probe()).fold.values()) == [0, 1]
 
 
 def test_shares_are_those_of_the_pixels_of_a_position() -> None:
@@ -92,7 +92,9 @@ def test_positions_are_drawn_by_the_name() -> None:
     assert drawn("a", 5, 10) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("wrong", [{"folds": 1}, {"weight_decay": 0.0}, {"positions": 0}, {"layers": ()}])
+@pytest.mark.parametrize(
+    "wrong", [{"folds": 1}, {"rounds": 0}, {"weight_decay": 0.0}, {"positions": 0}, {"layers": ()}]
+)
 def test_settings_that_no_probe_can_have_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingError, match="expected 2 folds or more"):
-        Probe("labels", **wrong)  # type: ignore[arg-type]
+        Probe(**wrong)  # type: ignore[arg-type]

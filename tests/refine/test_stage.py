@@ -20,7 +20,7 @@ from PIL import Image
 
 from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
-from tag2mask.errors import MissingError, SettingError
+from tag2mask.errors import MismatchError, MissingError, SettingError
 from tag2mask.inference.cams import load_guide
 from tag2mask.inference.second_round import ProbeMaps, TagMaps, fit_probe
 from tag2mask.io.cams import read_cam, write_cam
@@ -127,50 +127,96 @@ def test_labels_of_a_second_round_come_from_a_segmentation_network(
 
 @pytest.fixture
 def probed(cams: Path, sample: Path, runs: Path, tmp_path: Path) -> list[str]:
-    """The command of a second round by a linear probe, once the first labels are made: into ``labels2``."""
-    first = tmp_path / "labels"
-    few = ["--recipe.init_args.crf", "null", "--recipe.init_args.seed.threshold", "0.5"]
-    assert main(command(cams, sample, first, *few)) == 0
-    probe = {"labels": str(first), "layers": "[layer3, layer4]", "folds": "3"}
+    """The command of labels with two rounds of a linear probe, into ``labels``."""
+    probe = {"layers": "[layer3, layer4]", "folds": "3"}
     probe["checkpoint"] = str(runs / "full" / "checkpoints" / "last.ckpt")
     settings = [word for key, value in probe.items() for word in (f"--probe.{key}", value)]
-    return [*command(cams, sample, tmp_path / "labels2", *few, "--soft", "true"), *settings]
+    few = ["--recipe.init_args.crf", "null", "--recipe.init_args.seed.threshold", "0.5"]
+    return [*command(cams, sample, tmp_path / "labels", *few, "--soft", "true"), *settings]
 
 
-def test_labels_of_a_second_round_come_from_a_linear_probe(
+def test_a_linear_probe_learns_from_the_labels_of_the_round_before(
     probed: list[str], cams: Path, sample: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "labels2"
+    out, names = tmp_path / "labels", sorted(path.stem for path in cams.glob("*.npz"))
     assert main(probed) == 0
-    config = read_json(out / "run.json")["config"]
-    settings = {key: value for key, value in config["probe"].items() if key != "state"}
-    probe = Probe(**settings | {"layers": tuple(settings["layers"])})
+    settings = read_json(out / "run.json")["config"]["probe"]
+    probe = Probe(
+        **{key: value for key, value in settings.items() if key != "state"} | {"layers": ("layer3", "layer4")}
+    )
+    seeds = PseudoLabels(seed=Seed(0.5), crf=None)
+    for name in names:
+        first = seeds(read_cam(cams / f"{name}.npz"), None, None, "cpu").steps["seed"]
+        assert (read_label(out / "rounds" / "0" / f"{name}.png") == first).all()
+    before = out / "rounds" / "0"
+    for now in (out / "rounds" / "1", out):
+        paths = [(name, sample / "images" / f"{name}.jpg", before / f"{name}.png") for name in names]
+        maps = ProbeMaps(probe, fit_probe(probe, paths, 5))
+        for name, photo, _ in paths[:3]:
+            own = maps(name, read_image(photo), tags := read_cam(cams / f"{name}.npz"))
+            assert own.cam.shape[0] == len(tags.classes)
+            assert 0 <= own.cam.min() <= own.cam.max() <= 1
+            assert (read_label(now / f"{name}.png") == seeds(own, None, None, "cpu").steps["seed"]).all()
+        before = now
+    assert not (out / "rounds" / "1" / "soft").exists()
+    torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
+
+
+def test_a_class_that_no_first_label_shows_has_an_empty_map(cams: Path, sample: Path, runs: Path) -> None:
+    probe = Probe(layers=("layer3", "layer4"), checkpoint=str(runs / "full" / "checkpoints" / "last.ckpt"))
     names = sorted(path.stem for path in cams.glob("*.npz"))
-    paths = [(name, sample / "images" / f"{name}.jpg", tmp_path / "labels" / f"{name}.png") for name in names]
-    maps = ProbeMaps(probe, fit_probe(probe, paths, 5))
-    for name, photo, _ in paths[:3]:
-        before = read_cam(cams / f"{name}.npz")
-        own = maps(name, read_image(photo), before)
-        assert own.cam.shape[0] == len(before.classes)
-        assert 0.9 < own.cam.amax((1, 2)).min() <= own.cam.max() <= 1
-        torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
-        expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
-        assert (read_label(out / f"{name}.png") == expected).all()
-    unseen = [
-        (name, photo, sample / "masks" / f"{name}.png") for name, photo, label in paths if 1 not in read_label(label)
-    ]
-    lacking = ProbeMaps(probe, fit_probe(probe, unseen, 5))
-    name = next(name for name, _, label in paths if 1 in read_label(label))
-    own = lacking(name, read_image(sample / "images" / f"{name}.jpg"), read_cam(cams / f"{name}.npz"))
+    paths = [(name, sample / "images" / f"{name}.jpg", sample / "masks" / f"{name}.png") for name in names]
+    maps = ProbeMaps(probe, fit_probe(probe, [path for path in paths if 1 not in read_label(path[2])], 5))
+    name, photo = next(path[:2] for path in paths if 1 in read_label(path[2]))
+    own = maps(name, read_image(photo), read_cam(cams / f"{name}.npz"))
     assert own.classes[0] == 1
-    assert own.cam[0].abs().max() == 0  # a class that no first label shows
+    assert own.cam[0].abs().max() == 0
     assert own.cam.isfinite().all()
-    two = [*probed, "--workers", "2", "--out", str(tmp_path / "labels3")]
-    assert main(two) == 0
-    assert contents(tmp_path / "labels3") == contents(out)
-    (out / f"{names[0]}.png").unlink()
-    assert main(probed) == 0  # makes what is missing
-    assert contents(tmp_path / "labels3") == contents(out)
+
+
+def test_rounds_of_a_probe_go_on_and_are_the_same_in_processes(
+    probed: list[str], cams: Path, sample: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out, other = tmp_path / "labels", tmp_path / "other"
+    assert main(probed) == 0
+    whole = contents(out)
+    assert main([*probed, "--workers", "2", "--out", str(other)]) == 0
+    assert contents(other) == whole
+    for path in (
+        out / "scene_0000.png",
+        out / "rounds" / "1" / "scene_0001.png",
+        out / "rounds" / "0" / "scene_0002.png",
+    ):
+        path.unlink()
+    assert main(probed) == 0
+    assert contents(out) == whole
+    assert "1 labels made, 12 of 12" in capsys.readouterr().out
+    changed = ["--recipe.init_args.seed.threshold", "0.4"]
+    assert "threshold" in str(fault([*probed, *changed]))
+    assert {name: each for name, each in contents(out).items() if "rounds" not in name} == {
+        name: each for name, each in whole.items() if "rounds" not in name
+    }
+    assert main([*probed, *changed, "--overwrite"]) == 0
+
+
+def test_what_a_probe_cannot_learn_from_is_refused(
+    probed: list[str], cams: Path, sample: Path, segmentation_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert "no part 'layer9'" in str(fault([*probed, "--probe.layers", "[layer9]"]))
+    assert "leave one of them out" in str(fault([*probed, "--network", str(segmentation_checkpoint)]))
+    assert "cam network" in str(fault([*probed, "--probe.checkpoint", str(tmp_path / "none.ckpt")]))
+    assert "leave shards out" in str(fault([*probed, "--shard", "1/2"]))
+    assert not (tmp_path / "labels").exists()
+    assert "a probe learns nothing" in str(fault([*probed, "--recipe.init_args.seed.threshold", "1"]))
+    (tmp_path / "one.txt").write_text("scene_0000\n")
+    assert "needs two or more" in str(fault([*probed, "--list", str(tmp_path / "one.txt")]))
+    wrong = Probe(layers=("layer3",), checkpoint=probed[-1])
+    photo, label = sample / "images" / "scene_0000.jpg", tmp_path / "label.png"
+    for content, message in ((np.full((3, 4), 1, np.uint8), "3 x 4 pixels"), (None, "holds the class 9 of 5")):
+        size = read_image(photo).shape[:2]
+        write_label(label, np.full(size, 9, np.uint8) if content is None else content)
+        with pytest.raises(MismatchError, match=message):
+            fit_probe(wrong, [("scene_0000", photo, label)], 5)
 
 
 def test_maps_that_are_no_numbers_make_no_labels(
@@ -187,39 +233,6 @@ def test_maps_that_are_no_numbers_make_no_labels(
     assert "hold what is no finite number" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.png"))
     assert "to choose a threshold from" in str(fault([*words, "--recipe.init_args.seed.threshold", "auto"]))
-
-
-def test_a_probe_learns_from_first_labels_of_the_cams_of_now(
-    probed: list[str], cams: Path, sample: Path, segmentation_checkpoint: Path, tmp_path: Path, capsys: Any
-) -> None:
-    first = tmp_path / "labels"
-    assert main(probed) == 0
-    name = next(iter(sorted(first.glob("*.png"))))
-    whole = name.read_bytes()
-    write_label(name, np.zeros_like(read_label(name)))
-    assert "probe" in str(fault(probed))  # labels of other first labels are not mixed
-    name.unlink()
-    capsys.readouterr()
-    assert main([*probed, "--overwrite"]) == 0
-    assert "1 of 12 photographs have no first label" in capsys.readouterr().err
-    name.write_bytes(whole)
-    other = Path(shutil.copytree(cams, tmp_path / "cams"))
-    write_cam(other / f"{name.stem}.npz", (old := read_cam(other / f"{name.stem}.npz"))._replace(cam=old.cam / 2))
-    elsewhere = ["--out", str(tmp_path / "other")]
-    assert "of other CAM files than now" in str(fault([*probed, *elsewhere, "--cams", str(other)]))
-    assert "name another folder" in str(fault([*probed, "--out", str(first)]))
-    assert "have a first label" in str(fault([*probed, *elsewhere, "--probe.labels", str(tmp_path / "none")]))
-    assert "no part 'layer9'" in str(fault([*probed, *elsewhere, "--probe.layers", "[layer9]"]))
-    assert "leave one of them out" in str(fault([*probed, *elsewhere, "--network", str(segmentation_checkpoint)]))
-    assert "cam network" in str(fault([*probed, *elsewhere, "--probe.checkpoint", str(tmp_path / "none.ckpt")]))
-    for path in first.glob("*.png"):
-        write_label(path, np.zeros_like(read_label(path)))
-    assert "a probe learns nothing" in str(fault([*probed, *elsewhere]))
-    write_label(name, np.full_like(read_label(name), 9))
-    assert "holds the class 9 of 5" in str(fault([*probed, *elsewhere]))
-    write_label(name, np.zeros((3, 4), np.uint8))
-    assert "3 x 4 pixels" in str(fault([*probed, *elsewhere]))
-    assert not (tmp_path / "other").exists()
 
 
 def test_a_threshold_is_chosen_from_the_cams(cams: Path, sample: Path, tmp_path: Path, capsys: Any) -> None:

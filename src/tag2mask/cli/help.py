@@ -74,7 +74,7 @@ LABEL_OPTIONS: dict[str, dict[str, Any]] = {
     "--photos": {"type": Path | None, "help": "their folder, or the one that holds images/ and tags.csv"},
     "--out": {"type": Path, "required": True, "help": "folder of the label PNGs"},
     "--network": {"type": Path | None, "help": "second round: a segmentation checkpoint, for the tags of the CAMs"},
-    "--probe": {"help": "second round: a linear probe of features, learned from the first labels"},
+    "--probe": {"help": "more rounds: a linear probe of features learns from the labels of the round before"},
     "--list": {"type": Path | None, "help": "names to do, one a line; without it, all CAM files"},
     "--soft": {"type": bool, "default": False, "help": "true: also write walked CAMs and edges: OUT/soft, OUT/edges"},
     "--steps": {"type": bool, "default": False, "help": "true: also write the label after each step into OUT/steps"},

@@ -20,7 +20,7 @@ from tag2mask.data.folder import class_names
 from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, locks, provenance
 from tag2mask.io.folders import files_in, photos_in, unified
-from tag2mask.io.records import RUN_FILE, digest_of_data, made_with, record_of, same_run, write_run
+from tag2mask.io.records import ROUNDS, RUN_FILE, digest_of_data, made_with, record_of, same_run, write_run
 from tag2mask.refine.probe import Probe
 from tag2mask.refine.recipes import FeatureWalk, Recipe
 from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, settled, shard, stale
@@ -45,14 +45,42 @@ def labels(words: list[str]) -> int:
     if device != "cpu":
         workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
     workers = args.workers or workers
-    if job.probe is not None:
-        load = _with_probe(job, job.probe, names, device)
+    locks.take(job.out, shared=count > 1)
+    made = partial(_made, names=names, share=share, count=count, workers=workers, device=device)
+    if job.probe is None:
+        return made(job, load, overwrite=args.overwrite)
+    if count > 1:
+        raise SettingError("a probe learns from the labels of all photographs; leave shards out, or the probe")
+    rounds = [job.out / ROUNDS / str(turn) for turn in range(job.probe.rounds)]
+    print("first labels, from the CAMs")
+    locks.take(rounds[0])
+    made(replace(job, out=rounds[0], soft=False, steps=False, probe=None), load, overwrite=True)
+    for turn, before in enumerate(rounds, 1):
+        print(f"round {turn} of {len(rounds)}")
+        last, now = turn == len(rounds), replace(job, before=before)
+        if not last:
+            now = replace(now, out=rounds[turn], soft=False, steps=False)
+        locks.take(now.out)
+        status = made(now, _with_probe(now, names, device), overwrite=args.overwrite or not last)
+    return status
+
+
+def _made(
+    job: Job,
+    load: LoadNetworks | None,
+    names: Sequence[str],
+    share: Sequence[str],
+    count: int,
+    workers: int,
+    device: str,
+    overwrite: bool,
+) -> int:
+    """Make the labels of a share of the photographs, into a folder that this process has taken; return the status."""
     if job.recipe.auto:
         job = settled(job, load, workers, device)
         print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
-    locks.take(job.out, shared=count > 1)
     config, state = _config(job), provenance.state(job.cams)
-    _clear(job, share, config, state, args.overwrite)
+    _clear(job, share, config, state, overwrite)
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
@@ -153,32 +181,21 @@ def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
     return Job(args.cams, photos, args.out, recipe, args.soft, args.steps, network, probe), load
 
 
-def _with_probe(job: Job, probe: Probe, names: Sequence[str], device: str) -> LoadNetworks:
-    """Fit the probe of a job to the first labels, once these are known to be labels of the CAM files of now."""
+def _with_probe(job: Job, names: Sequence[str], device: str) -> LoadNetworks:
+    """Fit the probe of a job to the labels of the round before, and return what loads it."""
     from tag2mask.inference.second_round import fit_probe, load_networks
 
-    folder = Path(probe.labels)
-    if folder.resolve() == job.out.resolve():
-        raise SettingError(
-            f"{folder} holds the first labels, which the probe learns from; name another folder by --out"
-        )
-    labels, photos = files_in(folder, (".png",)) if folder.is_dir() else {}, photos_in(job.photos or Path())
-    there = [name for name in names if unified(name) in labels and unified(name) in photos]
-    remedy = "make them with `tag2mask labels`, or name their folder: --probe.labels"
-    if len(there) < 2:
-        raise MissingError(f"{len(there)} of {len(names)} photographs have a first label in {folder}; {remedy}")
-    if old := stale(replace(job, out=folder), there):
-        raise MismatchError(
-            f"{len(old)} labels in {folder} are of other CAM files than now, the first {old[0]}; {remedy}"
-        )
-    if len(there) < len(names):
-        warn(f"{len(names) - len(there)} of {len(names)} photographs have no first label in {folder}: not learned from")
+    assert job.probe is not None
+    assert job.before is not None
+    labels, photos = files_in(job.before, (".png",)), photos_in(job.photos or Path())
+    triples = [(name, photos[unified(name)], labels[unified(name)]) for name in names if unified(name) in labels]
+    if len(triples) < 2:
+        raise MissingError(f"{len(triples)} of {len(names)} photographs have a first label; a probe needs two or more")
     classes = record_of(job.cams).get("config", {}).get("classes")
-    triples = [(name, photos[unified(name)], labels[unified(name)]) for name in there]
     watch = partial(progress, total=len(triples), unit="photographs for the probe")
     with one_thread():
-        fitted = fit_probe(probe, triples, len(classes) if classes else IGNORE - 1, device, watch)
-    return partial(load_networks, job.recipe.walk, None, probe, fitted=fitted)
+        fitted = fit_probe(job.probe, triples, len(classes) if classes else IGNORE - 1, device, watch)
+    return partial(load_networks, job.recipe.walk, None, job.probe, fitted=fitted)
 
 
 def _config(job: Job) -> dict[str, Any]:
@@ -199,7 +216,7 @@ def _config(job: Job) -> dict[str, Any]:
     if recipe.regions is not None and recipe.regions.folder is not None:
         config["regions"] = recipe.regions.state()
     if job.probe is not None:
-        labels = {path.stem: provenance.of_label(path) for path in sorted(Path(job.probe.labels).glob("*.png"))}
+        labels = {path.stem: provenance.of_label(path) for path in sorted((job.before or Path()).glob("*.png"))}
         config["probe"] = json.loads(json.dumps(vars(job.probe))) | {"state": digest_of_data(labels)}
     walk_network = None if recipe.walk is None else Path(str(recipe.walk.checkpoint))
     probe_network = None if job.probe is None else Path(str(job.probe.checkpoint))

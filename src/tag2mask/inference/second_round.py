@@ -99,9 +99,8 @@ def fit_probe(
         targets.append(shares.flatten(1)[:, chosen].T)
     fitted = fit(names, inputs, targets, settings)
     if not fitted.learned.any():
-        raise MissingError(
-            f"no label in {settings.labels} shows a class, so a probe learns nothing; look at the labels"
-        )
+        remedy = "lower the threshold of the recipe, and look at the labels"
+        raise MissingError(f"none of {len(names)} labels shows a class, so a probe learns nothing; {remedy}")
     return fitted
 
 
@@ -113,6 +112,8 @@ def load_networks(
     maps: TagMaps | ProbeMaps | None = None
     if network is not None:
         maps = TagMaps(network, device)
+    elif probe is not None and fitted is None:
+        load_features(probe, device)  # refuses another network, or a layer that it does not have
     elif probe is not None and fitted is not None:
         maps = ProbeMaps(probe, fitted, device)
     return Networks(guide, maps)

@@ -18,7 +18,7 @@ from tag2mask.io.files import read_json, write_json
 from tag2mask.io.names import checked
 
 RUN_FILE = "run.json"
-STEPS, SOFT, EDGES = "steps", "soft", "edges"
+STEPS, SOFT, EDGES, ROUNDS = "steps", "soft", "edges", "rounds"
 """Folders within a folder of labels: label maps after each step before the last, ``steps/<step>``; the CAMs that the
 labels were cut from; the edge maps that stopped the walk."""
 

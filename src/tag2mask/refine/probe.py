@@ -28,28 +28,30 @@ class Probe:
     """What a linear probe learns from (docs/experiments/linear-probe.md).
 
     Attributes:
-        labels: folder of the first labels, which `tag2mask labels` made without a probe.
+        rounds: how often a probe learns from the labels of the round before; the first labels come from the CAMs.
         layers: of the CAM network's backbone, by name; a position has the features of all of them, at the size of the
             last one. ``blocks.4`` and ``bn2``, the last layer, are EfficientNet-Lite0's.
         checkpoint: of the CAM network; null takes the one that made the CAMs.
         folds: that the photographs are dealt into, at least 2.
-        weight_decay: factor of the squared weights beside the mean cross-entropy, for features of variance 1.
+        weight_decay: factor of the squared weights beside the cross-entropy, for features of variance 1; it is divided
+            by the number of photographs, as the cross-entropy is.
         positions: to learn from, of all photographs together.
     """
 
-    labels: str
+    rounds: int = 2
     layers: tuple[str, ...] = ("blocks.4", "bn2")
     checkpoint: str | None = None
     folds: int = 5
-    weight_decay: float = 1.0
+    weight_decay: float = 40.0
     positions: int = 60_000
 
     def __post_init__(self) -> None:
         """Refuse what no probe can have."""
-        if self.folds < 2 or not self.weight_decay > 0 or self.positions < 1 or not self.layers:
+        if self.rounds < 1 or self.folds < 2 or not self.weight_decay > 0 or self.positions < 1 or not self.layers:
             raise SettingError(
-                f"folds {self.folds}, weight_decay {self.weight_decay}, positions {self.positions}, layers "
-                f"{list(self.layers)} of the probe; expected 2 folds or more, numbers above 0, and a layer"
+                f"rounds {self.rounds}, folds {self.folds}, weight_decay {self.weight_decay}, positions "
+                f"{self.positions}, layers {list(self.layers)} of the probe; expected 2 folds or more, other numbers "
+                "above 0, and a layer"
             )
 
 
@@ -109,7 +111,7 @@ def fit(names: Sequence[str], features: Sequence[Tensor], shares: Sequence[Tenso
     targets = torch.cat([share / share.sum(0).clamp_min(1) for share in shares])
     owner = torch.cat([torch.full((len(each),), fold[name]) for name, each in zip(names, features, strict=True)])
     parts = [owner >= 0, *(owner != k for k in range(folds))]
-    fitted = [_minimum(inputs[part], targets[part], settings.weight_decay) for part in parts]
+    fitted = [_minimum(inputs[part], targets[part], settings.weight_decay / len(names)) for part in parts]
     weight, bias = (torch.stack(each) for each in zip(*fitted, strict=True))
     bias[:, targets.sum(0) == 0] = UNSEEN
     return Fitted(weight, bias, mean, std, fold)

@@ -39,8 +39,8 @@ LoadNetworks = Callable[[str], Networks]  # to a device
 class Job:
     """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the job needs none.
 
-    ``network``, a checkpoint of a segmentation network, or ``probe``, a linear probe learned from first labels, gives
-    the maps that labels are made of; the CAM files then only say which tags each photograph has
+    ``network``, a checkpoint of a segmentation network, or ``probe``, a linear probe learned from the labels in
+    ``before``, gives the maps that labels are made of; the CAM files then only say which tags each photograph has
     (`inference.second_round.TagMaps`, `ProbeMaps`).
     ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
     stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
@@ -55,6 +55,7 @@ class Job:
     steps: bool = False
     network: Path | None = None
     probe: Probe | None = None
+    before: Path | None = None
 
     @property
     def needs_photo(self) -> bool:
