@@ -41,7 +41,13 @@ def test_files_of_other_inputs_are_made_again(tmp_path: Path) -> None:
 
 def test_discard_keeps_what_no_stage_has_recorded(tmp_path: Path) -> None:
     ours = ("checkpoints/last.ckpt", "logs/a/metrics.csv", "report.html", "cams_evaluation.json", "masks/a.png")
-    ours += ("masks/val_evaluation.json", "masks/val/a.png", "labels/a.png", "labels/steps/seed/a.png")
+    ours += (
+        "masks/val_evaluation.json",
+        "masks/val/a.png",
+        "labels/a.png",
+        "labels/steps/seed/a.png",
+        "labels/rounds/0/a.png",
+    )
     mine = ("report.txt", "labels/notes.txt", "drawn/a.png", "next/a.npz", "next/run.json")
     for name in (*ours, *mine):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,10 @@ def _made(
     """Make the labels of a share of the photographs, into a folder that this process has taken; return the status."""
     if job.recipe.auto:
         job = settled(job, load, workers, device)
-        print("chosen from the CAMs:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items()))
+        source = "CAMs" if job.probe is None and job.network is None else "maps"
+        print(
+            f"chosen from the {source}:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items())
+        )
     config, state = _config(job), provenance.state(job.cams)
     _clear(job, share, config, state, overwrite)
     todo = remaining(job, share)

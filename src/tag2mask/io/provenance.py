@@ -17,7 +17,17 @@ from typing import Any, Literal
 from tag2mask.errors import DamagedError, MismatchError, MissingError
 from tag2mask.io.files import TEXT, atomic, decoding
 from tag2mask.io.names import checked
-from tag2mask.io.records import EDGES, RUN_FILE, SOFT, STEPS, changed_setting, digest_of_data, digest_of_file, made_with
+from tag2mask.io.records import (
+    EDGES,
+    ROUNDS,
+    RUN_FILE,
+    SOFT,
+    STEPS,
+    changed_setting,
+    digest_of_data,
+    digest_of_file,
+    made_with,
+)
 from tag2mask.io.records import record_of as record_of  # other rooms take it from here
 
 INPUTS_FILE, COLUMNS = "inputs.csv", ["name", "made_from"]
@@ -205,7 +215,7 @@ def discard(run: Path) -> None:
     delete(run, "report.html", "report.md", "report.json")
     for folder in [record.parent for depth in ("*/*", "*") for record in run.glob(f"{depth}/{RUN_FILE}")]:
         if not is_training(folder):
-            delete(folder, STEPS, SOFT, EDGES, "*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE)
+            delete(folder, STEPS, SOFT, EDGES, ROUNDS, "*.npz", "*.png", "predicted_tags.csv", INPUTS_FILE, RUN_FILE)
             if not any(folder.iterdir()):
                 folder.rmdir()
     delete(run, "checkpoints/*.ckpt", "config.yaml", INPUTS_FILE, RUN_FILE)

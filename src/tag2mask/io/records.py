@@ -20,7 +20,7 @@ from tag2mask.io.names import checked
 RUN_FILE = "run.json"
 STEPS, SOFT, EDGES, ROUNDS = "steps", "soft", "edges", "rounds"
 """Folders within a folder of labels: label maps after each step before the last, ``steps/<step>``; the CAMs that the
-labels were cut from; the edge maps that stopped the walk."""
+labels were cut from; the edge maps that stopped the walk; labels of earlier rounds of a probe, ``rounds/<round>``."""
 
 
 def write_run(folder: Path, config: dict[str, Any], **facts: Any) -> None:
