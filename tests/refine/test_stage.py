@@ -20,16 +20,14 @@ from PIL import Image
 
 from tag2mask.cli.labels import on_this_machine, which_shard
 from tag2mask.cli.main import main
-from tag2mask.errors import MismatchError, MissingError, SettingError
+from tag2mask.errors import MissingError, SettingError
 from tag2mask.inference.cams import load_guide
-from tag2mask.inference.second_round import ProbeMaps, TagMaps, fit_probe
 from tag2mask.io.cams import read_cam, write_cam
 from tag2mask.io.files import read_json
 from tag2mask.io.images import read_image, write_picture
 from tag2mask.io.labels import read_label, write_label
 from tag2mask.io.records import write_run
-from tag2mask.refine.probe import Probe
-from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels, Seed
+from tag2mask.refine.recipes import EdgeWalk, FeatureWalk, PseudoLabels
 from tag2mask.refine.stage import Made, cam_names, made_of, shard
 from tag2mask.tasks.checkpoints import file_digest
 from tests.commands import fault
@@ -96,141 +94,6 @@ def test_steps_and_soft_maps_come_on_request(
     seeds = ["--recipe.init_args.walk", "null", "--recipe.init_args.crf", "null", "--overwrite"]
     assert main(command(cams, sample, out, *seeds)) == 0
     assert {path.parent for path in out.rglob("*.*z")} | {path.parent for path in out.rglob("*.png")} == {out}
-
-
-def test_labels_of_a_second_round_come_from_a_segmentation_network(
-    cams: Path, sample: Path, segmentation_checkpoint: Path, edge_checkpoint: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "labels"
-    few = ["--list", str(sample / "val.txt"), "--recipe.init_args.crf", "null", "--soft", "true"]
-    words = command(cams, sample, out, *few, "--recipe.init_args.seed.threshold", "0.5")
-    assert main([*words, "--network", str(segmentation_checkpoint)]) == 0
-    network, names = TagMaps(segmentation_checkpoint), (sample / "val.txt").read_text().split()
-    for name in names:
-        before = read_cam(cams / f"{name}.npz")
-        own = network(name, read_image(sample / "images" / f"{name}.jpg"), before)
-        torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
-        expected = PseudoLabels(seed=Seed(0.5), crf=None)(own, None, None, "cpu").steps["seed"]
-        assert (read_label(out / f"{name}.png") == expected).all()
-        assert set(np.unique(expected)) <= {0, *before.classes.tolist()}
-    assert read_json(out / "run.json")["config"]["network"] == file_digest(segmentation_checkpoint)
-    assert main([*words, "--network", str(segmentation_checkpoint)]) == 0  # all is there
-    assert "network" in str(fault(words))  # labels of the first round are not mixed with those of the second
-    assert "affinity" in str(fault([*words, "--network", str(edge_checkpoint)]))
-    assert "no checkpoint" in str(fault([*words, "--network", str(tmp_path / "none.ckpt")]))
-    old = read_json(cams / "run.json")["config"]
-    other = Path(shutil.copytree(cams, tmp_path / "cams"))
-    write_run(other, old | {"classes": ["apple", *old["classes"][1:]]})
-    elsewhere = [*command(other, sample, tmp_path / "other"), "--network", str(segmentation_checkpoint)]
-    assert "apple" in str(fault(elsewhere))
-
-
-@pytest.fixture
-def probed(cams: Path, sample: Path, runs: Path, tmp_path: Path) -> list[str]:
-    """The command of labels with two rounds of a linear probe, into ``labels``."""
-    probe = {"layers": "[layer3, layer4]", "folds": "3"}
-    probe["checkpoint"] = str(runs / "full" / "checkpoints" / "last.ckpt")
-    settings = [word for key, value in probe.items() for word in (f"--probe.{key}", value)]
-    few = ["--recipe.init_args.crf", "null", "--recipe.init_args.seed.threshold", "0.5"]
-    return [*command(cams, sample, tmp_path / "labels", *few, "--soft", "true"), *settings]
-
-
-def test_a_linear_probe_learns_from_the_labels_of_the_round_before(
-    probed: list[str], cams: Path, sample: Path, tmp_path: Path
-) -> None:
-    out, names = tmp_path / "labels", sorted(path.stem for path in cams.glob("*.npz"))
-    assert main(probed) == 0
-    settings = read_json(out / "run.json")["config"]["probe"]
-    probe = Probe(
-        **{key: value for key, value in settings.items() if key != "state"} | {"layers": ("layer3", "layer4")}
-    )
-    seeds = PseudoLabels(seed=Seed(0.5), crf=None)
-    for name in names:
-        first = seeds(read_cam(cams / f"{name}.npz"), None, None, "cpu").steps["seed"]
-        assert (read_label(out / "rounds" / "0" / f"{name}.png") == first).all()
-    before = out / "rounds" / "0"
-    for now in (out / "rounds" / "1", out):
-        paths = [(name, sample / "images" / f"{name}.jpg", before / f"{name}.png") for name in names]
-        maps = ProbeMaps(probe, fit_probe(probe, paths, 5))
-        for name, photo, _ in paths[:3]:
-            own = maps(name, read_image(photo), tags := read_cam(cams / f"{name}.npz"))
-            assert own.cam.shape[0] == len(tags.classes)
-            assert 0 <= own.cam.min() <= own.cam.max() <= 1
-            assert (read_label(now / f"{name}.png") == seeds(own, None, None, "cpu").steps["seed"]).all()
-        before = now
-    assert not (out / "rounds" / "1" / "soft").exists()
-    torch.testing.assert_close(read_cam(out / "soft" / f"{name}.npz").cam.float(), own.cam, atol=1e-3, rtol=0)
-
-
-def test_a_class_that_no_first_label_shows_has_an_empty_map(cams: Path, sample: Path, runs: Path) -> None:
-    probe = Probe(layers=("layer3", "layer4"), checkpoint=str(runs / "full" / "checkpoints" / "last.ckpt"))
-    names = sorted(path.stem for path in cams.glob("*.npz"))
-    paths = [(name, sample / "images" / f"{name}.jpg", sample / "masks" / f"{name}.png") for name in names]
-    maps = ProbeMaps(probe, fit_probe(probe, [path for path in paths if 1 not in read_label(path[2])], 5))
-    name, photo = next(path[:2] for path in paths if 1 in read_label(path[2]))
-    own = maps(name, read_image(photo), read_cam(cams / f"{name}.npz"))
-    assert own.classes[0] == 1
-    assert own.cam[0].abs().max() == 0
-    assert own.cam.isfinite().all()
-
-
-@pytest.mark.slow
-def test_rounds_of_a_probe_go_on_and_are_the_same_in_processes(
-    probed: list[str], cams: Path, sample: Path, tmp_path: Path, capsys: Any
-) -> None:
-    out, other = tmp_path / "labels", tmp_path / "other"
-    few = sample / "val.txt"
-    probed = [*probed, "--list", str(few)]
-    assert main(probed) == 0
-    whole = contents(out)
-    assert main([*probed, "--workers", "2", "--out", str(other)]) == 0
-    assert contents(other) == whole
-    for folder, name in zip((out, out / "rounds" / "1", out / "rounds" / "0"), few.read_text().split(), strict=False):
-        (folder / f"{name}.png").unlink()
-    assert main(probed) == 0
-    assert contents(out) == whole
-    assert "1 labels made, 4 of 4" in capsys.readouterr().out
-    changed = ["--recipe.init_args.seed.threshold", "0.4"]
-    assert "threshold" in str(fault([*probed, *changed]))
-    assert {name: each for name, each in contents(out).items() if "rounds" not in name} == {
-        name: each for name, each in whole.items() if "rounds" not in name
-    }
-
-
-def test_what_a_probe_cannot_learn_from_is_refused(
-    probed: list[str], cams: Path, sample: Path, segmentation_checkpoint: Path, tmp_path: Path
-) -> None:
-    assert "no part 'layer9'" in str(fault([*probed, "--probe.layers", "[layer9]"]))
-    assert "leave one of them out" in str(fault([*probed, "--network", str(segmentation_checkpoint)]))
-    assert "cam network" in str(fault([*probed, "--probe.checkpoint", str(tmp_path / "none.ckpt")]))
-    assert "leave shards out" in str(fault([*probed, "--shard", "1/2"]))
-    assert not (tmp_path / "labels").exists()
-    assert "a probe learns nothing" in str(fault([*probed, "--recipe.init_args.seed.threshold", "1"]))
-    (tmp_path / "one.txt").write_text("scene_0000\n")
-    assert "needs two or more" in str(fault([*probed, "--list", str(tmp_path / "one.txt")]))
-    wrong = Probe(layers=("layer3",), checkpoint=probed[-1])
-    photo, label = sample / "images" / "scene_0000.jpg", tmp_path / "label.png"
-    for content, message in ((np.full((3, 4), 1, np.uint8), "3 x 4 pixels"), (None, "holds the class 9 of 5")):
-        size = read_image(photo).shape[:2]
-        write_label(label, np.full(size, 9, np.uint8) if content is None else content)
-        with pytest.raises(MismatchError, match=message):
-            fit_probe(wrong, [("scene_0000", photo, label)], 5)
-
-
-def test_maps_that_are_no_numbers_make_no_labels(
-    cams: Path,
-    sample: Path,
-    segmentation_checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
-) -> None:
-    monkeypatch.setattr(TagMaps, "__call__", lambda self, name, image, cams: cams._replace(cam=cams.cam / 0))
-    words = [*command(cams, sample, tmp_path / "out"), "--network", str(segmentation_checkpoint)]
-    assert main(words) == 1
-    assert "hold what is no finite number" in capsys.readouterr().err
-    assert not list((tmp_path / "out").glob("*.png"))
-    assert "to choose a threshold from" in str(fault([*words, "--recipe.init_args.seed.threshold", "auto"]))
 
 
 def test_a_threshold_is_chosen_from_the_cams(cams: Path, sample: Path, tmp_path: Path, capsys: Any) -> None:

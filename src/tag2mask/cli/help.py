@@ -74,7 +74,7 @@ LABEL_OPTIONS: dict[str, dict[str, Any]] = {
     "--photos": {"type": Path | None, "help": "their folder, or the one that holds images/ and tags.csv"},
     "--out": {"type": Path, "required": True, "help": "folder of the label PNGs"},
     "--network": {"type": Path | None, "help": "second round: a segmentation checkpoint, for the tags of the CAMs"},
-    "--probe": {"help": "more rounds: a linear probe of features learns from the labels of the round before"},
+    "--probe": {"help": "a linear probe of features learns from the labels, and makes them again; null: none"},
     "--list": {"type": Path | None, "help": "names to do, one a line; without it, all CAM files"},
     "--soft": {"type": bool, "default": False, "help": "true: also write walked CAMs and edges: OUT/soft, OUT/edges"},
     "--steps": {"type": bool, "default": False, "help": "true: also write the label after each step into OUT/steps"},
@@ -89,9 +89,11 @@ LABELS = f"""usage: tag2mask labels --config NAME|FILE [--OPTION VALUE ...]
 Turn CAM files into label PNGs: threshold, random walk along boundaries, dense CRF.
 
 reads   CAM files of `tag2mask predict`, the photographs, for the walk the checkpoint of a network
-writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out
-again   the same command does what is left, and again the labels whose CAM file has changed; with
-        another recipe it stops. Damaged CAM files are skipped and named, and the status is 1
+writes  NAME.png (palette; 255 where it is undecided) and run.json into the folder of --out; with
+        a probe also the labels of earlier rounds, into OUT/rounds
+again   the same command does what is left, and again the labels whose CAM file has changed (all,
+        where that moves a chosen threshold, or a probe); with another recipe it stops. Damaged
+        CAM files are skipped and named, and the status is 1
 
 {chr(10).join(f"  {option:<12} {keywords['help']}" for option, keywords in LABEL_OPTIONS.items())}
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,21 @@ from tag2mask.cli.help import LABEL_OPTIONS
 from tag2mask.cli.options import check_options
 from tag2mask.cli.settings import TRUST, SettingsParser, check_yaml, take_trusted
 from tag2mask.data.folder import class_names
-from tag2mask.errors import MismatchError, MissingError, OccupiedError, SettingError
+from tag2mask.errors import InputError, MismatchError, MissingError, OccupiedError, SettingError
 from tag2mask.io import disk, locks, provenance
 from tag2mask.io.folders import files_in, photos_in, unified
-from tag2mask.io.records import ROUNDS, RUN_FILE, digest_of_data, made_with, record_of, same_run, write_run
-from tag2mask.refine.probe import Probe
+from tag2mask.io.records import (
+    ROUNDS,
+    RUN_FILE,
+    changed_setting,
+    digest_of_data,
+    made_with,
+    other_configuration,
+    record_of,
+    same_run,
+    write_run,
+)
+from tag2mask.refine.probe import Probe, fit
 from tag2mask.refine.recipes import FeatureWalk, Recipe
 from tag2mask.refine.stage import Job, LoadNetworks, cam_names, made_of, make_labels, remaining, settled, shard, stale
 from tag2mask.utils.processes import cores, one_thread
@@ -46,44 +58,53 @@ def labels(words: list[str]) -> int:
         workers = min(workers, 4)  # each takes half a gigabyte of the GPU before it has done anything
     workers = args.workers or workers
     locks.take(job.out, shared=count > 1)
-    made = partial(_made, names=names, share=share, count=count, workers=workers, device=device)
+    make = partial(_make, names=names, share=share, count=count, workers=workers, device=device)
     if job.probe is None:
-        return made(job, load, overwrite=args.overwrite)
+        status = make(job, load, args.overwrite)
+        _discard_rounds(job.out, kept=0)
+        return status
     if count > 1:
         raise SettingError("a probe learns from the labels of all photographs; leave shards out, or the probe")
     rounds = [job.out / ROUNDS / str(turn) for turn in range(job.probe.rounds)]
+    early = [replace(job, out=out, soft=False, steps=False) for out in rounds]
+    for each in early:
+        locks.take(each.out)
+    if not args.overwrite:
+        _require_as_asked(job)
     print("first labels, from the CAMs")
-    locks.take(rounds[0])
-    made(replace(job, out=rounds[0], soft=False, steps=False, probe=None), load, overwrite=True)
-    for turn, before in enumerate(rounds, 1):
+    status = make(replace(early[0], probe=None), load, args.overwrite)
+    for turn, (before, now) in enumerate(zip(rounds, [*early[1:], job], strict=True), 1):
         print(f"round {turn} of {len(rounds)}")
-        last, now = turn == len(rounds), replace(job, before=before)
-        if not last:
-            now = replace(now, out=rounds[turn], soft=False, steps=False)
-        locks.take(now.out)
-        status = made(now, _with_probe(now, names, device), overwrite=args.overwrite or not last)
+        load, learned_from = _with_probe(now, before, names, device)
+        status |= make(now, load, args.overwrite, learned_from)
+    _discard_rounds(job.out, kept=len(rounds))
     return status
 
 
-def _made(
+def _make(
     job: Job,
     load: LoadNetworks | None,
+    overwrite: bool,
+    learned_from: str | None = None,
+    *,
     names: Sequence[str],
     share: Sequence[str],
     count: int,
     workers: int,
     device: str,
-    overwrite: bool,
 ) -> int:
-    """Make the labels of a share of the photographs, into a folder that this process has taken; return the status."""
-    if job.recipe.auto:
+    """Make the labels of a share of the photographs, into a folder that this process has taken; return the status.
+
+    ``learned_from`` is the digest of the labels that a probe has learned from.
+    """
+    asked = job.recipe
+    if asked.auto:
         job = settled(job, load, workers, device)
         source = "CAMs" if job.probe is None and job.network is None else "maps"
-        print(
-            f"chosen from the {source}:", ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items())
-        )
-    config, state = _config(job), provenance.state(job.cams)
-    _clear(job, share, config, state, overwrite)
+        chosen = ", ".join(f"{name} {value}" for name, value in job.recipe.thresholds.items())
+        print(f"chosen from the {source}: {chosen}")
+    config, state = _config(job, asked, learned_from), provenance.state(job.cams)
+    _clear(job, share, config, state, overwrite, alone=count == 1)
     todo = remaining(job, share)
     if len(todo) < len(share):
         print(f"{len(share) - len(todo)} labels are in {job.out} already and are kept")
@@ -184,31 +205,53 @@ def _job(args: Namespace) -> tuple[Job, LoadNetworks | None]:
     return Job(args.cams, photos, args.out, recipe, args.soft, args.steps, network, probe), load
 
 
-def _with_probe(job: Job, names: Sequence[str], device: str) -> LoadNetworks:
-    """Fit the probe of a job to the labels of the round before, and return what loads it."""
-    from tag2mask.inference.second_round import fit_probe, load_networks
+def _with_probe(job: Job, before: Path, names: Sequence[str], device: str) -> tuple[LoadNetworks, str]:
+    """Fit the probe of a job to the labels in ``before``; return what loads it, and the digest of these labels.
+
+    A photograph that cannot be read, or has no label there, is not learned from; its own turn names the reason.
+    """
+    from tag2mask.inference.second_round import Positions, load_networks
 
     assert job.probe is not None
-    assert job.before is not None
-    labels, photos = files_in(job.before, (".png",)), photos_in(job.photos or Path())
-    triples = [(name, photos[unified(name)], labels[unified(name)]) for name in names if unified(name) in labels]
-    if len(triples) < 2:
-        raise MissingError(f"{len(triples)} of {len(names)} photographs have a first label; a probe needs two or more")
+    assert job.photos is not None
+    labels, photos = files_in(before, (".png",)), photos_in(job.photos)
+    there = [name for name in names if unified(name) in labels and unified(name) in photos]
     classes = record_of(job.cams).get("config", {}).get("classes")
-    watch = partial(progress, total=len(triples), unit="photographs for the probe")
+    take = Positions(job.probe, len(there), len(classes) if classes else IGNORE - 1, device)
+    learned = {}
     with one_thread():
-        fitted = fit_probe(job.probe, triples, len(classes) if classes else IGNORE - 1, device, watch)
-    return partial(load_networks, job.recipe.walk, None, job.probe, fitted=fitted)
+        for name in progress(there, len(there), "photographs for the probe"):
+            try:
+                learned[name] = take(name, photos[unified(name)], labels[unified(name)])
+            except InputError as error:
+                warn(f"the probe does not learn from {name}: {error}")
+        fitted = fit(learned, job.probe)
+    state = digest_of_data({name: provenance.of_label(labels[unified(name)]) for name in learned})
+    return partial(load_networks, job.recipe.walk, None, job.probe, fitted=fitted), state
 
 
-def _config(job: Job) -> dict[str, Any]:
-    """What the labels depend on: the recipe, the networks, and what the CAMs were made from."""
-    recipe = job.recipe
+def _discard_rounds(out: Path, kept: int) -> None:
+    """Delete what a command with more rounds, or with a probe, has left in a folder of labels."""
+    for record in (out / ROUNDS).glob(f"*/{RUN_FILE}"):
+        if record.parent.name not in map(str, range(kept)):
+            shutil.rmtree(record.parent)
+    with suppress(OSError):  # it is not empty, or not there
+        (out / ROUNDS).rmdir()
+
+
+def _config(job: Job, asked: Recipe, learned_from: str | None) -> dict[str, Any]:
+    """What the labels depend on: the recipe, the networks, and what the CAMs were made from.
+
+    ``recipe`` has the thresholds that were chosen, ``asked`` the word auto in their place.
+    """
+
+    def described(recipe: Recipe) -> dict[str, Any]:
+        kind = f"{type(recipe).__module__}.{type(recipe).__qualname__}"
+        return {"class_path": kind, "init_args": json.loads(json.dumps(vars(recipe), default=vars))}
+
+    recipe, probe = job.recipe, job.probe
     config = {
-        "recipe": {
-            "class_path": f"{type(recipe).__module__}.{type(recipe).__qualname__}",
-            "init_args": json.loads(json.dumps(vars(recipe), default=vars)),
-        },
+        "recipe": described(recipe),
         "cams": str(job.cams),
         "cams_made_with": made_with(job.cams),
         "classes": record_of(job.cams).get("config", {}).get("classes"),
@@ -216,27 +259,51 @@ def _config(job: Job) -> dict[str, Any]:
         "soft": job.soft,
         "step_names": list(recipe.step_names),
     }
+    if asked.auto:
+        config["asked"] = described(asked)
     if recipe.regions is not None and recipe.regions.folder is not None:
         config["regions"] = recipe.regions.state()
-    if job.probe is not None:
-        labels = {path.stem: provenance.of_label(path) for path in sorted((job.before or Path()).glob("*.png"))}
-        config["probe"] = json.loads(json.dumps(vars(job.probe))) | {"state": digest_of_data(labels)}
-    walk_network = None if recipe.walk is None else Path(str(recipe.walk.checkpoint))
-    probe_network = None if job.probe is None else Path(str(job.probe.checkpoint))
-    for key, checkpoint in {
-        "walk_network": walk_network,
-        "probe_network": probe_network,
+    if probe is not None:
+        config |= {"probe": json.loads(json.dumps(vars(probe))), "learned_from": learned_from}
+    networks = {
+        "walk_network": None if recipe.walk is None else recipe.walk.checkpoint,
+        "probe_network": None if probe is None else probe.checkpoint,
         "network": job.network,
-    }.items():
+    }
+    for key, checkpoint in networks.items():
         if checkpoint is not None:
             from tag2mask.tasks.checkpoints import file_digest
 
-            config[key] = file_digest(checkpoint)
+            config[key] = file_digest(Path(checkpoint))
     return config
 
 
-def _clear(job: Job, names: Sequence[str], config: dict[str, Any], state: str | None, overwrite: bool) -> None:
-    """Go on in the folder of the labels, or start there: delete what is to be made anew, for ``names`` alone."""
+def _as_asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that a person gives: without what follows from the data."""
+    of_data = {"learned_from", *(["recipe"] if "asked" in config else [])}
+    return {key: value for key, value in config.items() if key not in of_data}
+
+
+def _require_as_asked(job: Job) -> None:
+    """Refuse a folder of labels that another recipe has made, before the rounds that lead there are made."""
+    if record := record_of(job.out):
+        changed = changed_setting({"config": _as_asked(record["config"])}, _as_asked(_config(job, job.recipe, None)))
+        if changed:
+            raise other_configuration(job.out, changed)
+
+
+def _clear(
+    job: Job, names: Sequence[str], config: dict[str, Any], state: str | None, overwrite: bool, alone: bool
+) -> None:
+    """Go on in the folder of the labels, or start there: delete what is to be made anew, for ``names`` alone.
+
+    Where the data alone has led to other thresholds or first labels, all is made anew, unless there are other shards.
+    """
+    record = {} if overwrite else record_of(job.out)
+    if alone and record and changed_setting(record, config):
+        overwrite = changed_setting({"config": _as_asked(record["config"])}, _as_asked(config)) is None
+        if overwrite:
+            print(f"the CAM files have changed, and with them what {job.out} was made from: all labels are made again")
     goes_on = same_run(job.out, config, overwrite)
     if not (job.out / RUN_FILE).exists() and any(job.out.glob("*.png")):
         raise OccupiedError(f"{job.out} holds PNG files that `tag2mask labels` did not make; name another folder")

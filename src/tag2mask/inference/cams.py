@@ -148,7 +148,7 @@ class Edges:
 class Features:
     """Layers of a trained CAM network, ready for photographs: (H, W, 3) uint8 -> features (D, h, w).
 
-    Those of several layers are put together at the size of the last one.
+    Features of several layers are put together, at the size of the last layer.
     """
 
     def __init__(self, checkpoint: Path, layers: Sequence[str], device: str = "cpu") -> None:

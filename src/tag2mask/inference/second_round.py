@@ -1,24 +1,25 @@
 """The networks that make labels: what guides the random walk, and what gives maps in place of CAMs in a second round.
 
-Shape letters in this file: K tags of one photograph, H x W the photograph, h x w its maps.
+Shape letters in this file: K tags of one photograph, H x W the photograph, h x w its maps, P positions, D feature
+channels, G classes with the background.
 """
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tag2mask.classes import BACKGROUND, IGNORE
-from tag2mask.errors import MismatchError, MissingError
+from tag2mask.errors import MismatchError
 from tag2mask.inference.cams import Features, load_guide
 from tag2mask.inference.photographs import Segmenter
 from tag2mask.io.cams import CAMs
 from tag2mask.io.images import read_image
 from tag2mask.io.labels import read_label
 from tag2mask.models.cam import scale_to_one
-from tag2mask.refine.probe import Fitted, Probe, class_shares, drawn, fit
+from tag2mask.refine.probe import Fitted, Probe, drawn, shares_at_positions
 from tag2mask.refine.recipes import Walk
 from tag2mask.refine.stage import Networks
 
@@ -74,34 +75,30 @@ def load_features(settings: Probe, device: str = "cpu") -> Features:
     return Features(Path(settings.checkpoint or ""), settings.layers, device)
 
 
-def fit_probe(
-    settings: Probe,
-    labelled: Sequence[tuple[str, Path, Path]],
-    num_classes: int,
-    device: str = "cpu",
-    watch: Callable[[Sequence[tuple[str, Path, Path]]], Iterable[tuple[str, Path, Path]]] = iter,
-) -> Fitted:
-    """Fit a probe to photographs, each with name, file and first label; ``watch`` passes them on and shows progress."""
-    features, share = load_features(settings, device), max(1, settings.positions // len(labelled))
-    names, inputs, targets = [], [], []
-    for name, photo, path in watch(labelled):
-        image, label = read_image(photo), read_label(path)
-        if label.shape != image.shape[:2]:
-            sizes = f"{label.shape[0]} x {label.shape[1]} pixels, the photograph {image.shape[0]} x {image.shape[1]}"
-            raise MismatchError(f"the label {path} has {sizes} (height x width); make it again")
-        if (wrong := label[label != IGNORE]).max(initial=0) > num_classes:
-            raise MismatchError(f"{path} holds the class {wrong.max()} of {num_classes}; name labels of these classes")
-        found = features(image).cpu()
-        shares = class_shares(torch.from_numpy(label), (found.shape[1], found.shape[2]), 1 + num_classes)
-        chosen = drawn(name, shares[0].numel(), share)
-        names.append(name)
-        inputs.append(found.flatten(1)[:, chosen].T)
-        targets.append(shares.flatten(1)[:, chosen].T)
-    fitted = fit(names, inputs, targets, settings)
-    if not fitted.learned.any():
-        remedy = "lower the threshold of the recipe, and look at the labels"
-        raise MissingError(f"none of {len(names)} labels shows a class, so a probe learns nothing; {remedy}")
-    return fitted
+class Positions:
+    """Takes what a probe learns from: the features of some positions of a photograph, and the shares of the classes."""
+
+    def __init__(self, settings: Probe, photographs: int, num_classes: int, device: str = "cpu") -> None:
+        """Load the CAM network; ``photographs`` share the positions, labels have ``num_classes`` foreground classes."""
+        self.features, self.num_classes = load_features(settings, device), num_classes
+        self.most = max(1, settings.positions // max(1, photographs))
+
+    def __call__(self, name: str, photo: Path, label: Path) -> tuple[Tensor, Tensor]:
+        """Return features (P, D) and shares (P, G), G classes with the background, of P positions drawn by the name.
+
+        Raises:
+            MismatchError: the label has another size than the photograph, or a class that there is not.
+        """
+        image, values = read_image(photo), read_label(label)
+        if values.shape != image.shape[:2]:
+            sizes = f"{values.shape[0]} x {values.shape[1]} pixels, the photograph {image.shape[0]} x {image.shape[1]}"
+            raise MismatchError(f"the label {label} has {sizes} (height x width); delete it, it is made again")
+        if (highest := values[values != IGNORE].max(initial=0)) > self.num_classes:
+            raise MismatchError(f"{label} holds the class {highest} of {self.num_classes}; delete it, it is made again")
+        found = self.features(image).cpu()
+        shares = shares_at_positions(torch.from_numpy(values), (found.shape[1], found.shape[2]), 1 + self.num_classes)
+        chosen = drawn(name, shares[0].numel(), self.most)
+        return found.flatten(1)[:, chosen].T, shares.flatten(1)[:, chosen].T
 
 
 def load_networks(

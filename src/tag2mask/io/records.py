@@ -54,9 +54,14 @@ def same_run(folder: Path, config: dict[str, Any], overwrite: bool = False) -> b
     """
     record = {} if overwrite else record_of(folder)
     if record and (changed := changed_setting(record, config)):
-        remedy = "give --overwrite to replace it, or name another folder"
-        raise MismatchError(f"{folder} was made with another configuration ({changed}); {remedy}")
+        raise other_configuration(folder, changed)
     return bool(record)
+
+
+def other_configuration(folder: Path, changed: str) -> MismatchError:
+    """Return the error that a folder was made with other settings, the first of which ``changed`` names."""
+    remedy = "give --overwrite to replace it, or name another folder"
+    return MismatchError(f"{folder} was made with another configuration ({changed}); {remedy}")
 
 
 def changed_setting(record: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ background, F folds, h x w a map.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tag2mask.errors import SettingError
+from tag2mask.classes import BACKGROUND, IGNORE
+from tag2mask.errors import MissingError, SettingError
 
 UNSEEN = -1e4
 """Score of a class that no label shows: its probability is 0. Infinity would not survive interpolation."""
@@ -32,10 +33,10 @@ class Probe:
         layers: of the CAM network's backbone, by name; a position has the features of all of them, at the size of the
             last one. ``blocks.4`` and ``bn2``, the last layer, are EfficientNet-Lite0's.
         checkpoint: of the CAM network; null takes the one that made the CAMs.
-        folds: that the photographs are dealt into, at least 2.
-        weight_decay: factor of the squared weights beside the cross-entropy, for features of variance 1; it is divided
-            by the number of photographs, as the cross-entropy is.
-        positions: to learn from, of all photographs together.
+        folds: number of groups of photographs, at least 2; a probe learns from all groups but one.
+        weight_decay: factor of the squared weights, for features of variance 1. It is divided by the number of
+            photographs: the more of them, the less the weights are held back.
+        positions: number of positions that the probe learns from, of all photographs together.
     """
 
     rounds: int = 2
@@ -64,15 +65,11 @@ class Fitted(NamedTuple):
     std: Tensor  # likewise
     fold: dict[str, int]  # of the photographs that they learned from, from 0
 
-    @property
-    def learned(self) -> Tensor:
-        """Whether a label showed each class of the foreground, (G - 1,) bool."""
-        return self.bias[0, 1:] > UNSEEN
-
     def logits(self, features: Tensor, name: str) -> Tensor:
         """Return the class scores of a photograph before the softmax, (G, h, w), for its features (D, h, w).
 
-        They are the sum of those of two probes. A photograph that no probe has learned from has the first one's twice.
+        The scores are those of the probe of all photographs plus those of the probe that has not learned from this one.
+        Where no probe has learned from this photograph, the scores of the former count twice.
         """
         chosen = [0, 1 + self.fold[name] if name in self.fold else 0]
         scaled = (features - self.mean.to(features)[:, None, None]) / self.std.to(features)[:, None, None]
@@ -80,13 +77,17 @@ class Fitted(NamedTuple):
         return torch.einsum("gd,dhw->ghw", weight, scaled) + bias[:, None, None]
 
 
-def class_shares(label: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
+def shares_at_positions(label: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
     """Return the share of each class at each position of a map, (G, h, w), for a label map (H, W) uint8.
 
-    What is ``IGNORE`` counts as no class, so the shares of a position sum up to at most 1.
+    What is ``IGNORE`` counts as no class, so the shares of a position sum up to at most 1. One class is done after
+    another: memory does not grow with the number of classes.
     """
-    one_hot = F.one_hot(label.long().clamp_max(num_classes), num_classes + 1)[..., :num_classes]
-    return F.adaptive_avg_pool2d(one_hot.permute(2, 0, 1).float(), size)
+    shares = torch.zeros(num_classes, *size)
+    for value in label.unique().tolist():
+        if value != IGNORE:
+            shares[value] = F.adaptive_avg_pool2d((label == value).float()[None], size)[0]
+    return shares
 
 
 def drawn(name: str, count: int, most: int) -> list[int]:
@@ -94,26 +95,34 @@ def drawn(name: str, count: int, most: int) -> list[int]:
     return sorted(random.Random(name).sample(range(count), min(count, most)))
 
 
-def fit(names: Sequence[str], features: Sequence[Tensor], shares: Sequence[Tensor], settings: Probe) -> Fitted:
-    """Fit the probes to positions of photographs: features (P, D) and shares of the classes (P, G).
+def fit(learned: Mapping[str, tuple[Tensor, Tensor]], settings: Probe) -> Fitted:
+    """Fit the probes to positions of photographs, by name: features (P, D) and shares of the classes (P, G).
 
-    In each photograph every class that its label shows weighs the same, however small it is. The loss is the
-    cross-entropy of the shares, and the squared weights times ``weight_decay``; L-BFGS finds its minimum. A class that
-    no label shows has the probability 0.
+    In each photograph all classes weigh the same that cover a position or more, however small they are. The loss is
+    the mean cross-entropy of the shares, plus the squared weights times ``weight_decay`` over the number of
+    photographs; L-BFGS minimizes it. A class that no label shows has the probability 0. ``MissingError``: there is
+    nothing to learn.
     """
-    order = list(range(len(names)))
+    if len(learned) < 2:
+        raise MissingError(f"{len(learned)} photographs have a first label; a probe needs two or more")
+    order = list(learned)
     random.Random(0).shuffle(order)
-    folds = min(settings.folds, len(names))
-    fold = {names[place]: turn % folds for turn, place in enumerate(order)}
-    inputs = torch.cat(list(features))
+    folds = min(settings.folds, len(order))
+    fold = {name: turn % folds for turn, name in enumerate(order)}
+    features, shares = zip(*learned.values(), strict=True)
+    inputs = torch.cat(features)
     mean, std = inputs.mean(0), inputs.std(0).clamp_min(1e-3)
     inputs = (inputs - mean) / std
     targets = torch.cat([share / share.sum(0).clamp_min(1) for share in shares])
-    owner = torch.cat([torch.full((len(each),), fold[name]) for name, each in zip(names, features, strict=True)])
+    unseen = targets.sum(0) == 0
+    if unseen[BACKGROUND + 1 :].all():
+        remedy = "lower the threshold of the recipe, and look at the labels"
+        raise MissingError(f"none of {len(learned)} labels shows a class, so a probe learns nothing; {remedy}")
+    owner = torch.cat([torch.full((len(each),), fold[name]) for name, (each, _) in learned.items()])
     parts = [owner >= 0, *(owner != k for k in range(folds))]
-    fitted = [_minimum(inputs[part], targets[part], settings.weight_decay / len(names)) for part in parts]
+    fitted = [_minimum(inputs[part], targets[part], settings.weight_decay / len(learned)) for part in parts]
     weight, bias = (torch.stack(each) for each in zip(*fitted, strict=True))
-    bias[:, targets.sum(0) == 0] = UNSEEN
+    bias[:, unseen] = UNSEEN
     return Fitted(weight, bias, mean, std, fold)
 
 

@@ -22,7 +22,8 @@ from tag2mask.refine.probe import Probe
 from tag2mask.refine.recipes import EdgeWalk, Guide, Recipe, Result, auto_threshold, strength
 from tag2mask.utils.processes import one_thread, spread
 
-Maps = Callable[[str, np.ndarray, CAMs], CAMs]  # of a photograph by name, (H, W, 3) uint8: in place of its CAMs
+Maps = Callable[[str, np.ndarray, CAMs], CAMs]
+"""Name of a photograph, the photograph (H, W, 3) uint8 and its CAMs -> the maps that take the place of these CAMs."""
 
 
 class Networks(NamedTuple):
@@ -39,9 +40,8 @@ LoadNetworks = Callable[[str], Networks]  # to a device
 class Job:
     """Label PNGs ``out`` of CAM files ``cams`` and photographs, which are None where the job needs none.
 
-    ``network``, a checkpoint of a segmentation network, or ``probe``, a linear probe learned from the labels in
-    ``before``, gives the maps that labels are made of; the CAM files then only say which tags each photograph has
-    (`inference.second_round.TagMaps`, `ProbeMaps`).
+    ``network``, a checkpoint of a segmentation network, or ``probe``, a linear probe, gives the maps that labels are
+    made of; the CAM files then only say which tags each photograph has (`inference.second_round`).
     ``soft`` also writes the CAM that each label was cut from, as a CAM file, into ``out/soft``, and the edges that
     stopped the walk, as a grey PNG, into ``out/edges``; ``steps`` the label map after each step before the last, into
     ``out/steps/<step>``.
@@ -55,7 +55,6 @@ class Job:
     steps: bool = False
     network: Path | None = None
     probe: Probe | None = None
-    before: Path | None = None
 
     @property
     def needs_photo(self) -> bool:
