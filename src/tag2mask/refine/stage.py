@@ -135,7 +135,7 @@ def settled(job: Job, load: LoadNetworks | None = None, workers: int = 1, device
         return job
     names = disk.sample(cam_names(job.cams))
     if workers > 1:
-        found = list(spread(_judge, names, min(workers, len(names)), _start, (job, load, device)))
+        found = list(spread(_judge, names, min(workers, len(names)), _start, (job, load, device), _modules(load)))
     else:
         worker = _Worker(job, load, device)
         with one_thread():
@@ -171,7 +171,7 @@ def make_labels(
     ``load``, needed where the job has networks, is called with the device of torch in each of ``workers`` processes.
     """
     if workers > 1:
-        yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load, device))
+        yield from spread(_work, names, min(workers, len(names) or 1), _start, (job, load, device), _modules(load))
         return
     worker = _Worker(job, load, device)
     with one_thread():  # as the processes of a pool: the same files, bit by bit
@@ -272,6 +272,11 @@ _workers: list[_Worker] = []  # the one of this process
 def _start(job: Job, load: LoadNetworks | None, device: str) -> None:
     torch.set_num_threads(1)  # the processes are the parallelism
     _workers.append(_Worker(job, load, device))
+
+
+def _modules(load: LoadNetworks | None) -> list[str]:
+    """What the processes need: this module, and that of the function which loads networks."""
+    return [__name__, *([] if load is None else [getattr(load, "func", load).__module__])]
 
 
 def _judge(name: str) -> float | None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -42,13 +42,17 @@ def spread(
     workers: int,
     start: Callable[..., None] | None = None,
     arguments: tuple[Any, ...] = (),
+    modules: Sequence[str] = (),
 ) -> Iterator[Result]:
     """Do ``jobs`` in processes; yield the results in their order; ``SpaceError`` where a process was killed.
 
     ``work`` is a function of a module; ``start`` is called with ``arguments`` in each process before its first job.
+    ``modules`` are imported once for all processes, also those of later calls: torch and Lightning take ten seconds.
     """
     remaining = iter(jobs)  # there may be a million: a batch waits at a time
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments)) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    with ProcessPoolExecutor(workers, context, _begin, (start, arguments)) as pool:
         try:
             while batch := list(islice(remaining, 50 * workers)):
                 # A process begun now inherits the block, else Ctrl-C while it imports torch prints a traceback
@@ -71,11 +75,12 @@ def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
 
 def end_with_parent() -> None:
     """Let this process end soon after its parent, however that ended: a pool's process would wait for work for ever."""
-    process = parent_process()
-    parent = os.getppid() if process is None else process.pid
+    process, parent = parent_process(), os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        if process is not None:  # begun by multiprocessing, whose server stands between the two
+            process.join()
+        while process is None and os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 

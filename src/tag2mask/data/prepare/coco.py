@@ -108,7 +108,7 @@ class Stage(coco.Split):
             records.write_run(self.masks, self.config, finished=False)
         files.remove_parts(self.masks, {*self.rows, "run"})
         jobs = ((each, None if each.name in self.painted else self.masks / f"{each.name}.png") for each in self.scenes)
-        painted = progress(spread(_paint, jobs, workers), len(self.rows), f"masks of {self.folder}")
+        painted = progress(spread(_paint, jobs, workers, modules=[__name__]), len(self.rows), f"masks of {self.folder}")
         for name, pixels in painted:
             self.rows[name] = self.rows[name]._replace(mask=pixels)
         with files.atomic(self.table) as file:
@@ -119,7 +119,9 @@ class Stage(coco.Split):
     def verify(self, workers: int) -> None:
         """Read every mask; a `DamagedError` where one is not what was painted."""
         jobs = ((self.masks / f"{name}.png", row) for name, row in self.rows.items())
-        compared = progress(spread(_compare, jobs, workers), len(self.rows), f"masks of {self.folder} read")
+        compared = progress(
+            spread(_compare, jobs, workers, modules=[__name__]), len(self.rows), f"masks of {self.folder} read"
+        )
         if faults := [f"{name}.png: {fault}" for name, fault in zip(self.rows, compared, strict=True) if fault]:
             raise DamagedError(
                 f"{len(faults)} of {len(self.rows)} masks in {self.masks} are not as painted, the first {faults[0]}; "
