@@ -7,6 +7,7 @@ from tag2mask import __version__
 
 MAIN = f"""tag2mask {__version__}: segmentation masks from image tags
 
+  tag2mask run FOLDER                  all of it for photographs of your own: masks, network, report
   tag2mask prepare DATA                voc, coco, sample or folder: fetch, draw or check a data set
   tag2mask configs [NAME]              list the ready configurations, or copy one to edit
   tag2mask fit --config NAME           train a network: checkpoints, logs, pictures in a run folder
@@ -23,9 +24,9 @@ MAIN = f"""tag2mask {__version__}: segmentation masks from image tags
 From tags to masks, each stage reading what the one before wrote:
   prepare -> fit, predict (CAMs) -> labels (seeds) -> fit (edges) -> labels -> fit -> segment
 
-The smallest example, minutes on a CPU:
-  tag2mask prepare sample
-  tag2mask fit --config demo/cam_plain
+The smallest examples, seconds and minutes on a CPU:
+  tag2mask segment photo.jpg
+  tag2mask run photographs
 
 `tag2mask VERB --help` says what a verb reads and writes; `tag2mask configs` lists a ready
 configuration for every run."""

@@ -30,7 +30,7 @@ from tag2mask.errors import (
 from tag2mask.io import locks
 from tag2mask.utils.progress import warn
 
-VERBS = ("prepare", "configs", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
+VERBS = ("run", "prepare", "configs", "labels", "segment", "export", "archive", "evaluate", "report", "doctor")
 """The other verbs. Each has a module of its name here, imported when it is called, with a function of that name."""
 LOST_PROCESS = "another process of this run has ended or cannot be reached ({}); see its message, repeat the command"
 

@@ -1,0 +1,228 @@
+"""Everything for photographs of your own: from a folder with tags to masks, a network and a report.
+
+Settings are chosen from the number and size of the photographs and from the machine, shown, and
+written as whole configurations into the run folder: edit them, or give them to `fit`, `labels`, ...
+
+reads   FOLDER: images/ and tags.csv
+writes  the run folder (runs/ and the name of FOLDER): configurations, networks, CAMs, labels, masks/
+        with a mask and an overlay of each photograph, report.html
+again   the same command goes on where it stopped; photographs that have changed stop it
+
+Examples:
+  tag2mask run photographs
+  tag2mask run photographs --time 10m --until labels
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import yaml
+
+from tag2mask.cli import plan
+from tag2mask.cli.configs import shipped
+from tag2mask.cli.main import dispatch
+from tag2mask.cli.options import Parser
+from tag2mask.data.folder import folder_photos
+from tag2mask.io.files import atomic, decoding, read_json, write_json
+from tag2mask.io.images import read_size
+from tag2mask.io.labels import read_label
+from tag2mask.io.provenance import LAST, vanished
+from tag2mask.io.records import changed_setting, other_configuration, record_of
+from tag2mask.report import write_report
+from tag2mask.utils.processes import cores
+
+PLAN = "plan.json"
+FORWARD = 0.35
+"""Seconds of the forward pass of `_speed` on the machine of the measurement."""
+STAGES = {
+    "CAM network": ("fit", "cam_plain"),
+    "CAMs": ("predict", "cam_plain"),
+    "seeds": ("labels", "seeds"),
+    "edge network": ("fit", "affinity"),
+    "pseudo-labels": ("labels", "labels"),
+    "segmentation network": ("fit", "segmentation"),
+}
+"""Stage -> verb and configuration; the stage of the masks, `segment`, has none."""
+
+
+class Results(NamedTuple):
+    """Where `run` has put what it made; None for what it did not make."""
+
+    masks: Path | None
+    report: Path
+    network: Path | None
+
+
+class Clock:
+    """Shares of the work, and the time left, by what each stage should cost and what the stages before took."""
+
+    def __init__(self, costs: dict[str, float], speed: float) -> None:
+        """Begin; ``speed`` is that of `_speed`, until stages have shown theirs."""
+        self.costs, self.speed, self.left = costs, speed, sum(costs.values())
+        self.shown = self.spent = 0.0
+        self.last: tuple[float, float] | None = None
+
+    def line(self, stage: str) -> str:
+        """Return the line that stands before a stage."""
+        now, cost, total = time.monotonic(), self.costs[stage], sum(self.costs.values())
+        if self.last is not None:
+            expected, took = self.last[1], now - self.last[0]
+            if took * self.speed > expected / 5:  # else most of it was done before
+                self.shown, self.spent = self.shown + expected, self.spent + took
+        speed = self.shown / self.spent if self.spent else self.speed
+        number, left = list(self.costs).index(stage) + 1, plan.clock(self.left / speed)
+        self.last, self.left = (now, cost), self.left - cost
+        return f"{number} of {len(self.costs)}: {stage}, {cost / total:.0%} of the work; about {left} to the end"
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; return the exit status: 1 where some photographs were skipped."""
+    parser = Parser("tag2mask run", __doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
+    parser.add_argument("--out", type=Path, help="run folder (runs/ and the name of FOLDER)")
+    parser.add_argument("--until", choices=plan.UNTIL, default="masks", help="the last thing to make (masks)")
+    parser.add_argument("--time", type=plan.duration, help="such as 90s, 10m, 2h: less work if need be")
+    parser.add_argument("--quick", action="store_true", help="about half of the work")
+    parser.add_argument("--overwrite", action="store_true", help="choose anew, and replace what is there")
+    args = parser.parse_args(words)
+    status, _ = run_folder(args.folder, args.out, args.until, args.time, args.quick, args.overwrite)
+    return status
+
+
+def run_folder(
+    folder: Path,
+    out: Path | None = None,
+    until: str = "masks",
+    budget: float | None = None,
+    quick: bool = False,
+    overwrite: bool = False,
+) -> tuple[int, Results]:
+    """Do all stages for a folder of photographs with tags; return the exit status and where the results are.
+
+    ``budget`` is in seconds.
+
+    Raises:
+        InputError: of each stage.
+    """
+    out = out or Path("runs") / folder.resolve().name
+    dispatch(["prepare", "folder", str(folder)])
+    facts = _facts(folder)
+    speed = _speed(facts)
+    choice = _choice(out, facts, until, {"time": budget, "quick": quick}, speed, overwrite)
+    files = _configurations(choice, facts, folder, out, overwrite)
+    clock, status = Clock(plan.seconds(choice, facts, until), speed), 0
+    for stage in clock.costs:
+        print(f"\n{clock.line(stage)}", flush=True)
+        if stage == "masks":
+            network = ["--checkpoint", str(out / "segmentation" / LAST), "--out", str(out / "masks")]
+            views = ["--scales", "0.75,1,1.5", "--flip"]
+            command = ["segment", str(folder / "images"), *network, *views]
+        else:
+            verb, name = STAGES[stage]
+            command = [verb, "--config", str(files[name]), *(["--overwrite"] if overwrite else [])]
+        status |= dispatch(command)
+    print()
+    write_report(out)
+    results = Results(
+        out / "masks" if until == "masks" else None,
+        out / "report.html",
+        out / "segmentation" / LAST if until == "masks" else None,
+    )
+    print("\n".join(_ending(folder, out, results)))
+    return status, results
+
+
+def _facts(folder: Path) -> plan.Facts:
+    """Look at the photographs and at the machine."""
+    import torch
+
+    every, tagged = folder_photos(folder, "all"), folder_photos(folder, "train")
+    some = every[:: max(1, len(every) // 100)]
+    side = int(median(max(read_size(photo.image)) for photo in some))
+    return plan.Facts(len(tagged), len(every), side, cores(), torch.cuda.is_available())
+
+
+def _speed(facts: plan.Facts) -> float:
+    """Return how much faster this machine is than one core of that of the measurement: by a network's forward pass."""
+    import timm
+    import torch
+
+    device = "cuda" if facts.gpu else "cpu"
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False).to(device).eval()
+    images, times = torch.zeros(8, 3, 256, 256, device=device), []
+    with torch.inference_mode():
+        for _ in range(5):
+            start = time.perf_counter()
+            net(images).cpu()
+            times.append(time.perf_counter() - start)
+    return FORWARD / median(times[1:])
+
+
+def _choice(
+    out: Path, facts: plan.Facts, until: str, asked: dict[str, Any], speed: float, overwrite: bool
+) -> plan.Choice:
+    """Choose, or take what an earlier call has chosen for the same wishes."""
+    path = out / PLAN
+    if path.is_file() and not overwrite:
+        before = read_json(path)
+        with decoding(path, "a plan of `tag2mask run`", "delete it, or give --overwrite"):
+            changed = changed_setting(before, asked)
+            choice = plan.Choice(**{**before["choice"], "scales": tuple(before["choice"]["scales"])})
+        if changed:
+            raise other_configuration(out, changed)
+        return choice
+    choice = plan.usual(facts).quick if asked["quick"] else plan.usual(facts)
+    if asked["time"] is not None:
+        choice = plan.within(asked["time"], choice, facts, until, speed)
+    write_json(path, {"config": asked, "choice": asdict(choice), "facts": asdict(facts), "speed": speed})
+    return choice
+
+
+def _configurations(
+    choice: plan.Choice, facts: plan.Facts, folder: Path, out: Path, overwrite: bool
+) -> dict[str, Path]:
+    """Write each configuration that does not stand there yet, and show what was chosen; return name -> file."""
+    found = plan.configurations(choice, facts, str(folder), str(out))
+    files = {name: out / f"{name}.yaml" for name in found}
+    for name, path in files.items():
+        changes = found[name]
+        shown = ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in changes.items())
+        if path.exists() and not overwrite:
+            print(f"{path}: as it stands")
+            continue
+        settings = plan.edited(yaml.safe_load(shipped(f"folder/{name}").read_text(encoding="utf-8")), changes)
+        head = f"# folder/{name} of tag2mask, whose comments give the reasons, with {shown}\n"
+        with atomic(path) as file:
+            file.write((head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)).encode())
+        print(f"{path}: folder/{name} with {shown}")
+    return files
+
+
+def _ending(folder: Path, out: Path, results: Results) -> list[str]:
+    """Say where everything is, how far it can be trusted, and what comes next."""
+    lines = []
+    labels = record_of(out / "cam" / "labels")
+    if labels and labels.get("vanished"):
+        lines.append(f"labels: {vanished(labels)}")
+    if results.masks is not None:
+        missing, tagged = _disagreeing(folder, results.masks)
+        lines.append(f"masks: {results.masks}: NAME.png and NAME_overlay.jpg; run.json there names the classes")
+        lines.append(f"in {missing} of {tagged} photographs with tags, the mask has not every tag: look at these first")
+    lines.append(f"report: {results.report}")
+    if results.network is not None:
+        lines.append(f"next: tag2mask segment OTHER_PHOTOGRAPHS --checkpoint {results.network}")
+    return lines
+
+
+def _disagreeing(folder: Path, masks: Path) -> tuple[int, int]:
+    """Count the photographs whose mask lacks a tag, and all with tags and mask."""
+    counts = [0, 0]
+    for photo in folder_photos(folder, "train"):
+        path = masks / f"{photo.image.stem}.png"
+        if photo.tags and path.is_file():
+            counts[0] += not set(photo.tags) <= set(map(int, set(read_label(path).ravel().tolist())))
+            counts[1] += 1
+    return counts[0], counts[1]
