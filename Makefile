@@ -8,7 +8,7 @@
 # leave open.
 .DEFAULT_GOAL := help
 STAGES := train cams affinity labels seg eval report
-.PHONY: help setup doctor demo demo-cam demo-seg test test-fast lint bench ablation gpu-evidence clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
+.PHONY: help setup doctor try demo demo-cam demo-seg test test-fast lint bench ablation gpu-evidence clean voc coco $(STAGES:=-voc) $(STAGES:=-coco)
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -92,6 +92,9 @@ setup: $(VENV)/.done ## Install everything into .venv (done once; again when req
 
 doctor: setup ## Say what is installed, what is missing and what that disables, which data sets are here
 	$(TAG2MASK) doctor
+
+try: setup   ## Masks of the photographs in examples/, by a network that comes with tag2mask; in seconds
+	$(TAG2MASK) segment examples/images --out runs/try
 
 demo: setup  ## The whole pipeline on drawn scenes, on a CPU: CAMs, pseudo-labels, segmentation, report; in minutes
 	$(TAG2MASK) prepare sample --root $(SAMPLE)

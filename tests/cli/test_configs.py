@@ -75,13 +75,15 @@ def test_a_copy_is_the_same_file_and_replaces_nothing(tmp_path: Path, monkeypatc
         assert Path(file).read_text() == "edited"
 
 
-def test_the_wheel_carries_every_configuration(tmp_path: Path) -> None:
+def test_the_wheel_carries_every_configuration_and_the_network(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(name, tmp_path)
-    for name in ("src", "configs"):
+    for name in ("src", "configs", "weights"):
         shutil.copytree(name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
     build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     with ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        held = {name.removeprefix("tag2mask/configs/") for name in wheel.namelist() if name.endswith(".yaml")}
+        files = wheel.namelist()
+    held = {name.removeprefix("tag2mask/configs/") for name in files if name.endswith(".yaml")}
     assert held == set(map(str, SHIPPED))
+    assert "tag2mask/weights/animals_lite0.safetensors" in files

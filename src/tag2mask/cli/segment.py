@@ -3,12 +3,14 @@
 The mask is a palette PNG of the photograph's size, the overlay a JPEG. Each class is named with its
 share of the pixels and the mean probability over them.
 
-reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set
+reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set.
+        Without --checkpoint, the network that comes with tag2mask: cat, cow, dog, horse, person, sheep
 writes  NAME.png and NAME_overlay.jpg into the folder of --out. The same photographs' files are
         replaced when it runs again; nothing else ever is. Photographs that cannot be read are
         skipped and named, and the status is 1
 
-Example:
+Examples:
+  tag2mask segment holiday/cat.jpg
   tag2mask segment holiday/ --checkpoint runs/folder/segmentation/checkpoints/last.ckpt
 """
 
@@ -34,14 +36,16 @@ from tag2mask.refine.dense_crf import TEST_TIME
 from tag2mask.tasks.settings import MaskInference
 from tag2mask.utils.progress import progress, warn
 
-CHECKPOINT = "of a segmentation network: .../last.ckpt, or weights of `tag2mask export`"
+CHECKPOINT = "of a segmentation network: .../last.ckpt, or of `tag2mask export` (animals)"
+SHIPPED = """network: animals_lite0, which comes with tag2mask and knows cat, cow, dog, horse, person and sheep;
+other things may get a wrong name. --checkpoint takes a network of yours"""
 
 
 def segment(words: list[str]) -> int:
     """Run the verb; return the exit status: 1 where some photographs could not be read."""
     parser = Parser("tag2mask segment", __doc__)
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO|FOLDER", help="photographs, folders of them")
-    parser.add_argument("--checkpoint", type=Path, required=True, help=CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, default=photographs.ANIMALS, help=CHECKPOINT)
     parser.add_argument("--out", type=Path, default=Path("segments"), help="folder that receives the files (segments)")
     parser.add_argument("--scales", type=numbers_with_commas, default=(1.0,), help="sizes, such as 0.5,1,1.5,2 (1)")
     parser.add_argument("--flip", action="store_true", help="average with the mirror image")
@@ -55,6 +59,8 @@ def segment(words: list[str]) -> int:
     photos = photographs.find_photos(args.photos, args.out)
     targets = _targets(args, photos)
     segmenter, config = _segmenter(args)
+    if args.checkpoint == photographs.ANIMALS:
+        print(SHIPPED)
     locks.take(args.out)
     write_run(args.out, config, finished=False)
     remove_parts(args.out, {path.stem for paths in targets.values() for path in paths})

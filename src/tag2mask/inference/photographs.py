@@ -27,6 +27,7 @@ from tag2mask.tasks.segmentation import SegmentationTask
 from tag2mask.tasks.settings import MaskInference
 from tag2mask.viz import plots
 
+ANIMALS = Path(__file__).parents[1] / "weights" / "animals_lite0.safetensors"  # in a checkout a link to weights/
 MARK = "tag2mask segment"  # with which a note in our files begins
 Shares = dict[str, tuple[float, float]]
 """Class name -> share of the pixels, and mean probability over them; largest first, without the background."""
@@ -37,13 +38,15 @@ class Segmenter:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path = ANIMALS,
         device: str = "cpu",
         inference: MaskInference | None = MaskInference(scales=(1.0,), flip=False),
         crf: CRF | None = None,
         max_side: int | None = None,
     ) -> None:
         """Load the network of a checkpoint of `SegmentationTask`; ``crf`` works on the probabilities.
+
+        Without ``checkpoint``, the network is that of weights/animals_lite0.md: cats, dogs, horses and so on.
 
         ``inference`` None is that of the training's configuration.
         Photographs of a longer side than ``max_side`` pixels are shrunk for it; None is the side of the training's
