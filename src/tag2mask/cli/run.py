@@ -4,8 +4,8 @@ Settings are chosen from the number and size of the photographs and from the mac
 written as whole configurations into the run folder: edit them, or give them to `fit`, `labels`, ...
 
 reads   FOLDER: images/ and tags.csv
-writes  the run folder (runs/ and the name of FOLDER): configurations, networks, CAMs, labels, masks/
-        with a mask and an overlay of each photograph, report.html
+writes  the run folder, runs/ and the name of FOLDER: configurations, networks, CAMs, labels,
+        report.html, and masks/ with a mask and an overlay of each photograph
 again   the same command goes on where it stopped; photographs that have changed stop it
 
 Examples:

@@ -4,7 +4,7 @@ The mask is a palette PNG of the photograph's size, the overlay a JPEG. Each cla
 share of the pixels and the mean probability over them.
 
 reads   photographs of any size and mode, and the checkpoint of a segmentation network; no data set.
-        Without --checkpoint, the network that comes with tag2mask: cat, cow, dog, horse, person, sheep
+        Without --checkpoint, a network that comes with tag2mask: cats, cows, dogs, horses, ...
 writes  NAME.png and NAME_overlay.jpg into the folder of --out. The same photographs' files are
         replaced when it runs again; nothing else ever is. Photographs that cannot be read are
         skipped and named, and the status is 1
