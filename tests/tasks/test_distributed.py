@@ -119,7 +119,7 @@ def test_two_processes_learn_what_one_learns_of_the_joint_batch(
     assert main(command("fit", CAM, data, one, **JOINT, data__init_args__batch_size="4")) == 0
     assert "4 photographs a step (batches of 2 on 2 device(s))" in said
     assert "CFC compares 4 photographs at a time" in said
-    assert_same_weights(one, two, 1e-4)
+    assert_same_weights(one, two, 2e-3)
     for ours, theirs in zip(validations(one), validations(two), strict=True):
         assert {key: float(value) for key, value in ours.items()} == pytest.approx(
             {key: float(value) for key, value in theirs.items()}, rel=1e-4, abs=1e-3
