@@ -27,7 +27,12 @@ CAM, AFFINITY = "configs/demo/cam_tuned.yaml", "configs/demo/affinity.yaml"
 TWO = {"trainer__devices": "2", "trainer__strategy": "ddp"}
 TWO_NODES = {"trainer__devices": "1", "trainer__num_nodes": "2", "trainer__strategy": "ddp"}
 FIT = {"trainer__max_epochs": "2", "trainer__log_every_n_steps": "1", "trainer__check_val_every_n_epoch": "1"}
-JOINT = {**FIT, "trainer__precision": "64-true", "model__init_args__tiles__contrast__lam": "0.5"}
+JOINT = {
+    **FIT,
+    "trainer__precision": "64-true",
+    "model__init_args__tiles__contrast__lam": "0.5",
+    "model__init_args__optimizer__lr": "0.0005",  # at 0.01 the loss goes from 18 to 1,000, and rounding grows with it
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +96,7 @@ def validations(run: Path) -> list[dict[str, str]]:
 def assert_same_weights(one: Path, other: Path, share: float = 4e-4) -> None:
     """Sums in another order move a weight by 1e-4 of the largest; a gradient that is lost moves it by all of that.
 
-    In double precision, where only the losses are summed in single, they move it by 1e-6 on one machine and by 3e-4 on
-    another (Intel, AVX-512); why was not found.
+    In double precision, where only the losses are summed in single, they move it by 1e-6.
     """
     theirs = weights(other)
     for name, ours in weights(one).items():
@@ -119,7 +123,7 @@ def test_two_processes_learn_what_one_learns_of_the_joint_batch(
     assert main(command("fit", CAM, data, one, **JOINT, data__init_args__batch_size="4")) == 0
     assert "4 photographs a step (batches of 2 on 2 device(s))" in said
     assert "CFC compares 4 photographs at a time" in said
-    assert_same_weights(one, two, 2e-3)
+    assert_same_weights(one, two, 2e-5)
     for ours, theirs in zip(validations(one), validations(two), strict=True):
         assert {key: float(value) for key, value in ours.items()} == pytest.approx(
             {key: float(value) for key, value in theirs.items()}, rel=1e-4, abs=1e-3
