@@ -19,7 +19,8 @@ from tag2mask.cli.options import Parser
 from tests.commands import SMALL_NET, words
 from tests.messages import head, messages
 
-PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
+PAGES = list(map(Path, ("README.md", "examples/README.md", "weights/animals_lite0.md")))
+PAGES += sorted(Path("docs").rglob("*.md"))
 HERE = Path.cwd()
 
 

@@ -1,19 +1,30 @@
 """What `tag2mask run` does with a folder of photographs: its stages, how long each takes, and with which settings.
 
-Costs were measured with forty photographs of a long side of 384 (docs/experiments/forty-photographs.md).
-Epochs between forty photographs and 2,281 are interpolated: a power of the number.
+Costs are seconds by the clock on two cores of an Intel Xeon, photographs of a long side of 384: of a run with forty of
+them, and, for learned edges, of the chain in weights/animals_lite0.md. Epochs between forty photographs and 2,281 are
+interpolated: a power of the number.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tag2mask.errors import SettingError
+from tag2mask.io.provenance import LAST
 
 ENOUGH_FOR_EDGES = 200
-"""Photographs with tags from which on a second network learns edges: with 40 that does harm, with 437 it gains."""
+"""Photographs with tags from which on a second network learns edges: 40 are too few for it, 437 gain; nothing between
+was measured."""
 UNTIL = ("cams", "labels", "masks")
-EDGE_WALK = "tag2mask.refine.recipes.EdgeWalk"
+EDGE_WALK, EDGE_EPOCHS = "tag2mask.refine.recipes.EdgeWalk", 3
+ON_GPU = {
+    "trainer.precision": "16-mixed",
+    "data.init_args.batch_size": 16,
+    "data.init_args.preprocessing.crop_size": 512,
+}
+SIDES_ON_GPU = {"cam_plain": [320, 640], "affinity": [320, 640], "segmentation": [256, 1024]}
+"""Sizes that the comments of configs/folder name for a GPU. No `run` on a GPU has been measured."""
 
 
 @dataclass(frozen=True)
@@ -53,27 +64,25 @@ def usual(facts: Facts) -> Choice:
 
 
 def seconds(choice: Choice, facts: Facts, until: str = "masks") -> dict[str, float]:
-    """Return stage -> seconds of one core of the machine of the measurement, in the order of the stages."""
+    """Return stage -> seconds on the machine of the measurement, in the order of the stages."""
     area = min(facts.side, 512) ** 2 / 384**2  # larger photographs are shrunk to 512
     views = sum(scale**2 for scale in choice.scales) * (2 if choice.flip else 1)
     tagged, every = facts.tagged, facts.photographs
-    costs = {
-        "CAM network": 6 + 0.12 * tagged * choice.cam_epochs,
-        "CAMs": 6 + 0.09 * views * area * every,
-    }
+    costs = {"CAM network": 6 + 0.083 * tagged * choice.cam_epochs, "CAMs": 6 + 0.043 * views * area * every}
     if until != "cams":
         if choice.edges:
-            costs |= {"seeds": 5 + 0.3 * area * every, "edge network": 6 + 0.22 * 3 * tagged}
-        costs["pseudo-labels"] = 6 + (0.6 + 0.85 * choice.rounds) * area * every
+            costs |= {"seeds": 6 + 0.37 * area * every, "edge network": 6 + 0.11 * EDGE_EPOCHS * tagged}
+        first = 0.29 if choice.edges else 0.45
+        costs["pseudo-labels"] = 6 + (first + 0.8 * choice.rounds) * area * every
     if until == "masks":
-        costs |= {"segmentation network": 6 + 0.23 * every * choice.mask_epochs, "masks": 3 + 1.1 * area * every}
+        costs |= {"segmentation network": 6 + 0.145 * every * choice.mask_epochs, "masks": 3 + 0.55 * area * every}
     return costs
 
 
 def within(budget: float, usually: Choice, facts: Facts, until: str, speed: float) -> Choice:
     """Return the choice with the most work that fits into ``budget`` seconds; a fifth of the epochs at least.
 
-    ``speed`` is how much faster this machine is than one core of that of the measurement.
+    ``speed`` is how much faster this machine is than that of the measurement.
 
     Raises:
         SettingError: even the least work does not fit.
@@ -91,34 +100,29 @@ def within(budget: float, usually: Choice, facts: Facts, until: str, speed: floa
 
 def configurations(choice: Choice, facts: Facts, root: str, out: str) -> dict[str, dict[str, Any]]:
     """Return, of each configuration of `folder` that is used, what is set otherwise: setting with dots -> value."""
-    workers = min(4, facts.cores)
-    sizes = {"num_workers": workers} | ({"batch_size": 16} if facts.gpu else {})
-    trainer = {"trainer.precision": "16-mixed"} if facts.gpu else {}
-    large = {"preprocessing.crop_size": 512} if facts.gpu else {}
 
-    def network(folder: str, epochs: int, **data: Any) -> dict[str, Any]:
-        inner = {"root": root, **sizes, **large, **data}
+    def network(name: str, folder: str, epochs: int, more: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "trainer.default_root_dir": f"{out}/{folder}",
             "trainer.max_epochs": epochs,
-            **trainer,
-            **{f"data.init_args.{key}": value for key, value in inner.items()},
+            "data.init_args.root": root,
+            "data.init_args.num_workers": min(4, facts.cores),
+            **(ON_GPU | {"data.init_args.preprocessing.long_side": SIDES_ON_GPU[name]} if facts.gpu else {}),
+            **more,
         }
 
-    sides = {"preprocessing.long_side": [320, 640], "preprocessing.max_side": 800} if facts.gpu else {}
     cams, labels, seeds = f"{out}/cam/cams", f"{out}/cam/labels", f"{out}/cam/seeds"
-    found: dict[str, dict[str, Any]] = {
-        "cam_plain": network("cam", choice.cam_epochs, **sides)
-        | {"model.init_args.inference": {"scales": list(choice.scales), "flip": choice.flip}},
+    views = {"model.init_args.inference": {"scales": list(choice.scales), "flip": choice.flip}}
+    larger = {"data.init_args.preprocessing.max_side": 800} if facts.gpu else {}
+    found = {
+        "cam_plain": network("cam_plain", "cam", choice.cam_epochs, views | larger),
         "labels": {"cams": cams, "photos": root, "out": labels},
-        "segmentation": network("segmentation", choice.mask_epochs, labels=labels)
-        | ({"data.init_args.preprocessing.long_side": [256, 1024]} if facts.gpu else {}),
+        "segmentation": network("segmentation", "segmentation", choice.mask_epochs, {"data.init_args.labels": labels}),
     }
     if choice.edges:
-        sides.pop("preprocessing.max_side", None)
         found["seeds"] = {"cams": cams, "photos": root, "out": seeds}
-        found["affinity"] = network("affinity", 3, labels=seeds, **sides)
-        walk = {"class_path": EDGE_WALK, "init_args": {"checkpoint": f"{out}/affinity/checkpoints/last.ckpt"}}
+        found["affinity"] = network("affinity", "affinity", EDGE_EPOCHS, {"data.init_args.labels": seeds})
+        walk = {"class_path": EDGE_WALK, "init_args": {"checkpoint": f"{out}/affinity/{LAST}"}}
         found["labels"] |= {"recipe.init_args.walk": walk, "probe": None}
     else:
         found["labels"] |= {"probe.rounds": choice.rounds}
@@ -146,11 +150,11 @@ def duration(text: str) -> float:
     """Read ``90s``, ``10m``, ``1.5h`` or a number of minutes, as seconds.
 
     Raises:
-        ValueError: it is none of these, or not above 0.
+        SettingError: it is none of these, or not above 0.
     """
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    unit = text[-1:].lower()
-    value = float(text[:-1] if unit in units else text) * units.get(unit, 60.0)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "m")
+    with suppress(ValueError, KeyError):
+        value = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+        if 0 < value < float("inf"):
+            return value
+    raise SettingError(f"--time {text}; expected a time above 0 such as 90s, 10m or 2h")

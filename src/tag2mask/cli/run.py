@@ -13,12 +13,13 @@ Examples:
   tag2mask run photographs --time 10m --until labels
 """
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from time import monotonic, perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from tag2mask.cli import plan
@@ -26,6 +27,7 @@ from tag2mask.cli.configs import shipped
 from tag2mask.cli.main import dispatch
 from tag2mask.cli.options import Parser
 from tag2mask.data.folder import folder_photos
+from tag2mask.io import disk
 from tag2mask.io.files import atomic, decoding, read_json, write_json
 from tag2mask.io.images import read_size
 from tag2mask.io.labels import read_label
@@ -33,13 +35,11 @@ from tag2mask.io.provenance import LAST, vanished
 from tag2mask.io.records import changed_setting, other_configuration, record_of
 from tag2mask.report import write_report
 from tag2mask.utils.processes import cores
+from tag2mask.utils.progress import shown
 
 PLAN = "plan.json"
-FORWARD = 0.35
-"""Seconds of the forward pass of `_speed` on the machine of the measurement.
-
-It is derived: two cores of an Intel Xeon take 0.27 s, and do the work of `plan.seconds` 1.3 times as fast (1.2 to 1.8).
-"""
+FORWARD = 0.3
+"""Seconds of the forward pass of `_speed` on the machine of the measurement (0.27 to 0.38 in nine tries)."""
 STAGES = {
     "CAM network": ("fit", "cam_plain"),
     "CAMs": ("predict", "cam_plain"),
@@ -70,7 +70,7 @@ class Clock:
 
     def line(self, stage: str) -> str:
         """Return the line that stands before a stage."""
-        now, cost, total = time.monotonic(), self.costs[stage], sum(self.costs.values())
+        now, cost, total = monotonic(), self.costs[stage], sum(self.costs.values())
         if self.last is not None:
             expected, took = self.last[1], now - self.last[0]
             if took * self.speed > expected / 5:  # else most of it was done before
@@ -87,7 +87,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="with images/ and tags.csv")
     parser.add_argument("--out", type=Path, help="run folder (runs/ and the name of FOLDER)")
     parser.add_argument("--until", choices=plan.UNTIL, default="masks", help="the last thing to make (masks)")
-    parser.add_argument("--time", type=plan.duration, help="such as 90s, 10m, 2h: less work if need be")
+    parser.add_argument("--time", help="such as 90s, 10m, 2h: less work if need be")
     parser.add_argument("--quick", action="store_true", help="about half of the work")
     parser.add_argument("--overwrite", action="store_true", help="choose anew, and replace what is there")
     args = parser.parse_args(words)
@@ -99,22 +99,21 @@ def run_folder(
     folder: Path,
     out: Path | None = None,
     until: str = "masks",
-    budget: float | None = None,
+    time: str | None = None,
     quick: bool = False,
     overwrite: bool = False,
 ) -> tuple[int, Results]:
     """Do all stages for a folder of photographs with tags; return the exit status and where the results are.
 
-    ``budget`` is in seconds.
-
     Raises:
-        InputError: of each stage.
+        InputError: of each stage; a ``time`` that is no time, or too short.
     """
     out = out or Path("runs") / folder.resolve().name
+    asked = {"folder": str(folder.resolve()), "time": None if time is None else plan.duration(time), "quick": quick}
     dispatch(["prepare", "folder", str(folder)])
     facts = _facts(folder)
     speed = _speed(facts)
-    choice = _choice(out, facts, until, {"time": budget, "quick": quick}, speed, overwrite)
+    choice = _choice(out, facts, until, asked, speed, overwrite)
     files = _configurations(choice, facts, folder, out, overwrite)
     clock, status = Clock(plan.seconds(choice, facts, until), speed), 0
     for stage in clock.costs:
@@ -143,13 +142,12 @@ def _facts(folder: Path) -> plan.Facts:
     import torch
 
     every, tagged = folder_photos(folder, "all"), folder_photos(folder, "train")
-    some = every[:: max(1, len(every) // 100)]
-    side = int(median(max(read_size(photo.image)) for photo in some))
+    side = int(median(max(read_size(photo.image)) for photo in disk.sample(every)))
     return plan.Facts(len(tagged), len(every), side, cores(), torch.cuda.is_available())
 
 
 def _speed(facts: plan.Facts) -> float:
-    """Return how much faster this machine is than one core of that of the measurement: by a network's forward pass."""
+    """Return how much faster this machine is than that of the measurement, by a network's forward pass."""
     import timm
     import torch
 
@@ -158,9 +156,9 @@ def _speed(facts: plan.Facts) -> float:
     images, times = torch.zeros(8, 3, 256, 256, device=device), []
     with torch.inference_mode():
         for _ in range(5):
-            start = time.perf_counter()
+            start = perf_counter()
             net(images).cpu()
-            times.append(time.perf_counter() - start)
+            times.append(perf_counter() - start)
     return FORWARD / median(times[1:])
 
 
@@ -192,15 +190,15 @@ def _configurations(
     files = {name: out / f"{name}.yaml" for name in found}
     for name, path in files.items():
         changes = found[name]
-        shown = ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in changes.items())
         if path.exists() and not overwrite:
             print(f"{path}: as it stands")
             continue
         settings = plan.edited(yaml.safe_load(shipped(f"folder/{name}").read_text(encoding="utf-8")), changes)
-        head = f"# folder/{name} of tag2mask, whose comments give the reasons, with {shown}\n"
+        chosen = shown(", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in changes.items()))
+        head = f"# folder/{name} of tag2mask, whose comments give the reasons, with {chosen}\n"
         with atomic(path) as file:
             file.write((head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)).encode())
-        print(f"{path}: folder/{name} with {shown}")
+        print(f"{path}: folder/{name} with {chosen}")
     return files
 
 
@@ -211,21 +209,22 @@ def _ending(folder: Path, out: Path, results: Results) -> list[str]:
     if labels and labels.get("vanished"):
         lines.append(f"labels: {vanished(labels)}")
     if results.masks is not None:
-        missing, tagged = _disagreeing(folder, results.masks)
+        missing, tagged = _lacking(folder, results.masks)
         lines.append(f"masks: {results.masks}: NAME.png and NAME_overlay.jpg; run.json there names the classes")
-        lines.append(f"in {missing} of {tagged} photographs with tags, the mask has not every tag: look at these first")
+        lines.append(f"the mask lacks a tag in {len(missing)} of {tagged} photographs with tags")
+        if missing:
+            lines[-1] += f"; look at these first: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}"
     lines.append(f"report: {results.report}")
     if results.network is not None:
         lines.append(f"next: tag2mask segment OTHER_PHOTOGRAPHS --checkpoint {results.network}")
     return lines
 
 
-def _disagreeing(folder: Path, masks: Path) -> tuple[int, int]:
-    """Count the photographs whose mask lacks a tag, and all with tags and mask."""
-    counts = [0, 0]
+def _lacking(folder: Path, masks: Path) -> tuple[list[str], int]:
+    """Return the photographs whose mask lacks a tag, and count all that have tags and a mask."""
+    whole = {}
     for photo in folder_photos(folder, "train"):
         path = masks / f"{photo.image.stem}.png"
         if photo.tags and path.is_file():
-            counts[0] += not set(photo.tags) <= set(map(int, set(read_label(path).ravel().tolist())))
-            counts[1] += 1
-    return counts[0], counts[1]
+            whole[photo.name] = set(photo.tags) <= set(np.unique(read_label(path)))
+    return [name for name, every in whole.items() if not every], len(whole)

@@ -47,7 +47,7 @@ def spread(
     """Do ``jobs`` in processes; yield the results in their order; ``SpaceError`` where a process was killed.
 
     ``work`` is a function of a module; ``start`` is called with ``arguments`` in each process before its first job.
-    ``modules`` are imported once for all processes, also those of later calls: torch and Lightning take ten seconds.
+    ``modules`` are imported once for all processes, also those of later calls: torch and Lightning take seconds.
     """
     remaining = iter(jobs)  # there may be a million: a batch waits at a time
     context = get_context("forkserver")
